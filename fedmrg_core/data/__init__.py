@@ -1,0 +1,1 @@
+"""Datasets: one module each, all returning the same Study schema (`fedmrg_core.data.study`)."""

@@ -1,0 +1,139 @@
+"""Prompt sources: image features in, prompt tokens for a frozen transformer out. Diagnosis prompts are one of them.
+
+FedMRG's diagnosis prompts [paper]: a head predicts one of four states for each of n findings; the states look up an
+n x 4 table of trainable prompts [secondary]. True states in training, predicted ones at inference, and the logit
+adjustment of the positive state are PromptMRG's [related].
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedmrg_core.findings import FINDINGS, POSITIVE, STATES
+
+# The smallest p_d of the logit adjustment: log(0.05) = -3, so that a finding never met cannot rule the loss [ours].
+SMALLEST_DISEASE_WEIGHT = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptOutput:
+    """Prompt tokens and whatever else a source computed on the way."""
+
+    prompts: Tensor  # (B, N, D)
+    auxiliary: dict[str, Tensor]
+
+
+class PromptSource(nn.Module, abc.ABC):
+    """The interface (contract 2) that all three papers' prompts share."""
+
+    @abc.abstractmethod
+    def forward(self, tokens: Tensor, pooled: Tensor, states: Tensor | None = None) -> PromptOutput:
+        """Make prompts.
+
+        Args:
+            tokens: (B, M, D) image tokens at the LLM's width.
+            pooled: (B, d_v) pooled feature of the encoder.
+            states: (B, 14) true states in training; None at inference. Sources without diagnoses ignore them.
+        """
+
+
+class NoPrompts(PromptSource):
+    """No prompt tokens: the LLM sees the image tokens only."""
+
+    def forward(self, tokens: Tensor, pooled: Tensor, states: Tensor | None = None) -> PromptOutput:
+        """Return (B, 0, D) prompts."""
+        return PromptOutput(tokens[:, :0], {})
+
+
+class DiagnosisPrompts(PromptSource):
+    """A 4-state diagnosis head and the table of prompts its states look up.
+
+    Args:
+        visual_width: d_v.
+        phrases: (56, D), the table at the start: :func:`phrase_embeddings` of the LLM [ours].
+    """
+
+    def __init__(self, visual_width: int, phrases: Tensor) -> None:
+        super().__init__()
+        self.head = nn.Linear(visual_width, len(FINDINGS) * len(STATES))
+        self.table = nn.Embedding.from_pretrained(phrases.detach().clone(), freeze=False)
+        rows = torch.arange(len(FINDINGS)) * len(STATES)
+        self.register_buffer("rows", rows, persistent=False)
+
+    def forward(self, tokens: Tensor, pooled: Tensor, states: Tensor | None = None) -> PromptOutput:
+        """Return 14 prompts an image, and `state_logits` (B, 14, 4) and the looked-up `states` (B, 14)."""
+        logits = self.head(pooled).unflatten(-1, (len(FINDINGS), len(STATES)))
+        if states is None:
+            states = logits.argmax(dim=-1)
+        return PromptOutput(self.table(self.rows + states), {"state_logits": logits, "states": states})
+
+
+def phrase_embeddings(tokenizer: transformers.PreTrainedTokenizerBase, embed: Callable[[Tensor], Tensor]) -> Tensor:
+    """The LLM's mean token embedding of each phrase "<finding> <state>", (14 * 4, D), findings outermost [ours].
+
+    Prompts that start as words the LLM knows steer it from the first round on.
+    """
+    phrases = [f" {finding} {state}" for finding in FINDINGS for state in STATES]
+    rows = tokenizer(phrases, add_special_tokens=False).input_ids
+    return torch.stack([embed(torch.tensor(row)).mean(dim=0) for row in rows])
+
+
+def classification_loss(state_logits: Tensor, states: Tensor, disease_weights: Tensor) -> Tensor:
+    """L_cls: cross-entropy over the 4 states, log p_d added to the positive state's logit [related: PromptMRG].
+
+    Args:
+        state_logits: (B, 14, 4).
+        states: (B, 14) true states.
+        disease_weights: (14,) p_d in (0, 1].
+
+    Returns:
+        A scalar, the mean over images and findings.
+    """
+    adjustment = torch.zeros_like(state_logits[0])
+    adjustment[:, POSITIVE] = disease_weights.log()
+    return functional.cross_entropy((state_logits + adjustment).flatten(0, 1), states.flatten())
+
+
+def initial_disease_weights(states: Tensor) -> Tensor:
+    """p_d at the start: each finding's base rate divided by the largest [related].
+
+    Args:
+        states: (N, 14) true states of the client's training studies.
+
+    Returns:
+        (14,) weights in [SMALLEST_DISEASE_WEIGHT, 1].
+    """
+    rates = (states == POSITIVE).double().mean(dim=0)
+    return _relative(rates)
+
+
+def updated_disease_weights(weights: Tensor, predicted: Tensor, states: Tensor) -> Tensor:
+    """p_d after a validation: halfway from the old one to each finding's F1 divided by the best F1.
+
+    That p_d follows each validation is PromptMRG's idea of a learning status [related]; F1 as its measure and the half
+    step, which keeps a small validation set from throwing the weights about, are ours [ours]. Findings without a
+    positive validation study keep their weight.
+
+    Args:
+        weights: (14,) the old p_d.
+        predicted: (N, 14) predicted states of the validation studies.
+        states: (N, 14) true states.
+    """
+    hit = ((predicted == POSITIVE) & (states == POSITIVE)).sum(dim=0).double()
+    false = ((predicted == POSITIVE) != (states == POSITIVE)).sum(dim=0).double()
+    f1 = 2 * hit / (2 * hit + false).clamp(min=1)
+    if f1.max() == 0:
+        return weights
+    seen = (states == POSITIVE).any(dim=0)
+    return torch.where(seen, (weights + _relative(f1)) / 2, weights)
+
+
+def _relative(values: Tensor) -> Tensor:
+    return (values / values.max().clamp(min=1e-12)).clamp(min=SMALLEST_DISEASE_WEIGHT).float()

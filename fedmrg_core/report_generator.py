@@ -1,0 +1,299 @@
+"""The report generator: encoder, prompt source and adapted LLM in one model, its loss and its decoding.
+
+The LLM reads  <s> V prompts "Findings:" report </s>  with V = P(E(x)) the image tokens and one prompt token a finding.
+
+    L = L_LM(generic) + L_LM(specialised) + 4 L_cls + lambda_rep (L_inter + L_intra) + lambda_kd (L_g2l + L_l2g)
+
+Each term stands in the file of its part; here they are only weighted and added [form ours, terms: paper/secondary].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedmrg_core.adapters import GENERIC, SPECIALISED, AdaptedLLM, load_adapter_state, mutual_boosting
+from fedmrg_core.configuration import Generation, Losses, Method, Ownership, Profile, Training
+from fedmrg_core.encoder import (
+    VisualEncoder,
+    VisualProjection,
+    inter_client_contrast,
+    intra_client_contrast,
+    load_encoder,
+    load_pretrained,
+)
+from fedmrg_core.errors import InputError
+from fedmrg_core.prompts import DiagnosisPrompts, NoPrompts, PromptOutput, classification_loss, phrase_embeddings
+from fedmrg_core.seeds import stream_seed
+
+# What stands before every report; the small base LLM learns it in pretraining, a large one understands it.
+INSTRUCTION = "Findings:"
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """B studies, ready for the model."""
+
+    images: Tensor  # (B, 1, H, W) in [0, 1]
+    states: Tensor  # (B, 14) true states
+    report_ids: Tensor  # (B, T) token ids ending in </s>, padded on the right
+    report_mask: Tensor  # (B, T) true where there is a token
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrast:
+    """What the client-aware contrast compares a batch with."""
+
+    h_global: Tensor  # (B, D) the global encoder's features of the same images
+    prototypes: Tensor  # (K, D); K = 0 before the first prototypes have come
+    own: int  # this client's row in prototypes, -1 if it has none yet
+
+
+@dataclasses.dataclass(frozen=True)
+class Prefix:
+    """What the LLM reads before the report."""
+
+    embeddings: Tensor  # (B, P, D)
+    h: Tensor  # (B, D), the projected pooled feature
+    prompts: PromptOutput
+
+
+class ReportGenerator(nn.Module):
+    """Composes the three parts of FedMRG for any Hugging Face vision backbone and causal LM.
+
+    Args:
+        encoder: E.
+        llm: the frozen causal LM, before any adapter is added.
+        tokenizer: the LLM's tokenizer.
+        method: which modules exist and who owns them.
+        profile: sizes of the adapters, temperatures.
+    """
+
+    def __init__(
+        self,
+        encoder: VisualEncoder,
+        llm: transformers.PreTrainedModel,
+        tokenizer: transformers.PreTrainedTokenizerBase,
+        method: Method,
+        profile: Profile,
+    ) -> None:
+        super().__init__()
+        self.ownership, self.training_settings = method.modules, profile.training
+        self.tokenizer = tokenizer
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        adapter = profile.adapter
+        names = [name for name in (GENERIC, SPECIALISED) if name in method.modules]
+        self.llm = AdaptedLLM(llm, names, adapter.rank, adapter.alpha, adapter.target_modules)
+        self.encoder = encoder
+        scale = self.llm.embedding_scale()
+        self.projection = VisualProjection(encoder.width, self.llm.width, scale)
+        if method.prompts == "diagnosis":
+            self.prompt_source = DiagnosisPrompts(encoder.width, phrase_embeddings(tokenizer, self.llm.embed))
+        else:
+            self.prompt_source = NoPrompts()
+        instruction = tokenizer(INSTRUCTION, add_special_tokens=False).input_ids
+        self.register_buffer("instruction_ids", torch.tensor(instruction), persistent=False)
+        for name, owner in self.ownership.items():
+            if owner is Ownership.FROZEN:
+                for tensor in self._tensors(name).values():
+                    tensor.requires_grad_(False)
+        self.initial_personal = {name: tensor.clone() for name, tensor in self.state(Ownership.PERSONAL).items()}
+
+    # ---- parts and their owners ----
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The adapters this method has, generic first."""
+        return self.llm.names
+
+    def _tensors(self, module: str) -> dict[str, Tensor]:
+        """Parameters and floating-point buffers (BatchNorm statistics) of one module of `configuration.MODULES`."""
+        if module in (GENERIC, SPECIALISED):
+            return dict(self.llm.parameters_of(module))
+        part = {
+            "encoder": self.encoder,
+            "projection": self.projection,
+            "diagnosis_head": getattr(self.prompt_source, "head", None),
+            "prompt_table": getattr(self.prompt_source, "table", None),
+        }[module]
+        if part is None:
+            return {}
+        buffers = {name: buffer for name, buffer in part.named_buffers() if buffer.is_floating_point()}
+        return {**dict(part.named_parameters()), **buffers}
+
+    def state(self, ownership: Ownership) -> dict[str, Tensor]:
+        """Every tensor of the modules so owned, keyed ``module/parameter.name``, detached and not copied."""
+        return {
+            f"{module}/{name}": tensor.detach()
+            for module, owner in self.ownership.items()
+            if owner is ownership
+            for name, tensor in self._tensors(module).items()
+        }
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Copy in the tensors of whole modules, strictly.
+
+        Raises:
+            InputError: a module is unknown, one of its tensors is missing or unknown, or a shape differs.
+        """
+        by_module: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            module, _, name = key.partition("/")
+            by_module.setdefault(module, {})[name] = tensor
+        for module, part in by_module.items():
+            if module not in self.ownership:
+                raise InputError(f"model state: module {module!r} is unknown; expected {', '.join(self.ownership)}.")
+            load_adapter_state(self._tensors(module), part)
+
+    def save_adapter(self, name: str, folder: pathlib.Path) -> None:
+        """Save one adapter as a PEFT folder that opens without this package."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.llm.save(name, folder)
+
+    # ---- forward ----
+
+    def features(self, images: Tensor) -> Tensor:
+        """h = P(z), (B, D): the feature of the contrast, the prototypes and the feature map."""
+        return self.projection(self.encoder(images).pooled)
+
+    def prefix(self, images: Tensor, states: Tensor | None = None) -> Prefix:
+        """Everything the LLM reads before the report; `states` are the true ones in training, None at inference."""
+        seen = self.encoder(images)
+        tokens = self.projection(seen.tokens)  # (B, M, D)
+        prompts = self.prompt_source(tokens, seen.pooled, states)
+        first = torch.tensor([self.tokenizer.bos_token_id], device=images.device)
+        start, instruction = (
+            self.llm.embed(ids).expand(len(images), -1, -1) for ids in (first, self.instruction_ids)
+        )
+        embeddings = torch.cat([start, tokens, prompts.prompts, instruction], dim=1)  # (B, P, D)
+        return Prefix(embeddings, self.projection(seen.pooled), prompts)
+
+    def report_logits(self, prefix: Prefix, batch: Batch, adapters: Sequence[str]) -> list[Tensor]:
+        """Teacher-forced logits (B, T, vocabulary) of the report under each adapter."""
+        report = self.llm.embed(batch.report_ids[:, :-1])
+        embeddings = torch.cat([prefix.embeddings, report], dim=1)  # (B, P + T - 1, D)
+        before = batch.report_mask.new_ones(prefix.embeddings.shape[:2])
+        mask = torch.cat([before, batch.report_mask[:, :-1]], dim=1).long()
+        return self.llm(embeddings, mask, batch.report_ids.shape[1], adapters)
+
+    def loss_terms(
+        self, batch: Batch, weights: Losses, disease_weights: Tensor, contrast: Contrast | None
+    ) -> dict[str, Tensor]:
+        """The unweighted loss terms, keyed as in :class:`Losses`; a term of weight zero is not computed."""
+        settings = self.training_settings
+        prefix = self.prefix(batch.images, batch.states)
+        logits = dict(zip(self.adapters, self.report_logits(prefix, batch, self.adapters), strict=True))
+        terms = {"language": sum(language_loss(part, batch.report_ids, batch.report_mask) for part in logits.values())}
+        if weights.classification:
+            terms["classification"] = classification_loss(
+                prefix.prompts.auxiliary["state_logits"], batch.states, disease_weights
+            )
+        if contrast is not None and weights.contrast_inter and contrast.own >= 0 and len(contrast.prototypes) > 1:
+            terms["contrast_inter"] = inter_client_contrast(
+                prefix.h, contrast.prototypes, contrast.own, settings.contrast_temperature
+            )
+        if contrast is not None and weights.contrast_intra:
+            terms["contrast_intra"] = intra_client_contrast(
+                prefix.h, contrast.h_global, settings.contrast_temperature
+            )
+        if weights.generic_to_specialised or weights.specialised_to_generic:
+            terms["generic_to_specialised"], terms["specialised_to_generic"] = mutual_boosting(
+                logits[GENERIC], logits[SPECIALISED], batch.report_mask, settings.distillation_temperature
+            )
+        return terms
+
+    # ---- generation ----
+
+    @torch.no_grad()
+    def generate(
+        self, images: Tensor, adapter: str, settings: Generation, states: Tensor | None = None
+    ) -> tuple[list[str], PromptOutput]:
+        """Write reports by beam search.
+
+        Args:
+            images: (B, 1, H, W) in [0, 1].
+            adapter: GENERIC or SPECIALISED.
+            settings: beams and lengths.
+            states: (B, 14) to prompt with given states; predicted ones if None.
+
+        Returns:
+            B reports, and the prompt source's output.
+        """
+        prefix = self.prefix(images, states)
+        with self.llm.active(adapter) as model:
+            ids = model.generate(
+                inputs_embeds=prefix.embeddings,
+                attention_mask=torch.ones(prefix.embeddings.shape[:2], dtype=torch.long, device=images.device),
+                num_beams=settings.beams,
+                max_new_tokens=settings.max_new_tokens,
+                length_penalty=settings.length_penalty,
+                repetition_penalty=settings.repetition_penalty,
+                do_sample=False,
+                pad_token_id=self.tokenizer.pad_token_id,
+                bos_token_id=self.tokenizer.bos_token_id,
+                eos_token_id=self.tokenizer.eos_token_id,
+            )
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [" ".join(text.split()) for text in texts], prefix.prompts
+
+
+def language_loss(logits: Tensor, report_ids: Tensor, report_mask: Tensor) -> Tensor:
+    """L_LM: mean negative log-likelihood of the report tokens.
+
+    Args:
+        logits: (B, T, vocabulary).
+        report_ids: (B, T).
+        report_mask: (B, T).
+    """
+    return functional.cross_entropy(logits[report_mask], report_ids[report_mask])
+
+
+def total_loss(terms: dict[str, Tensor], weights: Losses) -> Tensor:
+    """L: the weighted sum of the terms."""
+    return sum(getattr(weights, name) * value for name, value in terms.items())
+
+
+def encode_reports(
+    tokenizer: transformers.PreTrainedTokenizerBase, texts: Sequence[str], settings: Training
+) -> list[list[int]]:
+    """Token ids of the reports, at most `max_report_tokens` each (training only; references are never cut) and </s>."""
+    ids = tokenizer([" " + text for text in texts], add_special_tokens=False).input_ids
+    return [row[: settings.max_report_tokens - 1] + [tokenizer.eos_token_id] for row in ids]
+
+
+def pad_reports(rows: Sequence[list[int]], padding: int) -> tuple[Tensor, Tensor]:
+    """(B, T) ids padded on the right, and the (B, T) mask."""
+    length = max(map(len, rows))
+    ids = torch.tensor([row + [padding] * (length - len(row)) for row in rows])
+    mask = torch.arange(length) < torch.tensor([len(row) for row in rows])[:, None]
+    return ids, mask
+
+
+def build_report_generator(
+    profile: Profile, method: Method, base_models: pathlib.Path, seed: int
+) -> ReportGenerator:
+    """Load backbone and LLM (the profile's names or folders, or those of notebook 05 in `base_models`) and compose them.
+
+    The seed's "initialisation" stream sets every new parameter: the same on every client and engine.
+
+    Raises:
+        InputError: a model folder is missing or has no safetensors weights.
+    """
+    sources = profile.base_models
+    llm_name = sources.llm or base_models / "llm"
+    backbone_name = sources.backbone or base_models / "backbone"
+    for name, given in ((llm_name, sources.llm), (backbone_name, sources.backbone)):
+        if given is None and not pathlib.Path(name).is_dir():
+            raise InputError(f"base models: folder {name} does not exist; run notebook 05_base_models first.")
+    llm = load_pretrained(transformers.AutoModelForCausalLM, llm_name, "LLM")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(llm_name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, "initialisation"))
+        return ReportGenerator(load_encoder(backbone_name), llm, tokenizer, method, profile)

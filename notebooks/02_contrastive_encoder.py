@@ -1,0 +1,141 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 02 · The client-aware contrastive encoder
+#
+# Images differ between hospitals: another scanner, another contrast curve, another projection. FedMRG trains its encoder
+# so that features **generalise globally and stay locally distinctive** [paper]. Two InfoNCE terms do it [secondary]; their
+# exact form here is ours [ours]. Both stand in `fedmrg_core/encoder.py`.
+
+# %% tags=["parameters"]
+profile = "smoke"  # a name in profiles/, or the path of a .yaml file
+data = "phantom"
+seed = 0
+workspace = ""  # where results are kept; the repository if empty
+studies_per_centre = 64  # shrunk from the profile's own count
+steps = 30
+
+# %%
+import matplotlib.pyplot as plt
+import numpy
+import pandas
+import seaborn
+import torch
+from sklearn.decomposition import PCA
+from tqdm.auto import tqdm
+
+from fedmrg_core.configuration import load_profile
+from fedmrg_core.data.partition import partition_clients
+from fedmrg_core.data.prepared import load_prepared
+from fedmrg_core.data.tensors import ClientTensors
+from fedmrg_core.encoder import VisualProjection, inter_client_contrast, intra_client_contrast, load_encoder
+from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_folder
+from fedmrg_core.seeds import numpy_stream, stream_seed
+
+settings, root = load_profile(profile), workspace_folder(workspace)
+torch.manual_seed(stream_seed(seed, "notebook", "contrast"));
+
+# %% [markdown]
+# ## Tokens, a pooled feature, a projection
+#
+# The encoder E turns an image into M tokens V of width d_v; their mean is the pooled feature z [paper]. P, a linear map and a
+# LayerNorm, brings both to the LLM's width D, and h = P(z) is what the contrast compares [ours].
+
+# %%
+prepared = load_prepared(prepared_folder(root, settings.name, data))
+partition = partition_clients(prepared.studies, "site", seed=seed, unseen_sites=prepared.unseen_sites)
+clients = {name: ClientTensors(part.train.select(range(min(studies_per_centre, len(part.train)))))
+           for name, part in partition.clients.items()}  # fmt: skip
+encoder = load_encoder(settings.base_models.backbone or base_models_folder(root, settings.name, data) / "backbone")
+projection = VisualProjection(encoder.width, settings.base_models.llm_width)
+seen = encoder.eval()(clients[next(iter(clients))].images(range(2)))
+print("tokens", tuple(seen.tokens.shape), "· pooled", tuple(seen.pooled.shape))
+
+# %% [markdown]
+# ## L_inter: against the clients' prototypes
+#
+# $$ L_{inter} = -\log \frac{e^{\cos(h,\mu_{own})/\tau}}{\sum_k e^{\cos(h,\mu_k)/\tau}} $$
+#
+# mu_k is the mean feature of client k. One vector of width D a client is all the others ever learn of its images. First
+# in two dimensions, with three prototypes: the loss is low where h points along its own.
+
+# %%
+prototypes = torch.tensor([[1.0, 0.0], [-0.5, 0.866], [-0.5, -0.866]])
+angles = torch.linspace(-numpy.pi, numpy.pi, 181)
+directions = torch.stack([angles.cos(), angles.sin()], dim=1)
+figure, axis = plt.subplots(figsize=(6, 3))
+for tau in (0.07, 0.3, 1.0):
+    values = [inter_client_contrast(d[None], prototypes, 0, tau).item() for d in directions]
+    seaborn.lineplot(x=angles.numpy(), y=values, ax=axis, label=f"tau = {tau}")
+axis.set(xlabel="direction of h (own prototype at 0)", ylabel="L_inter", yscale="log");
+
+# %% [markdown]
+# ## L_intra: against the global encoder's view of the same image
+#
+# $$ L_{intra} = -\frac1B\sum_i \log \frac{e^{\cos(h_i,h_i^{global})/\tau}}{\sum_j e^{\cos(h_i,h_j^{global})/\tau}} $$
+#
+# h^global comes from the encoder as it arrived from the server, held still (MOON's positive pair [related]). It keeps local
+# training from drifting away. At the very start both encoders are one, and the loss is as low as the images are different.
+
+# %%
+client = next(iter(clients.values()))
+with torch.no_grad():
+    h = projection(encoder(client.images(range(16))).pooled)
+    shuffled = h[torch.randperm(16)]
+    print(f"same images {intra_client_contrast(h, h, 0.07):.2f} · shuffled {intra_client_contrast(h, shuffled, 0.07):.2f}")
+
+# %% [markdown]
+# ## A few steps of the contrast alone
+#
+# Centre after centre takes a step on L_inter + L_intra, prototypes and the global view fixed, as in one round of the
+# federation. Nothing else is trained here, so the picture shows what this loss does by itself.
+
+# %%
+def features() -> dict[str, torch.Tensor]:
+    """h of every study, by client."""
+    encoder.eval()
+    with torch.no_grad():
+        return {name: projection(encoder(part.images(range(len(part)))).pooled) for name, part in clients.items()}
+
+
+before = features()
+means = torch.stack([part.mean(dim=0) for part in before.values()])
+optimiser = torch.optim.AdamW([*encoder.parameters(), *projection.parameters()], lr=5e-4)
+history = []
+for step in tqdm(range(steps), desc="contrast"):
+    for own, (name, part) in enumerate(clients.items()):
+        chosen = numpy_stream(seed, "notebook", step, name).integers(len(part), size=16)
+        h = projection(encoder.train()(part.images(chosen)).pooled)
+        inter = inter_client_contrast(h, means, own, settings.training.contrast_temperature)
+        intra = intra_client_contrast(h, before[name][chosen], settings.training.contrast_temperature)
+        optimiser.zero_grad()
+        (inter + intra).backward()
+        optimiser.step()
+        history.append({"step": step, "L_inter": inter.item(), "L_intra": intra.item()})
+curves = pandas.DataFrame(history).melt("step", var_name="term", value_name="loss")
+seaborn.lineplot(curves, x="step", y="loss", hue="term");
+
+# %% [markdown]
+# ## Before and after
+#
+# Two principal components of h, coloured by centre. Afterwards the centres are further apart than before: features have
+# become *locally distinctive*. What keeps them useful for diagnosis is the rest of the loss, in notebook 06.
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(9, 4))
+for axis, (title, parts) in zip(axes, {"before": before, "after": features()}.items(), strict=True):
+    points = PCA(2, random_state=0).fit_transform(torch.nn.functional.normalize(torch.cat([*parts.values()]), dim=1))
+    names = [name for name, part in parts.items() for _ in range(len(part))]
+    seaborn.scatterplot(x=points[:, 0], y=points[:, 1], hue=names, s=14, ax=axis, legend=title == "after")
+    axis.set(title=f"{title} (synthetic phantom data)" if data == "phantom" else title)
+figure.tight_layout()

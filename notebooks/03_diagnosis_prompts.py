@@ -1,0 +1,141 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 03 · Diagnosis prompts
+#
+# A frozen LLM cannot see. FedMRG tells it what the image shows: a head predicts the **state** of each finding, and the states
+# become **prompt tokens** [paper]. n findings times 4 states make a table of trainable prompts [secondary]; how the head is
+# trained follows PromptMRG [related]. All of it stands in `fedmrg_core/prompts.py`.
+
+# %% tags=["parameters"]
+profile = "smoke"  # a name in profiles/, or the path of a .yaml file
+data = "phantom"
+seed = 0
+workspace = ""  # where results are kept; the repository if empty
+studies = 150  # shrunk from the profile's own count
+epochs = 4
+
+# %%
+import matplotlib.pyplot as plt
+import numpy
+import pandas
+import seaborn
+import torch
+import transformers
+from tqdm.auto import tqdm
+
+from fedmrg_core.configuration import load_profile
+from fedmrg_core.data.partition import partition_clients
+from fedmrg_core.data.prepared import load_prepared
+from fedmrg_core.data.tensors import ClientTensors
+from fedmrg_core.encoder import load_encoder, load_pretrained
+from fedmrg_core.evaluation.clinical_metrics import head_auroc
+from fedmrg_core.findings import FINDINGS, POSITIVE, STATES
+from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_folder
+from fedmrg_core.prompts import DiagnosisPrompts, classification_loss, initial_disease_weights, phrase_embeddings
+from fedmrg_core.report_generator import INSTRUCTION
+from fedmrg_core.seeds import numpy_stream, stream_seed
+
+settings, root = load_profile(profile), workspace_folder(workspace)
+torch.manual_seed(stream_seed(seed, "notebook", "prompts"));
+
+# %% [markdown]
+# ## Fourteen findings, four states
+#
+# A report may affirm a finding, deny it, leave it open, or say nothing of it. This is what the reports of the first centre say.
+
+# %%
+prepared = load_prepared(prepared_folder(root, settings.name, data))
+partition = partition_clients(prepared.studies, "site", seed=seed, unseen_sites=prepared.unseen_sites)
+name, part = next(iter(partition.clients.items()))
+train, validation = ClientTensors(part.train.select(range(min(studies, len(part.train))))), ClientTensors(part.validation)
+shares = [(train.states == state).double().mean(dim=0).numpy() for state in range(4)]
+table = pandas.DataFrame(dict(zip(STATES, shares, strict=True)), index=FINDINGS)
+table.plot.barh(stacked=True, figsize=(7, 4), color=seaborn.color_palette("colorblind", 4))
+plt.gca().set(title=f"states in the reports of {name}", xlabel="share of studies");
+
+# %% [markdown]
+# ## States look up prompts
+#
+# The table has one row for each finding and state. It starts from the LLM's own embedding of words such as *pleural effusion
+# positive* [ours], so a prompt means something before any training. Let the frozen LLM read prompts alone, with no image and no adapter,
+# and change one state.
+
+# %%
+folder = base_models_folder(root, settings.name, data)
+llm = load_pretrained(transformers.AutoModelForCausalLM, settings.base_models.llm or folder / "llm", "LLM").eval()
+tokenizer = transformers.AutoTokenizer.from_pretrained(settings.base_models.llm or folder / "llm")
+embed = llm.get_input_embeddings()
+encoder = load_encoder(settings.base_models.backbone or folder / "backbone")
+prompts = DiagnosisPrompts(encoder.width, phrase_embeddings(tokenizer, embed))
+
+
+@torch.no_grad()
+def report_from(states: list[int]) -> str:
+    """What the frozen LLM writes after the 14 prompts of `states`."""
+    rows = prompts.table(prompts.rows + torch.tensor([states]))
+    words = torch.tensor([[tokenizer.bos_token_id, *tokenizer(INSTRUCTION, add_special_tokens=False).input_ids]])
+    inputs = torch.cat([embed(words[:, :1]), rows, embed(words[:, 1:])], dim=1)
+    ids = llm.generate(inputs_embeds=inputs, attention_mask=torch.ones(inputs.shape[:2]), num_beams=3, max_new_tokens=80,
+                       do_sample=False, pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id)  # fmt: skip
+    return " ".join(tokenizer.decode(ids[0], skip_special_tokens=True).split())
+
+
+effusion = FINDINGS.index("pleural effusion")
+states = train.states[int((train.states[:, effusion] == 2).nonzero()[0])].tolist()
+print("effusion negative:", report_from(states))
+states[effusion], states[FINDINGS.index("no finding")] = POSITIVE, 0
+print("effusion positive:", report_from(states))
+
+# %% [markdown]
+# ## The logit adjustment
+#
+# $$ L_{cls} = \mathrm{CE}\big(s + \log p_d \cdot [\text{state} = \text{positive}]\big) $$
+#
+# p_d starts at the finding's base rate over the largest [related]. In training log p_d <= 0 lowers the positive logit, so the
+# head has to push harder for rare findings; at inference the adjustment is gone and the push remains. What one positive
+# study costs:
+
+# %%
+logits = torch.zeros(1, len(FINDINGS), len(STATES))
+logits[..., POSITIVE] = 1.0
+positive = torch.full((1, len(FINDINGS)), POSITIVE)
+for weight in (1.0, 0.3, 0.05):
+    print(f"p_d = {weight:4}: loss {classification_loss(logits, positive, torch.full((14,), weight)).item():.2f}")
+
+# %% [markdown]
+# ## The head learns
+#
+# Encoder and head, a few epochs at one centre, nothing else. Area under the ROC curve of the positive state on validation
+# studies, for the findings that occur both ways there.
+
+# %%
+weights = initial_disease_weights(train.states)
+optimiser = torch.optim.AdamW([*encoder.parameters(), *prompts.head.parameters()], lr=1e-3)
+losses = []
+for epoch in tqdm(range(epochs), desc="epochs"):
+    order = numpy_stream(seed, "notebook", "prompts", epoch).permutation(len(train))
+    for chosen in numpy.array_split(order, max(1, len(order) // settings.training.batch_size)):
+        seen = encoder.train()(train.images(chosen))
+        out = prompts(seen.tokens, seen.pooled, train.states[chosen])
+        loss = classification_loss(out.auxiliary["state_logits"], train.states[chosen], weights)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+with torch.no_grad():
+    seen = encoder.eval()(validation.images(range(len(validation))))
+    probabilities = prompts(seen.tokens, seen.pooled).auxiliary["state_logits"].softmax(-1)
+auroc = pandas.Series(head_auroc(probabilities.numpy(), validation.states.numpy())).dropna()
+print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; mean AUROC {auroc.mean():.2f} on {len(validation)} validation studies")
+auroc.round(2)

@@ -1,0 +1,98 @@
+"""One client's update: it learns, repeats to the byte, keeps what is personal, and resumes its optimiser."""
+
+import pytest
+import torch
+from small_model import PROFILE, small_model, small_studies
+
+from fedmrg_core.configuration import Ownership, load_method
+from fedmrg_core.local_training import HospitalState, first_state, train_client, validate_client
+
+METHOD = load_method("fedmrg")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return small_model(tmp_path_factory.mktemp("base") / "models")
+
+
+@pytest.fixture(scope="module")
+def start(model):
+    return {name: tensor.clone() for name, tensor in model.state(Ownership.SHARED).items()}
+
+
+def train(model, shared, state=None, round_number=1, prototypes=None, method=METHOD):
+    return train_client(
+        model, small_studies(), shared, state, prototypes or {}, client="a", round_number=round_number,
+        profile=PROFILE, method=method, seed=0, progress=False,
+    )  # fmt: skip
+
+
+def test_update_repeats_to_the_byte(model, start):
+    first, again = train(model, start), train(model, start)
+    assert first.metrics == again.metrics
+    for one, other in ((first.shared, again.shared), (first.state.tensors, again.state.tensors)):
+        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_every_shared_and_personal_tensor_moves(model, start):
+    prototypes = {"a": torch.randn(32), "b": torch.randn(32)}
+    update = train(model, start, prototypes=prototypes)
+    update = train(model, update.shared, update.state, 2, prototypes)  # adapters' A moves once B is not zero
+    still = [n for n, t in update.shared.items() if torch.equal(t, start[n])]
+    assert all("prompt_table" in name for name in still)
+    personal = update.state.part("personal")
+    assert personal.keys() == model.initial_personal.keys()
+    assert all(not torch.equal(personal[name], model.initial_personal[name]) for name in personal)
+
+
+def test_loss_falls_over_rounds(model, start):
+    shared, state, losses = start, None, []
+    for round_number in range(1, 4):
+        update = train(model, shared, state, round_number)
+        shared, state = update.shared, update.state
+        losses.append(update.metrics["train_language"])
+    assert losses[-1] < losses[0]
+
+
+def test_optimiser_moments_are_kept_and_used(model, start):
+    first = train(model, start)
+    fresh = HospitalState({k: v for k, v in first.state.tensors.items() if not k.startswith("optimiser/")})
+    with_moments, without = train(model, first.shared, first.state, 2), train(model, first.shared, fresh, 2)
+    name = "diagnosis_head/weight"
+    assert not torch.equal(with_moments.shared[name], without.shared[name])
+    assert with_moments.state.tensors[f"optimiser/{name}/step"] == 2 * first.state.tensors[f"optimiser/{name}/step"]
+
+
+def test_inter_client_term_waits_for_prototypes(model, start):
+    assert "train_contrast_inter" not in train(model, start).metrics
+    both = {"a": torch.randn(32), "b": torch.randn(32)}
+    assert train(model, start, prototypes=both).metrics["train_contrast_inter"] > 0
+
+
+def test_prototype_is_the_mean_feature_of_the_model_received(model, start):
+    update = train(model, start)
+    model.load_state(start)
+    model.eval()
+    with torch.no_grad():
+        expected = model.features(small_studies().pixels).mean(dim=0)
+    torch.testing.assert_close(update.prototype, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_validation_measures_and_moves_disease_weights(model, start):
+    state = first_state(model, small_studies())
+    measures, after = validate_client(
+        model, small_studies(), start, state, client="a", profile=PROFILE, method=METHOD
+    )
+    assert measures["validation_language_loss"] == pytest.approx(
+        (measures["validation_language_loss_generic_adapter"] + measures["validation_language_loss_specialised_adapter"]) / 2
+    )
+    assert 0 <= measures["validation_head_auroc"] <= 1
+    assert after.tensors["disease_weights"].shape == (14,)
+    assert {k for k in after.tensors} == {k for k in state.tensors}
+
+
+def test_method_without_prompts_or_contrast(tmp_path):
+    method = load_method("fed-lora")
+    model = small_model(tmp_path / "models", method)
+    update = train(model, {k: v.clone() for k, v in model.state(Ownership.SHARED).items()}, method=method)
+    assert update.prototype is None and set(update.metrics) == {"train_language", "train_loss"}

@@ -1,0 +1,76 @@
+"""Diagnosis prompts: the look-up, the adjusted loss, and the disease weights, each against a direct computation."""
+
+import math
+
+import pytest
+import torch
+
+from fedmrg_core.findings import FINDINGS, POSITIVE, STATES
+from fedmrg_core.prompts import (
+    SMALLEST_DISEASE_WEIGHT,
+    DiagnosisPrompts,
+    NoPrompts,
+    classification_loss,
+    initial_disease_weights,
+    updated_disease_weights,
+)
+
+
+def source(width: int = 6) -> DiagnosisPrompts:
+    return DiagnosisPrompts(5, torch.randn(len(FINDINGS) * len(STATES), width))
+
+
+def test_given_states_look_up_their_rows():
+    prompts = source()
+    states = torch.randint(0, 4, (3, 14))
+    out = prompts(torch.zeros(3, 2, 6), torch.randn(3, 5), states)
+    assert out.prompts.shape == (3, 14, 6)
+    for b in range(3):
+        for n in range(14):
+            torch.testing.assert_close(out.prompts[b, n], prompts.table.weight[n * 4 + states[b, n]])
+
+
+def test_without_states_the_most_likely_are_used():
+    prompts = source()
+    out = prompts(torch.zeros(3, 2, 6), torch.randn(3, 5))
+    assert torch.equal(out.auxiliary["states"], out.auxiliary["state_logits"].argmax(-1))
+
+
+def test_no_prompts_is_empty():
+    assert NoPrompts()(torch.zeros(3, 2, 6), torch.zeros(3, 5)).prompts.shape == (3, 0, 6)
+
+
+def test_classification_loss_by_hand():
+    logits = torch.randn(2, 14, 4, dtype=torch.float64)
+    states, weights = torch.randint(0, 4, (2, 14)), torch.rand(14, dtype=torch.float64) * 0.9 + 0.1
+    expected = 0.0
+    for b in range(2):
+        for n in range(14):
+            row = logits[b, n].tolist()
+            row[POSITIVE] += math.log(weights[n])
+            expected -= math.log(math.exp(row[states[b, n]]) / sum(map(math.exp, row))) / 28
+    assert classification_loss(logits, states, weights).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_classification_gradient_against_finite_differences():
+    logits = torch.randn(1, 14, 4, dtype=torch.float64, requires_grad=True)
+    states, weights = torch.randint(0, 4, (1, 14)), torch.rand(14, dtype=torch.float64) * 0.9 + 0.1
+    assert torch.autograd.gradcheck(lambda x: classification_loss(x, states, weights), logits)
+
+
+def test_initial_weights_are_base_rates_over_the_largest():
+    states = torch.zeros(10, 14, dtype=torch.long)
+    states[:8, 0], states[:2, 1] = POSITIVE, POSITIVE
+    weights = initial_disease_weights(states)
+    assert weights[0] == 1 and weights[1] == pytest.approx(0.25)
+    assert (weights[2:] == SMALLEST_DISEASE_WEIGHT).all()
+
+
+def test_updated_weights_move_halfway_to_relative_f1():
+    states = torch.zeros(4, 14, dtype=torch.long)
+    states[:2, 0] = states[:2, 1] = POSITIVE
+    predicted = states.clone()
+    predicted[0, 1] = 0  # finding 1: one hit, one miss, F1 = 2/3
+    new = updated_disease_weights(torch.full((14,), 0.5), predicted, states)
+    assert new[0] == pytest.approx(0.75) and new[1] == pytest.approx((0.5 + 2 / 3) / 2, rel=1e-6)
+    assert (new[2:] == 0.5).all()  # never met in validation: kept
