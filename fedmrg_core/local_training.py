@@ -92,12 +92,19 @@ class ClientBatches:
         return Batch(*(tensor.to(self.device) for tensor in (images, states, ids, mask)))
 
     def shuffled(self, generator: numpy.random.Generator) -> list[list[int]]:
-        """One epoch's batches of indices; a last batch of one study joins the one before (BatchNorm, InfoNCE)."""
+        """One epoch's batches of indices: studies of similar report length together, so that little is padding [ours].
+
+        Lengths are sorted within random groups of eight batches, so batches differ from epoch to epoch. A last batch of one
+        study joins the one before it (BatchNorm, InfoNCE).
+        """
+        size = self.settings.batch_size
         order = generator.permutation(len(self.studies)).tolist()
-        batches = [order[i : i + self.settings.batch_size] for i in range(0, len(order), self.settings.batch_size)]
+        groups = [order[i : i + 8 * size] for i in range(0, len(order), 8 * size)]
+        order = [index for group in groups for index in sorted(group, key=lambda i: len(self.report_ids[i]))]
+        batches = [order[i : i + size] for i in range(0, len(order), size)]
         if len(batches) > 1 and len(batches[-1]) == 1:
             batches[-2] += batches.pop()
-        return batches
+        return [batches[i] for i in generator.permutation(len(batches))]
 
     def in_order(self) -> list[list[int]]:
         """All studies in order, in batches twice the training size."""
@@ -161,25 +168,25 @@ def train_client(
     model.train()
     _keep_frozen_still(model)
     sums: dict[str, float] = {}
-    steps_in_epoch = len(batches.shuffled(numpy_stream(seed, "batches", round_number, client, 0)))
-    steps = steps_in_epoch * profile.training.local_epochs
+    epochs = range(profile.training.local_epochs)
+    streams = [numpy_stream(seed, "batches", round_number, client, epoch) for epoch in epochs]
+    schedule = [(indices, stream) for stream in streams for indices in batches.shuffled(stream)]
+    steps = len(schedule)
     with tqdm(total=steps, desc=f"round {round_number} {client}", leave=False, disable=not progress) as bar:
-        for epoch in range(profile.training.local_epochs):
-            generator = numpy_stream(seed, "batches", round_number, client, epoch)
-            for indices in batches.shuffled(generator):
-                _set_learning_rate(optimiser, round_number - 1 + bar.n / steps, profile)
-                batch = batches.batch(indices, generator)
-                contrast = Contrast(h_global[indices], rows, own) if contrasting else None
-                terms = model.loss_terms(batch, method.losses, disease_weights, contrast)
-                loss = total_loss(terms, method.losses)
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(_trainable(model).values(), profile.training.gradient_clip)
-                optimiser.step()
-                for name, value in {**terms, "loss": loss}.items():
-                    sums[name] = sums.get(name, 0.0) + value.item()
-                bar.update()
-                bar.set_postfix(loss=f"{loss.item():.3f}")
+        for indices, stream in schedule:
+            _set_learning_rate(optimiser, round_number - 1 + bar.n / steps, profile)
+            batch = batches.batch(indices, stream)
+            contrast = Contrast(h_global[indices], rows, own) if contrasting else None
+            terms = model.loss_terms(batch, method.losses, disease_weights, contrast)
+            loss = total_loss(terms, method.losses)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(_trainable(model).values(), profile.training.gradient_clip)
+            optimiser.step()
+            for name, value in {**terms, "loss": loss}.items():
+                sums[name] = sums.get(name, 0.0) + value.item()
+            bar.update()
+            bar.set_postfix(loss=f"{loss.item():.3f}")
     return LocalUpdate(
         shared={name: tensor.cpu().clone() for name, tensor in model.state(Ownership.SHARED).items()},
         prototype=h_global.mean(dim=0).cpu() if contrasting else None,
@@ -284,7 +291,8 @@ def _optimiser(model: ReportGenerator, state: HospitalState, profile: Profile) -
     for key, parameter in trainable.items():
         if f"{key}/step" in moments:
             optimiser.state[parameter] = {
-                name: moments[f"{key}/{name}"].clone() for name in ("step", "exp_avg", "exp_avg_sq")
+                "step": moments[f"{key}/step"].clone(),  # AdamW keeps its step count on the CPU
+                **{name: moments[f"{key}/{name}"].clone().to(parameter.device) for name in ("exp_avg", "exp_avg_sq")},
             }
     return optimiser
 

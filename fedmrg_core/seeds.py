@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 
 import numpy
 import torch
@@ -22,3 +24,14 @@ def numpy_stream(root_seed: int, *names: str | int) -> numpy.random.Generator:
 def torch_stream(root_seed: int, *names: str | int) -> torch.Generator:
     """An independent CPU torch generator for a named stream."""
     return torch.Generator().manual_seed(stream_seed(root_seed, *names))
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Compute with `count` CPU threads: their number decides the last bits of sums, so a run keeps to one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,137 @@
+"""A finished run, evaluated: reports and features for every test study, floors, and every measure, into its run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+import numpy
+import pandas
+import safetensors.torch
+import torch
+from tqdm.auto import tqdm
+
+from fedmrg_core.adapters import GENERIC
+from fedmrg_core.data.tensors import ClientTensors
+from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.floors import floor_predictions
+from fedmrg_core.evaluation.predictions import (
+    read_predictions,
+    score_predictions,
+    write_metrics,
+    write_predictions,
+)
+from fedmrg_core.federation.experiment import load_experiment
+from fedmrg_core.federation.hospital import folder_name
+from fedmrg_core.federation.report_experiment import ReportExperiment
+from fedmrg_core.inference import digits, image_features, write_reports
+from fedmrg_core.run_folder import RunFolder, write_text
+from fedmrg_core.seeds import torch_threads
+
+
+@dataclasses.dataclass(frozen=True)
+class TestSet:
+    """The test studies of one place."""
+
+    site: str
+    role: str  # home: a client's own; unseen: a centre that never trained
+    studies: ClientTensors
+
+
+def evaluate_run(folder: pathlib.Path) -> pandas.DataFrame:
+    """Write predictions.csv, features.safetensors, features.csv and metrics.csv of a finished run.
+
+    Every place and adapter is stored as soon as it is done, so that an interrupted evaluation goes on where it stopped.
+    The test studies are read here and nowhere else.
+
+    Returns:
+        The long table of metrics.csv.
+
+    Raises:
+        InputError: the run has no selected model yet.
+    """
+    if not (folder / "model" / "shared.safetensors").is_file():
+        raise InputError(f"{folder}: no model/shared.safetensors; finish the run with notebook 06_federated_run first.")
+    experiment = load_experiment(folder)
+    if not isinstance(experiment, ReportExperiment):
+        raise InputError(f"{folder}: its experiment writes no reports; expected the run of notebook 06_federated_run.")
+    with torch_threads(experiment.configuration.threads):
+        predictions = _predict_all(folder, experiment)
+        features = _store_features(folder, experiment)
+    training = pandas.concat(
+        pandas.DataFrame({"study_id": studies.study_ids, "site": site, "reference": studies.texts})
+        for site, studies in ((client, experiment.tensors(client, "train")) for client in experiment.clients)
+    )
+    settings = experiment.configuration
+    floors = floor_predictions(predictions, training, settings.seed, features)
+    everything = pandas.concat([predictions.assign(system="model"), floors], ignore_index=True)
+    write_predictions(folder / "predictions.csv", everything)
+    metrics = score_predictions(everything, settings.seed, settings.profile.bootstrap_samples)
+    write_metrics(folder / "metrics.csv", metrics)
+    return metrics
+
+
+def test_sets(experiment: ReportExperiment) -> Iterator[TestSet]:
+    """The clients' test sets, then those of the unseen centres."""
+    for client in experiment.clients:
+        yield TestSet(client, "home", experiment.tensors(client, "test"))
+    for site, studies in experiment.partition.unseen.items():
+        yield TestSet(site, "unseen", ClientTensors(studies))
+
+
+def load_trained(folder: pathlib.Path, experiment: ReportExperiment, client: str | None = None) -> None:
+    """Load the selected model, with one client's personal modules if it is named."""
+    tensors = safetensors.torch.load_file(folder / "model" / "shared.safetensors")
+    if client is not None:
+        personal = folder / "model" / "personal" / f"{folder_name(client)}.safetensors"
+        tensors |= safetensors.torch.load_file(personal) if personal.is_file() else {}
+    experiment.model.load_state(tensors)
+
+
+def _predict_all(folder: pathlib.Path, experiment: ReportExperiment) -> pandas.DataFrame:
+    jobs = [
+        (place, adapter)
+        for place in test_sets(experiment)
+        for adapter in experiment.model.adapters
+        if place.role == "home" or adapter == GENERIC
+    ]
+    parts = []
+    for place, adapter in tqdm(jobs, desc="test sets"):
+        short = adapter.removesuffix("_adapter")
+        path = folder / "predictions" / f"{folder_name(place.site)}-{short}.csv"
+        if not path.is_file():
+            load_trained(folder, experiment, place.site if place.role == "home" else None)
+            rows = write_reports(
+                experiment.model, place.studies, adapter, experiment.configuration.profile.generation, place.site
+            )
+            frame = pandas.DataFrame(map(dataclasses.asdict, rows))
+            frame = frame.assign(site=place.site, split="test", role=place.role, adapter=short)
+            path.parent.mkdir(exist_ok=True)
+            write_predictions(path, frame)
+        parts.append(read_predictions(path).drop(columns="system"))
+    return pandas.concat(parts, ignore_index=True)
+
+
+def _store_features(folder: pathlib.Path, experiment: ReportExperiment) -> dict[str, numpy.ndarray]:
+    """h of every training and test study under the selected model, stored for the figures.
+
+    Returns:
+        (D,) by study id.
+    """
+    load_trained(folder, experiment)
+    sets = [(client, "home", "train", experiment.tensors(client, "train")) for client in experiment.clients]
+    sets += [(place.site, place.role, "test", place.studies) for place in test_sets(experiment)]
+    arrays, frames = [], []
+    for site, role, split, studies in tqdm(sets, desc="features"):
+        arrays.append(image_features(experiment.model, studies))
+        frames.append(
+            pandas.DataFrame(
+                {"study_id": studies.study_ids, "site": site, "role": role, "split": split,
+                 "states": [digits(row) for row in studies.states.tolist()]}
+            )  # fmt: skip
+        )
+    features, table = numpy.concatenate(arrays), pandas.concat(frames, ignore_index=True)
+    RunFolder(folder).write_safetensors("features.safetensors", {"features": torch.from_numpy(features)})
+    write_text(folder / "features.csv", table.to_csv(index=False))
+    return dict(zip(table.study_id, features, strict=True))

@@ -1,0 +1,78 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 07 · Evaluation
+#
+# The round chosen on validation writes a report for every test study, once: at each home client with the generic and with
+# the client's own specialised adapter, at the centre never seen with the generic one [ours]. Predictions are stored study by
+# study; every number below is computed from them and can be computed again.
+
+# %% tags=["parameters"]
+profile = "smoke"  # a name in profiles/, or the path of a .yaml file
+data = "phantom"
+partition = "site"
+method = "fedmrg"  # a row of methods.yaml
+seed = 0
+workspace = ""  # where results are kept; the repository if empty
+
+# %%
+import pandas
+
+from fedmrg_core.configuration import load_method, load_profile
+from fedmrg_core.paths import run_folder, workspace_folder
+from fedmrg_core.trained_run import evaluate_run
+
+settings = load_profile(profile)
+folder = run_folder(workspace_folder(workspace), settings.name, data, partition, load_method(method).name, seed)
+
+# %% [markdown]
+# ## Reports, features, floors
+#
+# Floors need no model worth the name: one constant report, a random training report, the report of the nearest training image.
+# A method that does not beat them has learned nothing. Text metrics come from `pycocoevalcap` after one named
+# normalisation; clinical metrics compare the findings our labeller reads from both texts.
+
+# %%
+metrics = evaluate_run(folder)
+predictions = pandas.read_csv(folder / "predictions.csv", dtype=str, keep_default_na=False)
+print(f"{len(predictions)} reports of {predictions.study_id.nunique()} studies")
+
+# %% [markdown]
+# ## Quality, pooled over the clients' test sets and on the unseen centre
+#
+# With percentile intervals over studies (bootstrap). "home" pools the clients' test sets.
+
+# %%
+shown = ["bleu_1", "bleu_4", "meteor", "rouge_l", "cider", "clinical_f1_example_14_uncertain_negative",
+         "clinical_f1_micro_14_uncertain_negative", "clinical_f1_macro_14_uncertain_negative", "distinct_share"]  # fmt: skip
+pooled = metrics[metrics.scope.isin(["home", "unseen"]) & metrics.metric.isin(shown)]
+text = pooled.apply(lambda row: f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]", axis=1)
+pooled.assign(text=text).pivot_table("text", ["scope", "system", "adapter"], "metric", aggfunc="first")[shown].T
+
+# %% [markdown]
+# ## By client
+#
+# The mean hides the worst hospital; so it stands beside it, with the harmonic mean.
+
+# %%
+by_client = metrics[(metrics.system == "model") & metrics.metric.isin(shown)]
+by_client.pivot_table("value", ["metric", "adapter"], "scope").loc[shown].round(3)
+
+# %% [markdown]
+# ## Five reports
+#
+# The first test studies of the first client, as the specialised adapter wrote them if there is one.
+
+# %%
+for row in predictions[predictions.adapter == predictions.adapter.iloc[-1]].head(5).itertuples():
+    print(f"{row.study_id}\n  reference: {row.reference}\n  generated: {row.generated}\n")

@@ -1,0 +1,73 @@
+"""Profiles and methods are read strictly: every mistake is one sentence that names the file and the key."""
+
+import pytest
+import yaml
+
+from fedmrg_core.configuration import REPOSITORY, load_method, load_methods, load_profile
+from fedmrg_core.errors import InputError
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "profiles").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_profile_loads(path):
+    assert load_profile(path.stem).name == path.stem
+
+
+def changed_profile(tmp_path, change):
+    content = yaml.safe_load((REPOSITORY / "profiles" / "smoke.yaml").read_text())
+    change(content)
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda c: c["training"].update(learning_rat=1), r"mine\.yaml: training\.learning_rat: .*not permitted"),
+        (lambda c: c["training"].update(batch_size="many"), r"mine\.yaml: training\.batch_size: .*valid integer"),
+        (lambda c: c["federation"].update(rounds=0), r"mine\.yaml: federation\.rounds: .*greater than 0"),
+        (lambda c: c.pop("phantom"), r"mine\.yaml: phantom: Field required"),
+    ],
+)
+def test_bad_profiles_are_told_in_one_sentence(tmp_path, change, sentence):
+    with pytest.raises(InputError, match=sentence) as caught:
+        load_profile(changed_profile(tmp_path, change))
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(InputError, match="'nothing' is unknown; expected one of .*smoke"):
+        load_profile("nothing")
+    with pytest.raises(InputError, match="'fedmgr' is unknown; expected one of fedmrg"):
+        load_method("fedmgr")
+
+
+def test_broken_yaml_is_named(tmp_path):
+    (tmp_path / "broken.yaml").write_text("a: [1")
+    with pytest.raises(InputError, match=r"broken\.yaml is not valid YAML"):
+        load_profile(str(tmp_path / "broken.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"modules": {"encoder": "shared"}}, "encoder and projection"),
+        ({"modules": {"encoder": "shared", "projection": "shared", "table": "shared"}}, "table"),
+        ({"modules": {"encoder": "shared", "projection": "borrowed"}}, "borrowed"),
+        ({"prompts": "diagnosis", "modules": {"encoder": "shared", "projection": "shared"}}, "diagnosis_head"),
+        (
+            {"modules": {"encoder": "shared", "projection": "shared"}, "losses": {"generic_to_specialised": 1}},
+            "both generic_adapter and specialised_adapter",
+        ),
+    ],
+)
+def test_rows_whose_parts_do_not_fit(tmp_path, row, sentence):
+    path = tmp_path / "methods.yaml"
+    path.write_text(yaml.safe_dump({"mine": {"description": "", "prompts": "none", "losses": {}, **row}}))
+    with pytest.raises(InputError, match=rf"method 'mine'.*{sentence}"):
+        load_methods(path)
+
+
+def test_specialised_adapter_is_personal_in_every_method():
+    for method in load_methods().values():
+        assert method.modules.get("specialised_adapter", "personal") == "personal", method.name

@@ -1,0 +1,316 @@
+"""The findings labeller: negation, uncertainty, scope, anatomy, the no-finding rule, and the phantom's own truth."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedmrg_core import findings_lexicon
+from fedmrg_core.data.phantom import CENTRES, PUBLIC_SITE, draw_study
+from fedmrg_core.errors import InputError
+from fedmrg_core.findings import (
+    BLANK,
+    FINDINGS,
+    NEGATIVE,
+    POSITIVE,
+    STATES,
+    UNCERTAIN,
+    find_mentions,
+    label_file,
+    label_lines,
+    label_report,
+    states_to_names,
+)
+
+
+def stated(text: str) -> dict[str, str]:
+    """The findings a text states, without "no finding"."""
+    names = states_to_names(label_report(text))
+    return {name: state for name, state in names.items() if state != "blank" and name != "no finding"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "No pleural effusion.",
+        "There is no evidence of a pleural effusion.",
+        "Lungs without pleural effusion.",
+        "The pleural spaces are free of effusion.",
+        "Absence of pleural effusion.",
+        "Negative for effusion.",
+        "No definite effusion.",
+        "No large or small effusion.",
+        "No new pleural effusion has developed.",
+        "Pleural effusion is not seen.",
+        "An effusion is no longer visualized.",
+        "The effusion has resolved.",
+        "Resolved effusion.",
+        "Interval resolution of the left effusion.",
+        "Effusion: none.",
+        "Neither effusion was confirmed.",
+        "The study does not show an effusion.",
+        "Pleural thickening is excluded, and a pleural effusion is absent.",
+        "NO PLEURAL\nEFFUSION.",
+    ],
+)
+def test_negation(text: str) -> None:
+    assert stated(text)["pleural effusion"] == "negative"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "No change in the pleural effusion.",
+        "No significant interval change in the left effusion.",
+        "The effusion is not significantly changed.",
+        "Effusion without significant change.",
+        "The effusion has not increased.",
+        "Not only an effusion, also scarring.",
+        "Nearly complete resolution of the effusion.",
+        "Findings are consistent with a small effusion.",
+        "Effusion has a volume of approx. 1.5 litres.",
+        "Nodules noted; effusion has not resolved.",
+        "Heart size is normal, with a small effusion.",
+    ],
+)
+def test_pseudo_negation_and_affirmation(text: str) -> None:
+    assert stated(text)["pleural effusion"] == "positive"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "This may represent pneumonia.",
+        "Possible pneumonia.",
+        "Pneumonia cannot be excluded.",
+        "Cannot exclude pneumonia.",
+        "Questionable pneumonia.",
+        "Findings suspicious for pneumonia.",
+        "Findings suggest pneumonia.",
+        "Pneumonia is likely.",
+        "Pneumonia is unlikely.",
+        "Atelectasis versus pneumonia.",
+        "Atelectasis or pneumonia.",
+        "Pneumonia is suspected but not certain.",
+        "Evaluation for pneumonia.",
+        "Early pneumonia suspected.",
+        "No effusion, concerning for pneumonia.",
+    ],
+)
+def test_uncertainty(text: str) -> None:
+    assert stated(text)["pneumonia"] == "uncertain"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("No effusion but a small pneumothorax.", {"pleural effusion": "negative", "pneumothorax": "positive"}),
+        ("No large effusion, small pneumothorax.", {"pleural effusion": "negative", "pneumothorax": "positive"}),
+        (
+            "No effusion is seen and pneumothorax persists.",
+            {"pleural effusion": "negative", "pneumothorax": "positive"},
+        ),
+        ("Pneumothorax, no effusion.", {"pleural effusion": "negative", "pneumothorax": "positive"}),
+        ("Possible atelectasis, no effusion.", {"atelectasis": "uncertain", "pleural effusion": "negative"}),
+        ("No effusion, possible atelectasis.", {"atelectasis": "uncertain", "pleural effusion": "negative"}),
+        (
+            "No pneumothorax, effusion or consolidation.",
+            {"pneumothorax": "negative", "pleural effusion": "negative", "consolidation": "negative"},
+        ),
+        ("Pneumothorax and effusion are not seen.", {"pneumothorax": "negative", "pleural effusion": "negative"}),
+        ("Edema in both bases, effusion is not seen.", {"edema": "positive", "pleural effusion": "negative"}),
+        ("No opacity suspicious for pneumonia.", {"lung opacity": "negative", "pneumonia": "negative"}),
+        ("No opacity to suggest pneumonia.", {"lung opacity": "negative", "pneumonia": "negative"}),
+        ("Atelectasis rather than pneumonia.", {"atelectasis": "positive", "pneumonia": "negative"}),
+        ("Opacity may represent edema.", {"lung opacity": "positive", "edema": "uncertain"}),
+        ("Atelectasis or consolidation.", {"atelectasis": "uncertain", "consolidation": "uncertain"}),
+        ("No fracture or pneumothorax.", {"fracture": "negative", "pneumothorax": "negative"}),
+    ],
+)
+def test_scope(text: str, expected: dict[str, str]) -> None:
+    assert stated(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Heart size normal.", {"cardiomegaly": "negative"}),
+        ("The heart is not enlarged.", {"cardiomegaly": "negative"}),
+        ("Heart size is at the upper limits of normal.", {"cardiomegaly": "negative"}),
+        ("Borderline heart size.", {"cardiomegaly": "uncertain"}),
+        ("Heart size is stable.", {}),
+        ("Stable cardiomegaly.", {"cardiomegaly": "positive"}),
+        ("The cardiac silhouette is mildly enlarged.", {"cardiomegaly": "positive"}),
+        ("Possible enlarged heart.", {"cardiomegaly": "uncertain"}),
+        ("Cardiomediastinal silhouette within normal limits.", {"enlarged cardiomediastinum": "negative"}),
+        ("Widened mediastinum.", {"enlarged cardiomediastinum": "positive"}),
+        ("No widened mediastinum.", {"enlarged cardiomediastinum": "negative"}),
+        (
+            "Heart size and mediastinal contours are within normal limits.",
+            {"cardiomegaly": "negative", "enlarged cardiomediastinum": "negative"},
+        ),
+        (
+            "Enlarged heart with normal mediastinal contours.",
+            {"cardiomegaly": "positive", "enlarged cardiomediastinum": "negative"},
+        ),
+        ("The lungs are clear.", {"lung opacity": "negative"}),
+        ("Clear lungs.", {"lung opacity": "negative"}),
+        ("Lungs: Clear. Heart: Normal in size.", {"lung opacity": "negative", "cardiomegaly": "negative"}),
+        ("Lungs are hyperexpanded.", {}),
+    ],
+)
+def test_anatomy_counts_through_its_predicate(text: str, expected: dict[str, str]) -> None:
+    assert stated(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Right-sided pacemaker and sternotomy wires.", {"support devices": "positive"}),
+        ("The endotracheal tube has been removed.", {"support devices": "negative"}),
+        ("No lines and tubes.", {"support devices": "negative"}),
+        ("Devices: none.", {"support devices": "negative"}),
+        ("Devices: Sternotomy wires.", {"support devices": "positive"}),
+        ("Kerley lines are present.", {}),
+        ("A pleural line is seen.", {}),
+        ("Pericardial effusion.", {}),
+        ("Lytic bone lesion.", {}),
+        ("Nodular opacity in the left lung.", {"lung lesion": "positive"}),
+        ("Hydropneumothorax.", {"pneumothorax": "positive", "pleural effusion": "positive"}),
+        ("History of pneumonia.", {}),
+        ("Healed rib fracture.", {"fracture": "positive"}),
+        ("Apical pleural thickening.", {"pleural other": "positive"}),
+        ("Consolidation in the right lower lobe.", {"consolidation": "positive"}),
+    ],
+)
+def test_vocabulary(text: str, expected: dict[str, str]) -> None:
+    assert stated(text) == expected
+
+
+def test_positive_wins_over_uncertain_over_negative() -> None:
+    assert stated("No effusion. Possible effusion.") == {"pleural effusion": "uncertain"}
+    assert stated("Possible effusion. No effusion. Small effusion.") == {"pleural effusion": "positive"}
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("No pneumothorax. Heart size normal.", POSITIVE),
+        ("Pacemaker in place. Clear lungs.", POSITIVE),
+        ("Unremarkable examination.", POSITIVE),
+        ("Possible pneumothorax.", BLANK),
+        ("Cardiomegaly.", BLANK),
+        ("", BLANK),
+        (" \n. ", BLANK),
+    ],
+)
+def test_no_finding_rule(text: str, state: int) -> None:
+    assert label_report(text)[FINDINGS.index("no finding")] == state
+
+
+def test_mentions_carry_their_place_and_sentence() -> None:
+    text = "Clear lungs.  No EFFUSION, small\npneumothorax. Cardiomegaly!"
+    mentions = find_mentions(text)
+    assert [(mention.finding, mention.state, text[mention.start : mention.end]) for mention in mentions] == [
+        ("lung opacity", NEGATIVE, "lungs"),
+        ("pleural effusion", NEGATIVE, "EFFUSION"),
+        ("pneumothorax", POSITIVE, "pneumothorax"),
+        ("cardiomegaly", POSITIVE, "Cardiomegaly"),
+    ]
+    assert mentions[1].sentence == "No EFFUSION, small\npneumothorax"
+
+
+def test_letters_that_grow_when_lowered_do_not_move_the_places() -> None:
+    text = "İİİ Effusion."
+    (mention,) = find_mentions(text)
+    assert text[mention.start : mention.end] == "Effusion"
+
+
+def test_every_word_of_the_lexicon_belongs_to_a_known_finding() -> None:
+    named = {name for names, _ in findings_lexicon.MENTIONS for name in names}
+    named |= {name for name, _ in findings_lexicon.ANATOMY}
+    assert named == set(FINDINGS) - {"no finding"}
+
+
+# --- Any text ----------------------------------------------------------------------------------------------------
+
+PHRASES = st.sampled_from(
+    "no not without effusion pneumothorax opacity heart lungs enlarged normal clear possible or and , . : \n but with "
+    "may represent versus XXXX is seen cannot be excluded device tube mediastinum resolved 1.5 stable".split(" ")
+)
+REPORTS = st.one_of(st.text(), st.lists(PHRASES, max_size=40).map(" ".join))
+
+
+@settings(deadline=None, max_examples=300)
+@given(REPORTS)
+def test_any_text_gets_consistent_states(text: str) -> None:
+    states = label_report(text)
+    assert len(states) == len(FINDINGS)
+    assert set(states) <= set(range(len(STATES)))
+    found = {FINDINGS.index(mention.finding) for mention in find_mentions(text)}
+    assert found == {finding for finding, state in enumerate(states[:-1]) if state != BLANK}
+    others = [state for name, state in zip(FINDINGS[:-1], states, strict=False) if name != "support devices"]
+    assert states[-1] in (BLANK, POSITIVE)
+    if any(state in (POSITIVE, UNCERTAIN) for state in others):
+        assert states[-1] == BLANK
+
+
+@settings(deadline=None, max_examples=200)
+@given(REPORTS, st.sampled_from(["The patient is rotated.", "Comparison XXXX.", " ", "Two views of the chest."]))
+def test_a_sentence_without_findings_changes_nothing(text: str, sentence: str) -> None:
+    assert label_report(f"{text}\n\n{sentence}")[:-1] == label_report(text)[:-1]
+    assert label_report(f"{sentence}\n\n{text}")[:-1] == label_report(text)[:-1]
+
+
+# --- Lines and files ----------------------------------------------------------------------------------------------
+
+
+def test_label_lines_gives_one_json_object_a_report() -> None:
+    lines = list(label_lines(["Cardiomegaly. No pleural effusion.", "Possible edema."]))
+    first, second = (json.loads(line)["states"] for line in lines)
+    assert list(first) == list(FINDINGS)
+    assert (first["cardiomegaly"], first["pleural effusion"], first["edema"]) == ("positive", "negative", "blank")
+    assert second["edema"] == "uncertain"
+
+
+def test_label_file_reads_utf_8_with_any_line_ending(tmp_path) -> None:
+    path = tmp_path / "reports.txt"
+    path.write_bytes(b"\xef\xbb\xbfCardiomegaly.\r\nNo effusion.")
+    labels = [json.loads(line)["states"] for line in label_file(path)]
+    assert [label["cardiomegaly"] for label in labels] == ["positive", "blank"]
+
+
+@pytest.mark.parametrize(
+    ("content", "clue"),
+    [
+        (None, "cannot be read"),
+        (b"Normal.\n\nNormal.\n", "line 2 is empty"),
+        (b"", "line 1 is empty"),
+        (b"Normal.\nH\xe4matom.\n", "line 2 is not in UTF-8"),
+    ],
+)
+def test_bad_files_end_in_one_clear_sentence(tmp_path, content: bytes | None, clue: str) -> None:
+    path = tmp_path / "reports.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=clue) as error:
+        label_file(path)
+    assert str(path) in str(error.value)
+
+
+# --- The phantom's truth ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("centre", [*CENTRES, PUBLIC_SITE])
+def test_phantom_states_are_recovered(centre: str) -> None:
+    """At least 99 % of the report-finding pairs of every centre, and of the pairs the report speaks of."""
+    studies = [draw_study(11, centre, index, image_size=32) for index in range(60)]
+    pairs = [
+        (true, read) for study in studies for true, read in zip(study.states, label_report(study.findings), strict=True)
+    ]
+    spoken = [(true, read) for true, read in pairs if true != BLANK or read != BLANK]
+    for chosen in (pairs, spoken):
+        assert sum(true == read for true, read in chosen) >= 0.99 * len(chosen)
