@@ -103,7 +103,8 @@ class ClientBatches:
         order = [index for group in groups for index in sorted(group, key=lambda i: len(self.report_ids[i]))]
         batches = [order[i : i + size] for i in range(0, len(order), size)]
         if len(batches) > 1 and len(batches[-1]) == 1:
-            batches[-2] += batches.pop()
+            alone = batches.pop()
+            batches[-1] += alone
         return [batches[i] for i in generator.permutation(len(batches))]
 
     def in_order(self) -> list[list[int]]:
@@ -165,6 +166,7 @@ def train_client(
     disease_weights = state.tensors["disease_weights"].to(batches.device)
     optimiser = _optimiser(model, state, profile)
 
+    parameters = list(_trainable(model).values())
     model.train()
     _keep_frozen_still(model)
     sums: dict[str, float] = {}
@@ -173,15 +175,15 @@ def train_client(
     schedule = [(indices, stream) for stream in streams for indices in batches.shuffled(stream)]
     steps = len(schedule)
     with tqdm(total=steps, desc=f"round {round_number} {client}", leave=False, disable=not progress) as bar:
-        for indices, stream in schedule:
-            _set_learning_rate(optimiser, round_number - 1 + bar.n / steps, profile)
+        for step, (indices, stream) in enumerate(schedule):
+            _set_learning_rate(optimiser, round_number - 1 + step / steps, profile)
             batch = batches.batch(indices, stream)
             contrast = Contrast(h_global[indices], rows, own) if contrasting else None
             terms = model.loss_terms(batch, method.losses, disease_weights, contrast)
             loss = total_loss(terms, method.losses)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(_trainable(model).values(), profile.training.gradient_clip)
+            torch.nn.utils.clip_grad_norm_(parameters, profile.training.gradient_clip)
             optimiser.step()
             for name, value in {**terms, "loss": loss}.items():
                 sums[name] = sums.get(name, 0.0) + value.item()

@@ -1,11 +1,12 @@
 """One client's update: it learns, repeats to the byte, keeps what is personal, and resumes its optimiser."""
 
+import numpy
 import pytest
 import torch
 from small_model import PROFILE, small_model, small_studies
 
 from fedmrg_core.configuration import Ownership, load_method
-from fedmrg_core.local_training import HospitalState, first_state, train_client, validate_client
+from fedmrg_core.local_training import ClientBatches, HospitalState, first_state, train_client, validate_client
 
 METHOD = load_method("fedmrg")
 
@@ -32,6 +33,20 @@ def test_update_repeats_to_the_byte(model, start):
     assert first.metrics == again.metrics
     for one, other in ((first.shared, again.shared), (first.state.tensors, again.state.tensors)):
         assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_progress_bar_changes_nothing(model, start):
+    arguments = {"client": "a", "round_number": 2, "profile": PROFILE, "method": METHOD, "seed": 0}
+    with_bar = train_client(model, small_studies(), start, None, {}, progress=True, **arguments)
+    without = train_client(model, small_studies(), start, None, {}, progress=False, **arguments)
+    assert all(torch.equal(with_bar.shared[name], without.shared[name]) for name in start)
+
+
+def test_every_epoch_holds_every_study_once(model):
+    batches = ClientBatches(model, small_studies(21), PROFILE)
+    first, second = (batches.shuffled(numpy.random.default_rng(seed)) for seed in (0, 1))
+    assert sorted(i for batch in first for i in batch) == list(range(21)) and first != second
+    assert min(map(len, first)) > 1
 
 
 def test_every_shared_and_personal_tensor_moves(model, start):
