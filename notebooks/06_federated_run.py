@@ -23,7 +23,6 @@
 # %% tags=["parameters"]
 profile = "smoke"  # a name in profiles/, or the path of a .yaml file
 data = "phantom"  # phantom, iu_xray, folder
-data_root = ""  # folder of a real data set; prepared by notebook 01
 partition = "site"
 method = "fedmrg"  # a row of methods.yaml
 seed = 0
@@ -36,6 +35,7 @@ import pandas
 import seaborn
 
 from fedmrg_core.configuration import Ownership, load_method, load_profile
+from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.federation.run import configure_run, run_federation
 from fedmrg_core.paths import base_models_folder, prepared_folder, run_folder, workspace_folder
 
@@ -68,6 +68,7 @@ configuration = configure_run(
     data=data,
     partition=partition,
     seed=seed,
+    unseen_sites=load_prepared(prepared_folder(root, settings.name, data)).unseen_sites,
     prepared=prepared_folder(root, settings.name, data),
     base_models=base_models_folder(root, settings.name, data),
 )

@@ -25,7 +25,76 @@ seed = 0
 workspace = ""  # where results are kept; the repository if empty
 
 # %%
+import sys
+
 from IPython.display import Image, Markdown, display
 
 from fedmrg_core.configuration import REPOSITORY, load_method, load_profile
+from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.paths import prepared_folder, run_folder, workspace_folder
+
+sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
+settings, root = load_profile(profile), workspace_folder(workspace)
+folder = run_folder(root, settings.name, data, partition, load_method(method).name, seed)
+prepared = load_prepared(prepared_folder(root, settings.name, data))
+out = folder / "figures"
+
+
+def show(paths) -> None:
+    """The PNG of each figure just drawn, under its name."""
+    for path in (path for path in paths if path.suffix == ".png"):
+        display(Markdown(f"`{path.name}` beside {path.stem}.pdf and {path.stem}.csv"), Image(str(path)))
+
+
+# %% [markdown]
+# ## Convergence by round
+
+# %%
+from figures import convergence
+
+show(convergence.draw([folder], out))
+
+# %% [markdown]
+# ## Quality by client and on the unseen centre, generic against specialised adapter
+
+# %%
+from figures import quality_by_client
+
+show(quality_by_client.draw([folder], out))
+
+# %% [markdown]
+# ## Bytes by round and module
+
+# %%
+from figures import communication
+
+show(communication.draw([folder], out))
+
+# %% [markdown]
+# ## Feature map, by centre and by finding
+
+# %%
+from figures import feature_map
+
+show(feature_map.draw([folder], out))
+
+# %% [markdown]
+# ## How far the clients are apart, in text and in images
+
+# %%
+from figures import client_distance
+
+show(client_distance.draw([folder], out))
+
+# %% [markdown]
+# ## X-rays with reference and generated report
+#
+# Findings are marked right, wrong and missed by the labeller. Only for data whose images may be shown.
+
+# %%
+from figures import report_page
+
+if prepared.summary["images_publishable"]:
+    show(report_page.draw([folder], out, prepared_folder(root, settings.name, data)))
+else:
+    print(f"{data}: images and reports of this data set must not be published; the page is left out.")

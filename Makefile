@@ -1,0 +1,63 @@
+# Two commands from a bare machine with Python 3.11: `make figures` and `make test`. `make help` lists the rest.
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help environment figures test lint clean
+
+# What is run; e.g. make figures PROFILE=standard METHOD=fed-lora SEED=1
+PROFILE ?= smoke
+DATA ?= phantom
+DATA_ROOT ?=
+PARTITION ?= site
+METHOD ?= fedmrg
+SEED ?= 0
+CORES ?= $(shell getconf _NPROCESSORS_ONLN)
+
+export HF_HUB_OFFLINE ?= 1
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
+export PYTHONHASHSEED := 0
+export TOKENIZERS_PARALLELISM := false
+export MPLBACKEND := Agg
+
+ENVIRONMENT := .venv
+BIN := $(CURDIR)/$(ENVIRONMENT)/bin
+STAMP := $(ENVIRONMENT)/installed
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
+	@echo "Variables: PROFILE=$(PROFILE) DATA=$(DATA) DATA_ROOT=$(DATA_ROOT) PARTITION=$(PARTITION)" \
+		"METHOD=$(METHOD) SEED=$(SEED) CORES=$(CORES)"
+
+environment: $(STAMP)  ## Create .venv from requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	@python=$$(for candidate in python3.11 python3 python; do \
+		"$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
+			&& echo "$$candidate" && break; done); \
+	if [ -z "$$python" ]; then \
+		echo "Python 3.11 was not found: install it (or use conda with environment.yml) and run make again." >&2; \
+		exit 1; \
+	fi; \
+	"$$python" -m venv $(ENVIRONMENT)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+figures: environment  ## From nothing to figures and report/index.html
+	PATH="$(BIN):$$PATH" snakemake --cores $(CORES) --printshellcmds --rerun-triggers mtime params input \
+		--rerun-incomplete --nolock --config profile=$(PROFILE) data=$(DATA) data_root='$(DATA_ROOT)' \
+		partition=$(PARTITION) method=$(METHOD) seed=$(SEED)
+	@echo "Figures and report: report/index.html"
+
+test: environment  ## Run the tests
+	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal tests
+
+lint: environment  ## Check style and the notebooks' .ipynb copies
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/fedmrg notebook check
+
+clean:  ## Delete what `make figures` made; the environment stays
+	rm -rf results prepared base_models report .snakemake

@@ -1,0 +1,154 @@
+"""The command `fedmrg`. Heavy libraries are imported inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+import sys
+from typing import Annotated
+
+import typer
+
+import fedmrg_core
+from fedmrg_core.errors import InputError
+
+BAD_INPUT, FAILED = 2, 1  # exit codes
+
+app = typer.Typer(
+    help="FedMRG companion: notebooks as batch jobs, the findings labeller, a check of your own data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+notebook_app = typer.Typer(help="The .ipynb copies of the notebooks.", no_args_is_help=True)
+app.add_typer(notebook_app, name="notebook")
+
+
+@app.command()
+def run(
+    notebook: Annotated[str, typer.Argument(help="A .py or .ipynb file, or a name such as 06_federated_run.")],
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="The value is a YAML literal.")
+    ] = None,
+    output: Annotated[
+        pathlib.Path | None, typer.Option(help="The executed notebook [default: report/notebooks/<name>.ipynb].")
+    ] = None,
+    progress: Annotated[bool, typer.Option(help="Show a bar over the cells.")] = True,
+) -> None:
+    """Run a notebook with papermill; unknown or ill-typed parameters stop it before anything is computed.
+
+    Example: fedmrg run 06_federated_run -p profile=smoke -p method=fedmrg -p seed=1
+    """
+    from fedmrg_core import notebooks
+
+    _log_to_stderr()
+    parameters: dict[str, object] = {}
+    for name, value in map(notebooks.parse_parameter, parameter or []):
+        if name in parameters:
+            raise InputError(f"Parameter {name!r} is given twice; give it once.")
+        parameters[name] = value
+    print(notebooks.run_notebook(notebooks.find_notebook(notebook), parameters, output, progress))
+
+
+@app.command()
+def label(
+    file: Annotated[pathlib.Path, typer.Argument(help="A UTF-8 text file with one report a line.")],
+) -> None:
+    """Read the 14 findings from reports: one JSON object a line, {"states": {"cardiomegaly": "positive", ...}}."""
+    from fedmrg_core.findings import label_file
+
+    for line in label_file(file):
+        print(line)
+
+
+@app.command("check-data")
+def check_data(
+    data: Annotated[str, typer.Option(help="The dataset's name, e.g. phantom or iu_xray.")],
+    root: Annotated[pathlib.Path | None, typer.Option(help="The folder that holds it.")] = None,
+    profile: Annotated[str, typer.Option(help="The profile that sets image size and counts.")] = "smoke",
+) -> None:
+    """Load a dataset, print its counts by site and split, and list every study left out with the reason."""
+    from collections import Counter
+
+    from fedmrg_core.data import prepared
+
+    loaded = prepared.load_studies(data, root, profile)
+    counts = Counter(zip(loaded.studies["site"], loaded.studies["split"], strict=True))
+    for (site, split), studies in sorted(counts.items()):
+        print(f"{site}\t{split}\t{studies}")
+    print(f"{len(loaded.studies)} studies in use, {len(loaded.left_out)} left out.")
+    for item in loaded.left_out:
+        print(f"left out\t{item.study_id}\t{item.item}\t{item.reason}")
+
+
+@app.command()
+def report(
+    run_folder: Annotated[pathlib.Path, typer.Argument(help="A run folder with figures.")],
+    executed: Annotated[list[pathlib.Path] | None, typer.Argument(help="Executed notebooks to include.")] = None,
+    output: Annotated[pathlib.Path, typer.Option(help="The front page.")] = pathlib.Path("report/index.html"),
+) -> None:
+    """Collect figures, measures and executed notebooks of a run into HTML pages."""
+    from fedmrg_core.html_report import write_html_report
+
+    print(write_html_report(run_folder, executed or [], output))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(fedmrg_core.__version__)
+
+
+@notebook_app.command()
+def sync(
+    name: Annotated[list[str] | None, typer.Argument(help="Notebooks [default: all].")] = None,
+    executed: Annotated[
+        pathlib.Path | None, typer.Option("--from", help="An executed notebook of the one named, for its outputs.")
+    ] = None,
+) -> None:
+    """Write each NN_name.ipynb from NN_name.py, without timestamps, progress bars and absolute paths."""
+    from fedmrg_core import committed_notebooks, notebooks
+
+    chosen = [notebooks.find_notebook(item).with_suffix(".py") for item in name or []]
+    if executed is not None and len(chosen) != 1:
+        raise InputError("--from takes the outputs of one run: name the one notebook they belong to.")
+    for source in chosen or committed_notebooks.sources():
+        print(committed_notebooks.sync_notebook(source, executed))
+
+
+@notebook_app.command()
+def check() -> None:
+    """Exit with 1 when an .ipynb has not the cells of its .py."""
+    from fedmrg_core import committed_notebooks
+
+    problems = [
+        line for source in committed_notebooks.sources() for line in committed_notebooks.differing_cells(source)
+    ]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        raise typer.Exit(FAILED)
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("papermill").setLevel(logging.WARNING)
+
+
+def main() -> None:
+    """Entry point: an InputError becomes one sentence and exit code 2, a failed notebook exit code 1."""
+    from fedmrg_core.notebooks import NotebookFailed
+
+    try:
+        app()
+    except InputError as error:
+        print(f"fedmrg: {error}", file=sys.stderr)
+        raise SystemExit(BAD_INPUT) from None
+    except NotebookFailed as error:
+        print(f"fedmrg: {error}", file=sys.stderr)
+        raise SystemExit(FAILED) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Reading one radiograph: it becomes an 8-bit grey square or is refused in one sentence [ours]."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+
+import numpy
+from PIL import Image, UnidentifiedImageError
+
+from fedmrg_core.errors import InputError
+
+SMALLEST_SIDE = 16  # pixels: below this nothing of a thorax can be seen
+SIXTEEN_BIT_MODES = ("I", "F")  # Pillow's 32-bit modes; "I;16" and its byte orders are named by their prefix
+GREY_MODES = ("1", "L")
+FULL_RANGE_PERCENTILES = (0.5, 99.5)
+
+
+def read_grey_image(
+    source: pathlib.Path | bytes, image_size: int, rescale_16_bit: bool = False, name: str | None = None
+) -> Image.Image:
+    """Read one image as an 8-bit grey square of `image_size` x `image_size` pixels.
+
+    An image that is not square is padded with black around its centre, then resized; nothing is cropped or stretched.
+    (The public IU X-ray copies of 256 x 256 pixels were stretched to a square upstream, which cannot be undone here.)
+    RGB images become grey by luminance (ITU-R 601). Intensities are otherwise kept as they are.
+
+    Args:
+        source: path of the file, or its bytes.
+        image_size: height and width of the result in pixels.
+        rescale_16_bit: accept more than 8 bits a pixel and map the image's own 0.5th to 99.5th percentile linearly
+            onto 0..255.
+        name: what error sentences call the image; the path if left out.
+
+    Returns:
+        A Pillow image of mode "L".
+
+    Raises:
+        InputError: the file is missing, unreadable or cut off, smaller than 16 x 16 pixels, of one single grey value,
+            has more than 8 bits a pixel without `rescale_16_bit`, or is in a colour mode other than grey and RGB.
+    """
+    name = name or ("image" if isinstance(source, bytes) else str(source))
+    if image_size < SMALLEST_SIDE:
+        raise InputError(f"image_size is {image_size}; expected at least {SMALLEST_SIDE} pixels.")
+    image = _decode(source, name, image_size)
+    if min(image.size) < SMALLEST_SIDE:
+        width, height = image.size
+        raise InputError(
+            f"{name}: the image is {width} x {height} pixels; expected at least {SMALLEST_SIDE} x {SMALLEST_SIDE}."
+        )
+    grey = _to_grey(image, name, rescale_16_bit)
+    darkest, brightest = grey.getextrema()
+    if darkest == brightest:
+        raise InputError(f"{name}: every pixel has the value {darkest}; expected a radiograph, export the image again.")
+    return _square(grey, image_size)
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """The image as PNG, compressed fast: what a prepared folder stores."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _decode(source: pathlib.Path | bytes, name: str, image_size: int) -> Image.Image:
+    """Open and decode completely, so that a file that was cut off is found here."""
+    try:
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        if image.format == "JPEG" and image.mode == "L" and min(image.size) >= 4 * image_size:
+            image.draft("L", (2 * image_size, 2 * image_size))  # decodes large JPEGs at a fraction of the cost
+        image.load()
+    except FileNotFoundError:
+        raise InputError(f"{name}: the image file is missing; add it or remove the study from the table.") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{name}: not a readable image; expected PNG, JPEG or TIFF.") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"{name}: the image has too many pixels; store it at 4096 x 4096 or less.") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise InputError(f"{name}: the image cannot be decoded ({error}); copy or export it again.") from None
+    return image
+
+
+def _to_grey(image: Image.Image, name: str, rescale_16_bit: bool) -> Image.Image:
+    mode = image.mode
+    if mode in SIXTEEN_BIT_MODES or mode.startswith("I;"):
+        if not rescale_16_bit:
+            raise InputError(
+                f"{name}: the image has more than 8 bits a pixel (mode {mode}); store it with 8 bits, or give "
+                "rescale_16_bit=True to map its 0.5th to 99.5th percentile onto 0..255."
+            )
+        return _rescaled(image, name)
+    if mode in GREY_MODES or (mode == "RGB" and "transparency" not in image.info):
+        return image.convert("L")
+    raise InputError(
+        f"{name}: the image has colour mode {mode} (a palette, transparency or print colours); "
+        "expected grey or RGB, flatten it and store it again."
+    )
+
+
+def _rescaled(image: Image.Image, name: str) -> Image.Image:
+    values = numpy.asarray(image, dtype=numpy.float64)
+    if not numpy.isfinite(values).all():
+        raise InputError(f"{name}: the image has pixels that are not numbers; export it again.")
+    low, high = numpy.percentile(values, FULL_RANGE_PERCENTILES)
+    if high <= low:
+        raise InputError(f"{name}: at least 99 % of the pixels have the value {low:g}; expected a radiograph.")
+    return Image.fromarray((numpy.clip((values - low) / (high - low), 0, 1) * 255).round().astype(numpy.uint8))
+
+
+def _square(image: Image.Image, image_size: int) -> Image.Image:
+    side = max(image.size)
+    if image.width != image.height:
+        padded = Image.new("L", (side, side))
+        padded.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        image = padded
+    if side == image_size:
+        return image
+    return image.resize((image_size, image_size), Image.Resampling.BICUBIC, reducing_gap=3.0)

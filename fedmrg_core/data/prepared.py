@@ -1,0 +1,269 @@
+"""Prepared folders: a data set read once, checked, resized and stored, for every run that follows.
+
+A prepared folder holds `studies/` (a `datasets` folder, images as 8-bit PNG of one size), `left_out.csv` (what was
+not used and why) and `summary.json` (counts, prevalence, options, fingerprint). It is written beside its place and
+moved there whole.
+"""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import datasets
+import numpy
+import torch
+from torch import Tensor
+
+from fedmrg_core import findings
+from fedmrg_core.data.images import png_bytes
+from fedmrg_core.data.sources import call_loader, call_public_corpus, data_source
+from fedmrg_core.data.study import STUDY_FEATURES, LeftOut, LoadedStudies, check_studies
+from fedmrg_core.errors import InputError
+from fedmrg_core.findings import FINDINGS, STATES, label_report
+
+STUDIES, LEFT_OUT, SUMMARY = "studies", "left_out.csv", "summary.json"
+FORMAT = 1  # raise it whenever the layout of a prepared folder changes
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A prepared data set.
+
+    Attributes:
+        studies: every study in use (contract 1).
+        left_out: what was not used, and why.
+        summary: the content of summary.json: data, image_size, seed, options, key, studies (site -> split -> count),
+            states (site -> finding -> state -> count), vocabulary, left_out (reason -> count), unseen_sites,
+            images_publishable, fingerprint.
+    """
+
+    studies: datasets.Dataset
+    left_out: list[LeftOut]
+    summary: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over study ids, sites, splits, texts, pixels and states: equal fingerprint, equal data."""
+        return self.summary["fingerprint"]
+
+    @property
+    def unseen_sites(self) -> tuple[str, ...]:
+        """Sites that never train."""
+        return tuple(self.summary["unseen_sites"])
+
+
+@dataclasses.dataclass(frozen=True)
+class PublicStudies:
+    """A public corpus for pretraining base models; texts and images need not be of the same studies."""
+
+    texts: list[str]
+    text_states: Tensor  # (N, 14) int64
+    images: Tensor  # (M, 1, H, W) uint8
+    image_states: Tensor  # (M, 14) int64
+    fingerprint: str  # sha256 over texts, pixels and states
+
+
+def prepare(
+    data: str,
+    root: pathlib.Path | str | None,
+    folder: pathlib.Path,
+    image_size: int,
+    seed: int,
+    unseen_sites: Sequence[str] | None = None,
+    **options: Any,
+) -> Prepared:
+    """Prepare a data set, or reuse the folder if it was made from the same arguments, files and code.
+
+    Args:
+        data: name in `fedmrg_core.data.sources.DATA_SOURCES`.
+        root: the folder with the data; None or "" for data sets that make their own.
+        folder: where the prepared data go; an older prepared folder there is replaced.
+        image_size: height and width of the images in pixels.
+        seed: root seed.
+        unseen_sites: sites that never train; None: the data set's own (the phantom's "centre-f").
+        options: the loader's own parameters, e.g. train=100 for the phantom or layout="openi" for IU X-ray.
+
+    Raises:
+        InputError: bad arguments or bad data, or `folder` holds something else than a prepared data set.
+    """
+    source = data_source(data)
+    unseen = sorted(source.unseen_sites if unseen_sites is None else unseen_sites)
+    request = {"data": data, "image_size": image_size, "seed": seed, "unseen_sites": unseen, "options": _plain(options)}
+    key = _key(request, pathlib.Path(root) if root and source.needs_root else None)
+    folder = pathlib.Path(folder)
+    if _stored_key(folder) == key:
+        return load_prepared(folder)
+    loaded = call_loader(data, root, image_size, seed, **options)
+    check_studies(loaded.studies, data)
+    sites = set(loaded.studies["site"])
+    for site in unseen:
+        if site not in sites:
+            raise InputError(f"unseen_sites names {site!r}; data {data!r} has the sites {', '.join(sorted(sites))}.")
+    summary = {**request, "key": key, "images_publishable": source.images_publishable, **summarise(loaded)}
+    _write(folder, loaded, summary)
+    return load_prepared(folder)
+
+
+def load_prepared(folder: pathlib.Path) -> Prepared:
+    """Open a prepared folder.
+
+    Raises:
+        InputError: it is missing or incomplete.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        with (folder / LEFT_OUT).open(newline="", encoding="utf-8") as handle:
+            left_out = [LeftOut(**row) for row in csv.DictReader(handle)]
+        studies = datasets.load_from_disk(str(folder / STUDIES))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{folder} is not a complete prepared folder ({error}); prepare the data first (notebook 01)."
+        ) from None
+    return Prepared(studies, left_out, summary)
+
+
+def load_studies(data: str, root: pathlib.Path | str | None, profile: str = "smoke") -> LoadedStudies:
+    """Load a data set at a profile's image size and counts without storing it: a dry run of `prepare`.
+
+    Raises:
+        InputError: as `prepare`.
+    """
+    from fedmrg_core.configuration import load_profile
+
+    settings = load_profile(profile)
+    options = settings.phantom.model_dump() if data == "phantom" else {}
+    return call_loader(data, root, settings.image_size, 0, **options)
+
+
+def load_public_studies(
+    data: str, root: pathlib.Path | str | None, count: int, image_size: int, seed: int, **options: Any
+) -> PublicStudies:
+    """The public corpus of a data set as tensors.
+
+    Args:
+        data: name of the data set.
+        root: the folder with the data; None or "" for data sets that make their own.
+        count: number of studies to make; data sets that are read from files return all they have.
+        image_size: height and width of the images in pixels.
+        seed: root seed.
+        options: the corpus's own parameters.
+
+    Raises:
+        InputError: the data set has none, or bad arguments or data.
+    """
+    part = call_public_corpus(data, root, count, image_size, seed, **options)
+    pixels = numpy.stack([numpy.asarray(image) for image in part.studies["image"]])
+    text_states = torch.tensor([label_report(text) for text in part.texts], dtype=torch.int64)
+    image_states = torch.tensor(list(part.studies["states"]), dtype=torch.int64)
+    pieces = [*(text.encode() for text in part.texts), pixels.tobytes(), image_states.numpy().tobytes()]
+    return PublicStudies(part.texts, text_states, torch.from_numpy(pixels).unsqueeze(1), image_states, _digest(pieces))
+
+
+def summarise(loaded: LoadedStudies) -> dict[str, Any]:
+    """Counts of studies, states, words and of what was left out, and the fingerprint (see `Prepared.summary`)."""
+    studies = loaded.studies
+    counts: dict[str, dict[str, int]] = {}
+    prevalence: dict[str, dict[str, dict[str, int]]] = {}
+    words: set[str] = set()
+    columns = (list(studies[name]) for name in ("site", "split", "findings", "states"))
+    for site, split, text, states in zip(*columns, strict=True):
+        counts.setdefault(site, {}).setdefault(split, 0)
+        counts[site][split] += 1
+        for finding, state in zip(FINDINGS, states, strict=True):
+            by_state = prevalence.setdefault(site, {}).setdefault(finding, dict.fromkeys(STATES, 0))
+            by_state[STATES[state]] += 1
+        if split == "train":
+            words.update(re.findall(r"[\w'-]+", text.lower()))
+    return {
+        "studies": {site: counts[site] for site in sorted(counts)},
+        "states": {site: prevalence[site] for site in sorted(prevalence)},
+        "vocabulary": len(words),  # distinct lower-case words of the training findings
+        "left_out": dict(sorted(collections.Counter(row.reason for row in loaded.left_out).items())),
+        "fingerprint": fingerprint(studies),
+    }
+
+
+def fingerprint(studies: datasets.Dataset) -> str:
+    """sha256 over ids, sites, splits, views, texts, states and decoded pixels of all studies in their order."""
+    names = [name for name in STUDY_FEATURES if name != "image"]
+    pieces: list[bytes] = []
+    for row in studies:
+        pieces.append(json.dumps([row[name] for name in names]).encode())
+        pieces.append(numpy.ascontiguousarray(row["image"]).tobytes())
+    return _digest(pieces)
+
+
+def _digest(pieces: Iterable[bytes]) -> str:
+    total = hashlib.sha256()
+    for piece in pieces:
+        total.update(len(piece).to_bytes(8, "little"))
+        total.update(piece)
+    return total.hexdigest()
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as JSON holds them; folders (a cache) say nothing about the data and stay out."""
+    kept = {name: value for name, value in sorted(options.items()) if not isinstance(value, pathlib.Path)}
+    kept = {name: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for name, v in kept.items()}
+    try:
+        return json.loads(json.dumps(kept))
+    except TypeError as error:
+        raise InputError(f"the options of a data set have to be numbers, texts or lists; {error}.") from None
+
+
+def _key(request: dict[str, Any], root: pathlib.Path | None) -> str:
+    """Equal keys: same request, same files below root (by name, size and time), same code of data sets and labeller."""
+    pieces = [json.dumps({**request, "format": FORMAT}, sort_keys=True).encode()]
+    if root is not None and root.is_dir():
+        for path in sorted(path for path in root.rglob("*") if path.is_file()):
+            state = path.stat()
+            pieces.append(f"{path.relative_to(root).as_posix()} {state.st_size} {state.st_mtime_ns}".encode())
+    package = pathlib.Path(findings.__file__).parent
+    sources = [*package.glob("findings*.py"), *(package / "data").rglob("*.py"), package / "seeds.py"]
+    pieces += [path.read_bytes() for path in sorted(sources)]
+    return _digest(pieces)
+
+
+def _stored_key(folder: pathlib.Path) -> str | None:
+    try:
+        return json.loads((folder / SUMMARY).read_text(encoding="utf-8")).get("key")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _write(folder: pathlib.Path, loaded: LoadedStudies, summary: dict[str, Any]) -> None:
+    """Build under another name, then move into place; a kill leaves the old folder, none, or the new one."""
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / SUMMARY).is_file())):
+        raise InputError(f"{folder} holds something else than a prepared data set; give another folder or empty it.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        fresh, old = pathlib.Path(scratch) / "fresh", pathlib.Path(scratch) / "old"
+        fresh.mkdir()
+        _embedded(loaded.studies).save_to_disk(str(fresh / STUDIES))
+        loaded.write_left_out(fresh / LEFT_OUT)
+        text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
+        (fresh / SUMMARY).write_text(text, encoding="utf-8")
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(fresh, folder)
+
+
+def _embedded(studies: datasets.Dataset) -> datasets.Dataset:
+    """The studies with every image as PNG bytes inside, whatever path a loader left in the column."""
+    raw = studies.cast_column("image", datasets.Image(decode=False))
+    if all(image["bytes"] is not None for image in raw["image"]):
+        return studies
+    images = [{"bytes": png_bytes(image), "path": None} for image in studies["image"]]
+    rows = studies.remove_columns("image").add_column("image", images, feature=datasets.Image())
+    return rows.select_columns(studies.column_names)

@@ -1,0 +1,133 @@
+"""The one table of data sets. A new one is a module, a row here and a card in data_cards/."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+import datasets
+import pydantic
+
+from fedmrg_core.data.study import LoadedStudies, PublicPart
+from fedmrg_core.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSource:
+    """One data set.
+
+    Attributes:
+        loader: "module:function", called with image_size, seed, root (if it needs one) and its own options ->
+            LoadedStudies.
+        public_corpus: likewise with count -> PublicPart or studies; None: it has no part apart from the clients'.
+        needs_root: read from a folder of the user's.
+        unseen_sites: sites that never train, unless told otherwise.
+        images_publishable: images and reports may appear in figures that are published.
+    """
+
+    loader: str
+    public_corpus: str | None
+    needs_root: bool
+    unseen_sites: tuple[str, ...]
+    images_publishable: bool
+
+
+DATA_SOURCES: dict[str, DataSource] = {
+    "phantom": DataSource(
+        loader="fedmrg_core.data.phantom:load_phantom",
+        public_corpus="fedmrg_core.data.phantom:public_corpus",
+        needs_root=False,
+        unseen_sites=("centre-f",),
+        images_publishable=True,
+    ),
+    "iu_xray": DataSource(
+        loader="fedmrg_core.data.iu_xray:load_iu_xray",
+        public_corpus="fedmrg_core.data.iu_xray:load_iu_xray_public",
+        needs_root=True,
+        unseen_sites=(),
+        images_publishable=False,
+    ),
+    "folder": DataSource(
+        loader="fedmrg_core.data.folder:load_folder",
+        public_corpus=None,
+        needs_root=True,
+        unseen_sites=(),
+        images_publishable=False,
+    ),
+}
+
+
+def data_source(data: str) -> DataSource:
+    """The row of a data set.
+
+    Raises:
+        InputError: no data set has this name.
+    """
+    if data not in DATA_SOURCES:
+        raise InputError(f"data is {data!r}; expected one of {', '.join(DATA_SOURCES)}.")
+    return DATA_SOURCES[data]
+
+
+def call_loader(
+    data: str, root: pathlib.Path | str | None, image_size: int, seed: int, **options: Any
+) -> LoadedStudies:
+    """Load a data set's studies.
+
+    Raises:
+        InputError: unknown data set, unknown, missing or ill-typed option, root missing, or whatever the loader finds.
+    """
+    source = data_source(data)
+    arguments = {"image_size": image_size, "seed": seed, **options, **_root_argument(data, source, root)}
+    return _call(data, source.loader, arguments)
+
+
+def call_public_corpus(
+    data: str, root: pathlib.Path | str | None, count: int, image_size: int, seed: int, **options: Any
+) -> PublicPart:
+    """Load what a data set offers for pretraining, apart from every client's studies.
+
+    Raises:
+        InputError: as `call_loader`, or the data set has no public corpus.
+    """
+    source = data_source(data)
+    if source.public_corpus is None:
+        offers = ", ".join(name for name, row in DATA_SOURCES.items() if row.public_corpus)
+        raise InputError(
+            f"data {data!r} has no public corpus; name an LLM and a backbone in the profile, or pretrain on {offers}."
+        )
+    arguments = {
+        "count": count,
+        "image_size": image_size,
+        "seed": seed,
+        **options,
+        **_root_argument(data, source, root),
+    }
+    found = _call(data, source.public_corpus, arguments)
+    if isinstance(found, datasets.Dataset):
+        return PublicPart(list(found["findings"]), found, [])
+    return found
+
+
+def _root_argument(data: str, source: DataSource, root: pathlib.Path | str | None) -> dict[str, pathlib.Path]:
+    if not source.needs_root:
+        if root:
+            raise InputError(f"root is given but data {data!r} reads no folder; leave root out.")
+        return {}
+    if not root:
+        raise InputError(f"data {data!r} needs the parameter root; give the folder that holds it.")
+    return {"root": pathlib.Path(root)}
+
+
+def _call(data: str, name: str, arguments: dict[str, Any]) -> Any:
+    """Call a function with its annotations enforced, so that a wrong option is told before anything is read."""
+    function: Callable[..., Any] = pkgutil.resolve_name(name)
+    try:
+        return pydantic.validate_call(function)(**arguments)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        option = ".".join(map(str, first["loc"]))
+        given = f"; given is {arguments[first['loc'][0]]!r}" if first["loc"][0] in arguments else ""
+        raise InputError(f"data {data!r}, option {option!r}: {first['msg']}{given}.") from None

@@ -1,0 +1,1 @@
+"""Text metrics, clinical metrics, floors and statistics over stored predictions."""

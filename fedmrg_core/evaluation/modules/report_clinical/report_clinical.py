@@ -1,0 +1,27 @@
+"""Clinical precision, recall and F1 of 14 findings in four states as an `evaluate` module."""
+
+# `evaluate` looks for this import on a line of its own.
+import datasets
+import evaluate
+
+from fedmrg_core.evaluation.clinical_metrics import score_states
+from fedmrg_core.findings import FINDINGS
+
+_DESCRIPTION = """Example-, micro- and macro-averaged precision, recall and F1 over 14 and over 5 findings, with
+uncertain counted as positive and as negative."""
+
+
+class ReportClinical(evaluate.Metric):
+    """Same numbers as `fedmrg_core.evaluation.clinical_metrics.score_states`."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        states = datasets.Sequence(datasets.Value("int32"), length=len(FINDINGS))
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation="",
+            inputs_description="predictions and references: 14 states a study, in the order of FINDINGS",
+            features=datasets.Features({"predictions": states, "references": states}),
+        )
+
+    def _compute(self, predictions: list[list[int]], references: list[list[int]]) -> dict[str, float]:
+        return score_states(references, predictions)

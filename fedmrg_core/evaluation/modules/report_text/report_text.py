@@ -1,0 +1,27 @@
+"""BLEU-1..4, METEOR, ROUGE-L and CIDEr of radiology reports as an `evaluate` module."""
+
+# `evaluate` looks for this import on a line of its own.
+import datasets
+import evaluate
+
+from fedmrg_core.evaluation.normalise import NORMALISER
+from fedmrg_core.evaluation.text_metrics import score_texts
+
+_DESCRIPTION = f"""Text measures of pycocoevalcap 1.2 after the normaliser {NORMALISER}; CIDEr takes its document
+frequencies from the references given."""
+
+
+class ReportText(evaluate.Metric):
+    """Same numbers as `fedmrg_core.evaluation.text_metrics.score_texts`."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation="",
+            inputs_description="predictions: generated reports; references: one reference report each; meteor: bool",
+            features=datasets.Features({"predictions": text, "references": text}),
+        )
+
+    def _compute(self, predictions: list[str], references: list[str], meteor: bool = True) -> dict[str, float]:
+        return score_texts(references, predictions, meteor)

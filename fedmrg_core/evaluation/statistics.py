@@ -1,0 +1,219 @@
+"""Intervals and tests over studies, for corpus measures as well as for means.
+
+Most measures here are functions of a sum: BLEU of summed n-gram counts, micro-F1 of summed hits, a mean of summed
+values. `StudyStatistics` keeps the summands by study, so that a bootstrap resample or a permutation is a matrix product
+and never a second scoring.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy
+import pandas
+import scipy.stats
+
+from fedmrg_core.errors import InputError
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+# Resamples drawn at a time: bounds the weight matrix to this many rows, whatever the number of studies.
+_CHUNK = 250
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyStatistics:
+    """A measure as a function of sums over studies [ours].
+
+    Attributes:
+        summands: (N, S) float array, one row a study.
+        value: maps sums (..., S) to the measure (...). It must be vectorised over the leading axes.
+    """
+
+    summands: numpy.ndarray
+    value: Callable[[numpy.ndarray], numpy.ndarray]
+
+    @property
+    def studies(self) -> int:
+        """The number of studies N."""
+        return len(self.summands)
+
+    def estimate(self) -> float:
+        """The measure on all studies."""
+        return float(self.value(self.summands.sum(axis=0)))
+
+    def subset(self, rows: numpy.ndarray) -> StudyStatistics:
+        """The same measure on some studies (an index or Boolean array)."""
+        return dataclasses.replace(self, summands=self.summands[rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A measure with the bounds of its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def mean_statistics(values: Sequence[float] | numpy.ndarray) -> StudyStatistics:
+    """The mean of one number a study, as `StudyStatistics`; `values` has shape (N,)."""
+    column = numpy.asarray(values, dtype=float)
+    return StudyStatistics(numpy.column_stack([column, numpy.ones_like(column)]), _ratio_of_sums)
+
+
+def _ratio_of_sums(sums: numpy.ndarray) -> numpy.ndarray:
+    return sums[..., 0] / sums[..., 1]
+
+
+def _weights(studies: int, resamples: int, generator: numpy.random.Generator) -> Iterator[numpy.ndarray]:
+    """Multinomial weights of bootstrap resamples: how often each study was drawn, up to (_CHUNK, N) at a time."""
+    for start in range(0, resamples, _CHUNK):
+        rows = min(_CHUNK, resamples - start)
+        yield generator.multinomial(studies, numpy.full(studies, 1.0 / studies), size=rows).astype(float)
+
+
+def bootstrap_intervals(
+    measures: dict[str, StudyStatistics],
+    generator: numpy.random.Generator,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> dict[str, Interval]:
+    """Percentile bootstrap intervals over studies; every measure sees the same resamples.
+
+    Args:
+        measures: measures over the same N studies, by key.
+        generator: a stream of `fedmrg_core.seeds.numpy_stream`.
+        resamples: number of resamples R.
+        confidence: coverage aimed at, in (0, 1).
+
+    Raises:
+        InputError: no studies, measures over different numbers of studies, or a parameter out of range.
+    """
+    _check_resampling(resamples, confidence)
+    if not measures:
+        return {}
+    studies = _common_studies(measures)
+    draws: dict[str, list[numpy.ndarray]] = {key: [] for key in measures}
+    for weights in _weights(studies, resamples, generator):
+        for key, measure in measures.items():
+            draws[key].append(measure.value(weights @ measure.summands))
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    bounds = {key: numpy.quantile(numpy.concatenate(drawn), tails) for key, drawn in draws.items()}
+    return {key: Interval(measures[key].estimate(), float(low), float(high)) for key, (low, high) in bounds.items()}
+
+
+def _common_studies(measures: dict[str, StudyStatistics]) -> int:
+    counts = {key: measure.studies for key, measure in measures.items()}
+    studies = next(iter(counts.values()))
+    if studies == 0:
+        raise InputError("No studies to resample; give at least one study.")
+    for key, count in counts.items():
+        if count != studies:
+            raise InputError(f"Measure {key!r} has {count} studies, the others {studies}; score the same studies.")
+    return studies
+
+
+def _check_resampling(resamples: int, confidence: float = CONFIDENCE) -> None:
+    if resamples < 1:
+        raise InputError(f"Parameter resamples is {resamples}; expected at least 1.")
+    if not 0 < confidence < 1:
+        raise InputError(f"Parameter confidence is {confidence}; expected a number between 0 and 1.")
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedTest:
+    """Difference between two methods on the same studies: first minus second."""
+
+    difference: float
+    low: float  # bounds of the paired bootstrap interval of the difference
+    high: float
+    p_value: float  # two-sided, from exchanging the two methods' outputs study by study
+
+
+def paired_test(
+    first: StudyStatistics,
+    second: StudyStatistics,
+    generator: numpy.random.Generator,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> PairedTest:
+    """Compare two methods that answered the same studies, row by row.
+
+    The interval is a paired percentile bootstrap. The p value is an approximate randomisation test: for every study the
+    two outputs change places with probability one half, and the share of differences at least as large as the observed
+    one is counted, the observed one included (so p >= 1 / (resamples + 1)).
+
+    Raises:
+        InputError: the two do not cover the same number of studies, there are none, or a parameter is out of range.
+    """
+    _check_resampling(resamples, confidence)
+    studies = _common_studies({"first": first, "second": second})
+    observed = first.estimate() - second.estimate()
+    drawn = [
+        first.value(weights @ first.summands) - second.value(weights @ second.summands)
+        for weights in _weights(studies, resamples, generator)
+    ]
+    low, high = numpy.quantile(numpy.concatenate(drawn), [(1 - confidence) / 2, (1 + confidence) / 2])
+    exchanged = numpy.concatenate(list(_exchanged_differences(first, second, generator, resamples)))
+    # The tolerance lets permutations that equal the observed one but for rounding count as equal.
+    extreme = numpy.sum(numpy.abs(exchanged) >= abs(observed) - 1e-12)
+    return PairedTest(observed, float(low), float(high), float((extreme + 1) / (resamples + 1)))
+
+
+def _exchanged_differences(
+    first: StudyStatistics, second: StudyStatistics, generator: numpy.random.Generator, resamples: int
+) -> Iterator[numpy.ndarray]:
+    change = second.summands - first.summands
+    total_first, total_second = first.summands.sum(axis=0), second.summands.sum(axis=0)
+    for start in range(0, resamples, _CHUNK):
+        swapped = generator.integers(0, 2, size=(min(_CHUNK, resamples - start), first.studies)).astype(float)
+        moved = swapped @ change
+        yield first.value(total_first + moved) - second.value(total_second - moved)
+
+
+def holm(p_values: dict[str, float]) -> dict[str, float]:
+    """Holm's step-down correction: adjusted p values by key, in the order given.
+
+    Raises:
+        InputError: a p value is not a number in [0, 1].
+    """
+    for key, p_value in p_values.items():
+        if not 0 <= p_value <= 1:
+            raise InputError(f"The p value of {key!r} is {p_value}; expected a number between 0 and 1.")
+    adjusted: dict[str, float] = {}
+    largest = 0.0
+    for rank, key in enumerate(sorted(p_values, key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[key]))
+        adjusted[key] = largest
+    return {key: adjusted[key] for key in p_values}
+
+
+def summarise_seeds(tables: Sequence[pandas.DataFrame], confidence: float = CONFIDENCE) -> pandas.DataFrame:
+    """Several seeds' metrics.csv tables in one: mean and Student t interval over seeds.
+
+    Args:
+        tables: one long table a seed, with columns scope, adapter, system, metric and value, equal rows in each.
+        confidence: coverage of the interval.
+
+    Returns:
+        Columns scope, adapter, system, metric, mean, standard_deviation, low, high, seeds. With one seed the spread is
+        not known and those columns are NaN.
+
+    Raises:
+        InputError: no table, or a row is missing in one of them.
+    """
+    if not tables:
+        raise InputError("No seeds to summarise; give at least one metrics table.")
+    keys = ["scope", "adapter", "system", "metric"]
+    grouped = pandas.concat(tables, ignore_index=True).groupby(keys, sort=False)["value"]
+    table = grouped.agg(mean="mean", standard_deviation="std", seeds="size").reset_index()
+    uneven = table[table["seeds"] != len(tables)]
+    if len(uneven):
+        row = ", ".join(map(str, uneven.iloc[0][keys]))
+        raise InputError(f"Metric row ({row}) is not in each of the {len(tables)} tables exactly once; score alike.")
+    half = scipy.stats.t.ppf((1 + confidence) / 2, max(len(tables) - 1, 1)) / numpy.sqrt(len(tables))
+    table["low"] = table["mean"] - half * table["standard_deviation"]
+    table["high"] = table["mean"] + half * table["standard_deviation"]
+    return table[[*keys, "mean", "standard_deviation", "low", "high", "seeds"]]

@@ -1,0 +1,102 @@
+"""The server's checkpoint: one new folder a round, then one pointer moved on to it.
+
+A crash at any moment leaves the pointer on a whole checkpoint. ``checkpoint/current`` names the folder to go on from;
+the folder of the best round stays beside it until the run's model is written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+from torch import Tensor
+
+from fedmrg_core.errors import InputError
+from fedmrg_core.federation.files import partial_folder, read_json, read_tensors, replace_folder, write_tensors
+from fedmrg_core.run_folder import write_text
+
+
+@dataclasses.dataclass(frozen=True)
+class BestRound:
+    """The round that validation chose so far."""
+
+    round_number: int
+    clients: int  # that validated it
+    loss: float  # unweighted mean over them of validation_language_loss
+    state_rounds: dict[str, int]  # each hospital's state that went with it
+
+
+@dataclasses.dataclass
+class ServerState:
+    """Everything the server knows after a round; enough to go on from."""
+
+    round_number: int
+    shared: dict[str, Tensor]  # ``module/name``
+    prototypes: dict[str, Tensor]  # (D,) a client
+    state_rounds: dict[str, int]  # last round in which each client's update was taken
+    best: BestRound | None = None
+    rounds: list[dict] = dataclasses.field(default_factory=list)  # rows of rounds.csv
+    ledger: list[dict] = dataclasses.field(default_factory=list)  # rows of ledger.csv
+
+
+def _name(round_number: int) -> str:
+    return f"round-{round_number:04d}"
+
+
+def save_checkpoint(folder: pathlib.Path, state: ServerState, fingerprint: str) -> None:
+    """Write the checkpoint of ``state.round_number`` and make it the current one."""
+    name = _name(state.round_number)
+    partial = partial_folder(folder / name)
+    write_tensors(partial / "shared.safetensors", state.shared)
+    write_tensors(partial / "prototypes.safetensors", state.prototypes)
+    rest = {
+        "fingerprint": fingerprint,
+        "round_number": state.round_number,
+        "state_rounds": state.state_rounds,
+        "best": dataclasses.asdict(state.best) if state.best else None,
+        "rounds": state.rounds,
+        "ledger": state.ledger,
+    }
+    write_text(partial / "server.json", json.dumps(rest))
+    replace_folder(partial, folder / name)
+    write_text(folder / "current", name + "\n")
+    kept = {"current", name} | ({_name(state.best.round_number)} if state.best else set())
+    for path in folder.iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def load_checkpoint(folder: pathlib.Path, fingerprint: str) -> ServerState | None:
+    """The current checkpoint, or None if there is none yet.
+
+    Raises:
+        InputError: it belongs to another configuration or other data, or is damaged.
+    """
+    pointer = folder / "current"
+    if not pointer.exists():
+        return None
+    source = folder / pointer.read_text(encoding="utf-8").strip()
+    rest = read_json(source / "server.json")
+    if rest.pop("fingerprint") != fingerprint:
+        raise InputError(
+            f"{folder}: this checkpoint is of another configuration, base model or data; "
+            "choose another run folder or delete this one."
+        )
+    best = BestRound(**rest.pop("best")) if rest["best"] else rest.pop("best")
+    return ServerState(
+        shared=read_tensors(source / "shared.safetensors"),
+        prototypes=read_tensors(source / "prototypes.safetensors"),
+        best=best,
+        **rest,
+    )
+
+
+def load_shared(folder: pathlib.Path, round_number: int) -> dict[str, Tensor]:
+    """The shared tensors of the current or the best round.
+
+    Raises:
+        InputError: that checkpoint is missing or damaged.
+    """
+    return read_tensors(folder / _name(round_number) / "shared.safetensors")

@@ -1,0 +1,92 @@
+"""What a federation trains, as the client app and the server app see it; one in memory for each process."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+from fedmrg_core.errors import InputError
+from fedmrg_core.federation.run_configuration import RunConfiguration, read_configuration
+from fedmrg_core.local_training import HospitalState, LocalUpdate
+
+# Validation chooses the round with the lowest mean of this measure over the clients [ours].
+SELECTION_MEASURE = "validation_language_loss"
+
+
+class Experiment(Protocol):
+    """A model and its clients. `ReportExperiment` is the paper's; other tasks bring their own."""
+
+    configuration: RunConfiguration
+    clients: tuple[str, ...]  # sorted; partition k is clients[k]
+
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of the data and of all else the run starts from: a checkpoint goes on only with the same ones."""
+
+    def initial_shared(self) -> dict[str, Tensor]:
+        """The shared tensors before round 1, ``module/name``."""
+
+    def train(
+        self,
+        client: str,
+        round_number: int,
+        shared: dict[str, Tensor],
+        state: HospitalState | None,
+        prototypes: dict[str, Tensor],
+        progress: bool,
+    ) -> LocalUpdate:
+        """One client's update."""
+
+    def validate(
+        self, client: str, shared: dict[str, Tensor], state: HospitalState
+    ) -> tuple[dict[str, float], HospitalState, int]:
+        """Measures on the client's validation part (`SELECTION_MEASURE` among them), its new state, its studies."""
+
+    def save_model(
+        self, folder: pathlib.Path, shared: dict[str, Tensor], personal: Mapping[str, dict[str, Tensor]]
+    ) -> None:
+        """Write the selected model; `personal` holds each client's own modules."""
+
+
+_in_memory: dict[pathlib.Path, Experiment] = {}
+
+
+def load_experiment(run_folder: pathlib.Path) -> Experiment:
+    """The experiment of a run folder, made once in a process; another run folder's is let go.
+
+    Raises:
+        InputError: config.yaml is missing or wrong, or names an experiment that cannot be imported.
+    """
+    run_folder = run_folder.resolve()
+    if run_folder not in _in_memory:
+        _in_memory.clear()
+        configuration = read_configuration(run_folder)
+        _in_memory[run_folder] = _factory(configuration)(run_folder, configuration)
+    return _in_memory[run_folder]
+
+
+def run_fingerprint(configuration: RunConfiguration, experiment: Experiment) -> str:
+    """One hash of the configuration and of what the experiment starts from."""
+    content = json.dumps([configuration.identity(), experiment.fingerprints()], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def forget_experiments() -> None:
+    """Free the model and the data that `load_experiment` keeps."""
+    _in_memory.clear()
+
+
+def _factory(configuration: RunConfiguration):  # noqa: ANN202 - whatever the name stands for
+    module, _, name = configuration.experiment.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"config.yaml: experiment {configuration.experiment!r} cannot be imported ({error}); "
+            "expected module:function."
+        ) from error

@@ -1,0 +1,72 @@
+"""Tensors, JSON and folders that are either whole or not there (files of text: `fedmrg_core.run_folder`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from fedmrg_core.errors import InputError
+from fedmrg_core.run_folder import atomic_file
+
+PARTIAL = ".partial"  # ends the name of what is still being written
+
+
+def write_tensors(path: pathlib.Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file atomically."""
+    with atomic_file(path) as temporary:
+        safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
+
+
+def read_tensors(path: pathlib.Path) -> dict[str, Tensor]:
+    """Read a safetensors file into memory.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        return safetensors.torch.load_file(path)
+    except (FileNotFoundError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path}: not a readable safetensors file; delete the run folder and run again.") from error
+
+
+def read_json(path: pathlib.Path) -> dict:
+    """Read a JSON object.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable JSON file; delete the run folder and run again.") from error
+
+
+def partial_folder(folder: pathlib.Path) -> pathlib.Path:
+    """An empty folder beside `folder`, to be filled and handed to :func:`replace_folder`."""
+    partial = folder.with_name(folder.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def replace_folder(partial: pathlib.Path, folder: pathlib.Path) -> None:
+    """Move a finished folder into place, away with any that is there."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(partial, folder)
+
+
+def remove_partial(run_folder: pathlib.Path) -> None:
+    """Remove what a crash left half written anywhere in a run folder."""
+    for path in sorted(run_folder.rglob("*" + PARTIAL)):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,167 @@
+"""Engine (a): Flower's grid inside this process. One model in memory, the clients take it in turns.
+
+This is the only module that touches Flower's private state (`TaskIdentity`, a message's id); flwr is pinned for it.
+Messages pass through Flower's own serialisation both ways, so that what arrives is what would arrive by wire. Arrays
+of a reply wait on disk until the strategy reads them, as they would in a SuperLink: memory does not grow with clients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Message as MessageProto
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedmrg_core.federation.payload import error_reply
+
+RUN_ID = 1  # any number: one run to a grid
+SERVER_NODE = 1
+FIRST_CLIENT_NODE = 2
+
+
+class StoredArray(Array):
+    """An array whose bytes lie in an open file and are read each time they are asked for."""
+
+    def __init__(self, array: Array, file: IO[bytes]) -> None:
+        place = (file, file.tell(), len(array.data))
+        file.write(array.data)
+        self.__dict__.update(dtype=array.dtype, shape=array.shape, stype=array.stype, _place=place)
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        """The serialised array."""
+        file, start, length = self.__dict__["_place"]
+        return os.pread(file.fileno(), length, start)
+
+
+class InProcessGrid(Grid):
+    """Delivers each message to the client app at once, one client after another.
+
+    An exception in the app comes back as an error reply; an app that returns None sends nothing. `timeout` cannot
+    interrupt a call in the same process and is not looked at.
+
+    Args:
+        client_app: the app all clients run.
+        node_configs: each node's configuration, e.g. ``{"partition-id": 0, "num-partitions": 5}``.
+        run_config: the run's configuration, seen by every client.
+        folder: where replies wait; the files have no name and vanish with the process.
+    """
+
+    def __init__(
+        self,
+        client_app: ClientApp,
+        node_configs: list[dict],
+        run_config: Mapping[str, str | int],
+        folder: pathlib.Path,
+    ) -> None:
+        self._app, self._folder = client_app, folder
+        self._contexts = {
+            node: Context(
+                run_id=RUN_ID, node_id=node, node_config=config, state=RecordDict(), run_config=dict(run_config)
+            )
+            for node, config in enumerate(node_configs, start=FIRST_CLIENT_NODE)
+        }
+        self._run = Run.create_empty(RUN_ID)
+        self._replies: dict[str, Message] = {}
+        self._pushed = 0
+
+    @contextlib.contextmanager
+    def identity(self) -> Iterator[None]:
+        """While this is open, messages can be made in this process: Flower asks for the task they come from."""
+        before = dict(vars(TaskIdentity))
+        TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN_ID, RUN_ID, SERVER_NODE
+        try:
+            yield
+        finally:
+            for name in ("_run_id", "_task_id", "_node_id"):
+                setattr(TaskIdentity, name, before[name])
+
+    def set_run(self, run: Run) -> None:
+        """Part of Flower's interface."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """Part of Flower's interface."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Part of Flower's interface; `Message(...)` does the same."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """The clients' nodes."""
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Run the app on each message.
+
+        Returns:
+            The messages' ids.
+        """
+        ids = []
+        for message in messages:
+            self._pushed += 1
+            message.metadata.__dict__["_message_id"] = f"{self._pushed:036d}"  # as long as Flower's ids
+            reply = self._deliver(message)
+            if reply is not None:
+                self._replies[message.metadata.message_id] = reply
+            ids.append(message.metadata.message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The replies to these messages that have come."""
+        return [self._replies.pop(name) for name in message_ids if name in self._replies]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Send messages and collect the replies; `timeout` is not looked at."""
+        return self.pull_messages(self.push_messages(messages))
+
+    def _deliver(self, message: Message) -> Message | None:
+        received = _over_the_wire(message)
+        try:
+            reply = self._app(received, self._contexts[message.metadata.dst_node_id])
+        except Exception as error:
+            # Any failure of one hospital, whatever its kind, must not end the others' round.
+            reply = error_reply(error, received)
+        if reply is None:
+            return None
+        return _stored(_over_the_wire(reply), self._folder)
+
+
+def _over_the_wire(message: Message) -> Message:
+    proto = MessageProto.FromString(message_to_proto(message).SerializeToString())
+    return message_from_proto(proto)
+
+
+def _stored(message: Message, folder: pathlib.Path) -> Message:
+    """The same message, its arrays on disk."""
+    if not message.has_content() or not message.content.array_records:
+        return message
+    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open as long as one of its arrays lives
+    content: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = dict(message.content)
+    for name, record in message.content.array_records.items():
+        stored = ArrayRecord()
+        for key in list(record):
+            stored[key] = StoredArray(record.pop(key), file)
+        content[name] = stored
+    file.flush()
+    message.content = RecordDict(content)
+    return message

@@ -1,0 +1,256 @@
+"""The server's loop: send, check, aggregate, validate, checkpoint, round after round.
+
+Flower's strategies make the messages and aggregate; the loop is ours, because `Strategy.start` can neither go on from a
+round nor stop when clients fail.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import pathlib
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg, Strategy
+from torch import Tensor
+
+from fedmrg_core.federation.checkpoints import BestRound, ServerState, load_checkpoint, save_checkpoint
+from fedmrg_core.federation.experiment import SELECTION_MEASURE, Experiment, run_fingerprint
+from fedmrg_core.federation.payload import (
+    ARRAYS,
+    CONFIG,
+    EXAMPLES,
+    METRICS,
+    PROTOTYPES,
+    UnusableReply,
+    check_metrics,
+    check_update,
+    from_record,
+    to_record,
+)
+from fedmrg_core.federation.round_record import NOT_VALIDATED, RoundRecord, write_tables, write_timing
+from fedmrg_core.federation.run_configuration import RunConfiguration
+
+logger = logging.getLogger(__name__)
+
+
+class TooFewClients(RuntimeError):
+    """Fewer usable clients than `min_clients`: the run has stopped."""
+
+
+def default_strategy() -> Strategy:
+    """FedAvg over every connected client, weighted by its training studies."""
+    return FedAvg(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1, weighted_by_key=EXAMPLES)
+
+
+def log_round(rows: list[dict]) -> None:
+    """One line on a round's outcome."""
+    losses = {row["client"]: row.get(SELECTION_MEASURE, math.nan) for row in rows}
+    text = ", ".join(f"{client} {loss:.3f}" for client, loss in losses.items())
+    logger.info("round %d: validation language loss %s", rows[0]["round"], text)
+
+
+class FederatedRounds:
+    """The rounds of one run.
+
+    Args:
+        grid: any of Flower's grids.
+        run_folder: receives checkpoint/, rounds.csv, ledger.csv and timing.csv.
+        configuration: of the run.
+        experiment: the model and its clients.
+        strategy: which of Flower's strategies aggregates.
+        report: called after each round with its rows of rounds.csv.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        run_folder: pathlib.Path,
+        configuration: RunConfiguration,
+        experiment: Experiment,
+        strategy: Strategy | None = None,
+        report: Callable[[list[dict]], None] = log_round,
+    ) -> None:
+        self.grid, self.run_folder, self.experiment = grid, run_folder, experiment
+        self.settings = configuration.profile.federation
+        self.strategy = strategy or default_strategy()
+        self.report = report
+        self.fingerprint = run_fingerprint(configuration, experiment)
+        self.clients: dict[int, str] = {}  # by node
+        self.state = load_checkpoint(run_folder / "checkpoint", self.fingerprint) or ServerState(
+            0, experiment.initial_shared(), {}, dict.fromkeys(experiment.clients, 0)
+        )
+
+    def run(self, last_round: int) -> None:
+        """Run the rounds up to `last_round` that the checkpoint does not hold yet.
+
+        Raises:
+            TooFewClients: in some round fewer than `min_clients` were left.
+        """
+        write_tables(self.run_folder, self.state.rounds, self.state.ledger)
+        for round_number in range(self.state.round_number + 1, last_round + 1):
+            started = time.perf_counter()
+            record = RoundRecord(round_number, self.experiment.clients)
+            try:
+                self._round(record)
+            except TooFewClients:
+                write_tables(
+                    self.run_folder, self.state.rounds + record.rows(), self.state.ledger + record.ledger_rows()
+                )
+                raise
+            save_checkpoint(self.run_folder / "checkpoint", self.state, self.fingerprint)
+            write_tables(self.run_folder, self.state.rounds, self.state.ledger)
+            write_timing(self.run_folder, round_number, time.perf_counter() - started, record.local_seconds)
+            self.report(record.rows())
+
+    def _round(self, record: RoundRecord) -> None:
+        """Train and validate once; `self.state` is the state after it."""
+        self._meet_clients(wait=not self.clients)
+        updates, prototypes = self._train(record)
+        self._require(record, len(updates))
+        # Clients are summed in the order of their names: the order of arrival would show in the last bits.
+        shared, _ = self.strategy.aggregate_train(record.round_number, list(updates.values()))
+        taken = tuple(updates)
+        updates.clear()  # the replies are large
+        losses = self._validate(record, shared, taken)
+        self._require(record, len(losses))
+        state_rounds = self.state.state_rounds | dict.fromkeys(taken, record.round_number)
+        self.state = ServerState(
+            round_number=record.round_number,
+            shared=from_record(shared),
+            prototypes=self.state.prototypes | prototypes,
+            state_rounds=state_rounds,
+            best=_better(self.state.best, record.round_number, losses, state_rounds),
+            rounds=self.state.rounds + record.rows(),
+            ledger=self.state.ledger + record.ledger_rows(),
+        )
+
+    def _require(self, record: RoundRecord, usable: int) -> None:
+        if usable < self.settings.min_clients:
+            raise TooFewClients(
+                f"round {record.round_number}: {usable} usable clients are left and min_clients is "
+                f"{self.settings.min_clients}; left out: {record.why_too_few()}."
+            )
+
+    def _meet_clients(self, wait: bool) -> None:
+        """Ask every node not met before which client it is; wait for all of them, at most `round_timeout`."""
+        deadline = time.monotonic() + (self.settings.round_timeout if wait else 0.0)
+        while len(nodes := list(self.grid.get_node_ids())) < len(self.experiment.clients):
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.2)
+        self.clients = {node: client for node, client in self.clients.items() if node in nodes}
+        questions = [
+            Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY)
+            for node in nodes
+            if node not in self.clients
+        ]
+        if not questions:
+            return
+        for reply in self.grid.send_and_receive(questions, timeout=self.settings.round_timeout):
+            node = reply.metadata.src_node_id
+            if reply.has_error():
+                logger.warning("node %d cannot take part: %s", node, reply.error.reason)
+                continue
+            client = str(reply.content[CONFIG]["client"])
+            if client in self.experiment.clients and client not in self.clients.values():
+                self.clients[node] = client
+
+    def _train(self, record: RoundRecord) -> tuple[dict[str, Message], dict[str, Tensor]]:
+        """Send the shared model to every client.
+
+        Returns:
+            Usable replies as the strategy wants them and the clients' new prototypes, both sorted by client.
+        """
+        arrays, prototypes = to_record(self.state.shared), to_record(self.state.prototypes)
+        best = self.state.best.state_rounds if self.state.best else {}
+        outgoing = self._addressed(
+            self.strategy.configure_train(record.round_number, arrays, ConfigRecord(), self.grid),
+            self.experiment.clients,
+        )
+        for client, message in outgoing.items():
+            rounds = {"state-round": self.state.state_rounds[client], "best-round": best.get(client, 0)}
+            config = ConfigRecord({**message.content[CONFIG], **rounds})
+            message.content = RecordDict({**message.content, CONFIG: config, PROTOTYPES: prototypes})
+        replies = self._exchange(record, "train", outgoing)
+        usable: dict[str, Message] = {}
+        received: dict[str, Tensor] = {}
+        length = next((len(tensor) for tensor in self.state.prototypes.values()), None)
+        for client in self.experiment.clients:
+            try:
+                reply = _arrived(replies, client)
+                metrics = check_update(reply, arrays, length)
+            except UnusableReply as reason:
+                record.leave_out(client, reason)
+                continue
+            record.measured(client, metrics, "num_examples")
+            if PROTOTYPES in reply.content:
+                received[client] = next(iter(from_record(reply.content[PROTOTYPES]).values()))
+                length = len(received[client])
+            weight = MetricRecord({EXAMPLES: metrics[EXAMPLES]})
+            reply.content = RecordDict({ARRAYS: reply.content[ARRAYS], METRICS: weight})
+            usable[client] = reply
+        return usable, received
+
+    def _validate(self, record: RoundRecord, shared: ArrayRecord, clients: Collection[str]) -> dict[str, float]:
+        """Send the aggregated model to the clients whose update is in it.
+
+        Returns:
+            `SELECTION_MEASURE` of each that answered.
+        """
+        outgoing = self._addressed(
+            self.strategy.configure_evaluate(record.round_number, shared, ConfigRecord(), self.grid), clients
+        )
+        replies = self._exchange(record, "evaluate", outgoing)
+        losses = {}
+        for client in clients:
+            try:
+                metrics = check_metrics(_arrived(replies, client))
+                loss = metrics.get(SELECTION_MEASURE, math.nan)
+                if not math.isfinite(loss):
+                    raise UnusableReply(f"{SELECTION_MEASURE} is {loss}")
+            except UnusableReply as reason:
+                record.leave_out(client, reason, NOT_VALIDATED)
+                continue
+            record.measured(client, metrics, "validation_examples")
+            losses[client] = loss
+        return losses
+
+    def _addressed(self, messages: Iterable[Message], clients: Collection[str]) -> dict[str, Message]:
+        """The messages to nodes that are one of `clients`, sorted by client."""
+        by_client = {self.clients.get(message.metadata.dst_node_id): message for message in messages}
+        return {client: by_client[client] for client in sorted(clients) if client in by_client}
+
+    def _exchange(self, record: RoundRecord, phase: str, outgoing: Mapping[str, Message]) -> dict[str, Message]:
+        """Send messages and wait for the replies, keeping the ledger.
+
+        Returns:
+            Replies by client, errors among them.
+        """
+        for client, message in outgoing.items():
+            record.count(message, phase, client, "down")
+        replies = {}
+        for reply in self.grid.send_and_receive(outgoing.values(), timeout=self.settings.round_timeout):
+            replies[self.clients[reply.metadata.src_node_id]] = reply
+        for client in sorted(replies):
+            record.count(replies[client], phase, client, "up")
+        return replies
+
+
+def _arrived(replies: Mapping[str, Message], client: str) -> Message:
+    if client not in replies:
+        raise UnusableReply("sent nothing")
+    return replies[client]
+
+
+def _better(
+    best: BestRound | None, round_number: int, losses: Mapping[str, float], state_rounds: dict[str, int]
+) -> BestRound:
+    """The better of the best round so far and this one: validated by more clients, then the lower mean loss [ours]."""
+    new = BestRound(round_number, len(losses), sum(losses.values()) / len(losses), state_rounds)
+    if best is None or (new.clients, -new.loss) > (best.clients, -best.loss):
+        return new
+    return best

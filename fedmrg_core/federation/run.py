@@ -1,0 +1,155 @@
+"""Run a federation, in this process or as a Flower simulation: start it, go on with it, finish it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pathlib
+from collections.abc import Iterator
+from typing import Literal
+
+import filelock
+import pandas
+from flwr.app import Context, RecordDict
+
+from fedmrg_core.errors import InputError
+from fedmrg_core.federation import client_app, server_app
+from fedmrg_core.federation.checkpoints import ServerState, load_checkpoint, load_shared
+from fedmrg_core.federation.experiment import Experiment, forget_experiments, load_experiment, run_fingerprint
+from fedmrg_core.federation.files import partial_folder, remove_partial, replace_folder
+from fedmrg_core.federation.grid import RUN_ID, SERVER_NODE, InProcessGrid
+from fedmrg_core.federation.hospital import HospitalDisk
+from fedmrg_core.federation.rounds import TooFewClients
+from fedmrg_core.federation.run_configuration import RunConfiguration, configure_run, write_configuration
+from fedmrg_core.federation.simulation import end_processes, run_simulation
+from fedmrg_core.run_folder import RunFolder
+from fedmrg_core.seeds import torch_threads
+
+__all__ = ["configure_run", "run_federation"]
+
+Engine = Literal["in-process", "simulation"]
+
+
+def run_federation(
+    run_folder: pathlib.Path,
+    configuration: RunConfiguration,
+    engine: Engine = "in-process",
+    stop_after_round: int | None = None,
+    progress: bool = True,
+) -> None:
+    """Run the rounds that a run folder lacks, and write the model of the round that validation chose.
+
+    Killed at any moment and called again, it ends with the same bytes; a finished run returns at once.
+
+    Args:
+        run_folder: made if it does not exist.
+        configuration: of the run; the folder's own has to describe the same one.
+        engine: "in-process" (one model in memory, clients in turn) or "simulation" (`flwr run`).
+        stop_after_round: end there, without a model, if the run has more rounds.
+        progress: show bars, or in a simulation Flower's log.
+
+    Raises:
+        InputError: the folder holds another run, is in use, or the data or base models are missing.
+        TooFewClients: in some round fewer than `min_clients` were left.
+        RuntimeError: the simulation ended before its last round.
+    """
+    if engine not in ("in-process", "simulation"):
+        raise InputError(f"engine: {engine!r} is unknown; expected in-process or simulation.")
+    run_folder.mkdir(parents=True, exist_ok=True)
+    with _locked(run_folder):
+        configuration = write_configuration(run_folder, configuration)
+        end_processes(run_folder.resolve() / ".flower")  # of a killed simulation: it must not write here any more
+        remove_partial(run_folder)
+        forget_experiments()  # what is in memory may be older than the folders on disk
+        experiment = load_experiment(run_folder)
+        rounds = configuration.profile.federation.rounds
+        last_round = rounds if stop_after_round is None else min(stop_after_round, rounds)
+        fingerprint = run_fingerprint(configuration, experiment)
+        state = load_checkpoint(run_folder / "checkpoint", fingerprint)
+        if state is not None and state.round_number == rounds and (run_folder / "manifest.json").exists():
+            return
+        (run_folder / server_app.FAILURE_FILE).unlink(missing_ok=True)
+        if engine == "simulation":
+            run_simulation(run_folder, len(experiment.clients), last_round, configuration.threads, progress)
+            _raise_failure(run_folder)
+        else:
+            _run_in_process(run_folder, experiment, last_round, configuration.threads, progress)
+        state = load_checkpoint(run_folder / "checkpoint", fingerprint)
+        if state is None or state.round_number < last_round:
+            raise RuntimeError(f"{run_folder}: the {engine} engine ended before round {last_round}; see its log.")
+        if last_round == rounds:
+            _write_model(run_folder, state, experiment)
+            _write_manifest(run_folder, state, engine, configuration, experiment)
+
+
+def _run_in_process(
+    run_folder: pathlib.Path, experiment: Experiment, last_round: int, threads: int, progress: bool
+) -> None:
+    count = len(experiment.clients)
+    run_config = {"run-folder": str(run_folder.resolve()), "last-round": last_round, "progress": progress, "log": False}
+    nodes = [{"partition-id": k, "num-partitions": count} for k in range(count)]
+    grid = InProcessGrid(client_app.app, nodes, run_config, run_folder)
+    context = Context(RUN_ID, SERVER_NODE, {}, RecordDict(), run_config)
+    flower = logging.getLogger("flwr")
+    level = flower.level
+    flower.setLevel(logging.WARNING)  # it reports every sampling of nodes
+    try:
+        with grid.identity(), torch_threads(threads):
+            server_app.app(grid, context)
+    finally:
+        flower.setLevel(level)
+
+
+def _raise_failure(run_folder: pathlib.Path) -> None:
+    """Raise in this process what the server app raised in its own."""
+    path = run_folder / server_app.FAILURE_FILE
+    if path.exists():
+        kind, _, sentence = path.read_text(encoding="utf-8").strip().partition(": ")
+        known = {error.__name__: error for error in (InputError, TooFewClients)}
+        raise known.get(kind, RuntimeError)(sentence)
+
+
+def _write_model(run_folder: pathlib.Path, state: ServerState, experiment: Experiment) -> None:
+    """model/: the shared tensors of the best round and each hospital's personal modules that went with them."""
+    partial, best = partial_folder(run_folder / "model"), state.best
+    personal = {}
+    for client, round_number in best.state_rounds.items():
+        kept = HospitalDisk(run_folder, client).load(round_number)
+        if kept is not None:
+            personal[client] = kept.part("personal")
+    experiment.save_model(partial, load_shared(run_folder / "checkpoint", best.round_number), personal)
+    replace_folder(partial, run_folder / "model")
+
+
+def _write_manifest(
+    run_folder: pathlib.Path,
+    state: ServerState,
+    engine: Engine,
+    configuration: RunConfiguration,
+    experiment: Experiment,
+) -> None:
+    """manifest.json: what the run started from, the round that was chosen, and what it cost."""
+    timing = pandas.read_csv(run_folder / "timing.csv")
+    fingerprints = experiment.fingerprints()
+    RunFolder(run_folder).write_manifest(
+        data_fingerprint=fingerprints["data"],
+        seeds={"root": configuration.seed},
+        wall_seconds=float(timing.wall_seconds.sum()),
+        local_seconds=float(timing.local_seconds.sum()),
+        fingerprints=fingerprints,
+        engine=engine,
+        threads=configuration.threads,
+        rounds=state.round_number,
+        selected_round=state.best.round_number,
+        selected_loss=state.best.loss,
+    )
+
+
+@contextlib.contextmanager
+def _locked(run_folder: pathlib.Path) -> Iterator[None]:
+    """Keep every other process out of the run folder; the lock ends with its process, however that ends."""
+    try:
+        with filelock.FileLock(run_folder / ".lock", timeout=0):
+            yield
+    except filelock.Timeout as error:
+        raise InputError(f"{run_folder}: another process is running this run folder; wait for it or end it.") from error

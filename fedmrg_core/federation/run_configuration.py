@@ -1,0 +1,108 @@
+"""One run's configuration: config.yaml in its run folder, complete enough to run it again from that file alone."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pydantic
+import yaml
+
+from fedmrg_core.configuration import Method, Profile, Strict
+from fedmrg_core.errors import InputError
+from fedmrg_core.run_folder import write_text
+
+CONFIGURATION_FILE = "config.yaml"
+
+
+class RunConfiguration(Strict):
+    """Which model is trained how, on whose data. Folders are stored relative to the run folder."""
+
+    profile: Profile
+    method: Method
+    data: str  # name of the data, as in the run folder's path
+    prepared: str  # folder of the prepared studies, relative to the run folder
+    base_models: str  # folder of the base models, relative to the run folder
+    partition: str = "site"
+    clients: int | None = pydantic.Field(None, gt=0)  # number of clients; None: as many as the data have sites
+    unseen_sites: tuple[str, ...] | None = None  # sites that no client holds; None: those the data were prepared with
+    seed: int = 0
+    # CPU threads of a local update. Sums depend on their number in the last bit, so it is part of the run: the same
+    # bytes come out wherever it is the same.
+    threads: int = pydantic.Field(default_factory=lambda: os.cpu_count() or 1, gt=0)
+    # What the clients train: "module:function" that makes an `Experiment` of (run folder, configuration).
+    experiment: str = "fedmrg_core.federation.report_experiment:ReportExperiment"
+
+    def identity(self) -> dict:
+        """What makes two runs the same run: all but the number of threads and where the input folders lie."""
+        return self.model_dump(mode="json", exclude={"threads", "prepared", "base_models"})
+
+
+def configure_run(
+    run_folder: pathlib.Path, *, prepared: pathlib.Path, base_models: pathlib.Path, **settings: object
+) -> RunConfiguration:
+    """The configuration of a run, its input folders stored relative to the run folder.
+
+    Args:
+        run_folder: where the run is or will be.
+        prepared: folder of the prepared studies.
+        base_models: folder of the base models.
+        settings: further fields of :class:`RunConfiguration`.
+
+    Raises:
+        InputError: a setting is unknown or ill-typed.
+    """
+    folders = {
+        name: pathlib.PurePath(os.path.relpath(folder.resolve(), run_folder.resolve())).as_posix()
+        for name, folder in (("prepared", prepared), ("base_models", base_models))
+    }
+    return _validate({**settings, **folders}, "run configuration")
+
+
+def write_configuration(run_folder: pathlib.Path, configuration: RunConfiguration) -> RunConfiguration:
+    """Write config.yaml, or go on with the one that is there if it describes the same run.
+
+    Returns:
+        The configuration in force: a run that is taken up again keeps its number of threads.
+
+    Raises:
+        InputError: the folder holds another run.
+    """
+    path = run_folder / CONFIGURATION_FILE
+    if path.exists():
+        there = read_configuration(run_folder)
+        different = sorted(key for key, value in there.identity().items() if configuration.identity()[key] != value)
+        if different:
+            raise InputError(
+                f"{path}: this run folder holds a run with another {', '.join(different)}; "
+                "choose another run folder or delete this one."
+            )
+        configuration = configuration.model_copy(update={"threads": there.threads})
+    text = yaml.safe_dump(configuration.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_text(path, text)
+    return configuration
+
+
+def read_configuration(run_folder: pathlib.Path) -> RunConfiguration:
+    """Read config.yaml strictly.
+
+    Raises:
+        InputError: it is missing, not YAML, or a key is unknown or ill-typed.
+    """
+    path = run_folder / CONFIGURATION_FILE
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; expected a run folder.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML in UTF-8.") from error
+    return _validate(content, str(path))
+
+
+def _validate(content: object, source: str) -> RunConfiguration:
+    try:
+        return RunConfiguration.model_validate(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the whole"
+        raise InputError(f"{source}: {key}: {first['msg']}.") from error

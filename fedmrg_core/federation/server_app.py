@@ -1,0 +1,53 @@
+"""The one Flower ServerApp: the same in every engine."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+import sys
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from tqdm.auto import tqdm
+
+from fedmrg_core.federation.experiment import SELECTION_MEASURE, load_experiment
+from fedmrg_core.federation.rounds import FederatedRounds, log_round
+from fedmrg_core.federation.run_configuration import read_configuration
+from fedmrg_core.run_folder import write_text
+
+FAILURE_FILE = "failure.txt"  # the sentence a run ended with that did not reach its last round
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the rounds that are left, under a progress bar or with a line of log a round.
+
+    On an error its sentence is left in the run folder, for whoever waits in another process.
+    """
+    run_folder = pathlib.Path(str(context.run_config["run-folder"]))
+    last_round = int(context.run_config["last-round"])
+    try:
+        rounds = FederatedRounds(grid, run_folder, read_configuration(run_folder), load_experiment(run_folder))
+        if context.run_config["log"]:
+            logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+            logging.getLogger("fedmrg_core").setLevel(logging.INFO)
+        with tqdm(
+            total=last_round,
+            initial=min(rounds.state.round_number, last_round),
+            desc="rounds",
+            disable=not context.run_config["progress"],
+        ) as bar:
+
+            def report(rows: list[dict]) -> None:
+                log_round(rows)
+                bar.update()
+                losses = {row["client"]: row.get(SELECTION_MEASURE) for row in rows}
+                bar.set_postfix({name: "left out" if v is None else f"{v:.3f}" for name, v in losses.items()})
+
+            rounds.report = report
+            rounds.run(last_round)
+    except Exception as error:
+        write_text(run_folder / FAILURE_FILE, f"{type(error).__name__}: {error}\n")
+        raise

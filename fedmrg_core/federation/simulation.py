@@ -1,0 +1,159 @@
+"""Engine (b): the same two apps under `flwr run`, on a SuperLink of the run's own that ends with it.
+
+Flower and Ray start processes that detach themselves. All of them inherit this run's FLWR_HOME, which tells them from
+anybody else's: they are found by it and ended, also those that a crash of an earlier attempt has left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+import psutil
+import torch
+
+STARTUP_SECONDS = 60.0  # the SuperLink imports half of Flower before it answers
+
+
+def run_simulation(run_folder: pathlib.Path, clients: int, last_round: int, threads: int, progress: bool) -> None:
+    """Run the rounds up to `last_round` as a Flower simulation, one simulated SuperNode a client.
+
+    As many clients work at the same time as the processors hold `threads` each. Whether it came to its end shows in the
+    checkpoint: Flower's exit code is 0 also when the server app has raised.
+
+    Args:
+        run_folder: holds config.yaml.
+        clients: number of simulated nodes.
+        last_round: see above.
+        threads: CPU threads of one client.
+        progress: pass Flower's log on.
+
+    Raises:
+        RuntimeError: the SuperLink did not start.
+    """
+    home = run_folder.resolve() / ".flower"
+    end_processes(home)
+    shutil.rmtree(home, ignore_errors=True)
+    port = _free_port()
+    # Ray's sockets need a short path.
+    with tempfile.TemporaryDirectory(prefix="ray-") as ray_folder:
+        environment = _environment(home, pathlib.Path(ray_folder))
+        _write_app(home, run_folder.resolve(), last_round)
+        (home / "config.toml").write_text(
+            f'[superlink]\ndefault = "own"\n\n[superlink.own]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+        )
+        try:
+            with (home / "superlink.log").open("w") as log:
+                command = ["flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
+                superlink = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+                _wait_for(superlink, port, home / "superlink.log")
+            _flwr_run(home, environment, clients, threads, progress)
+        finally:
+            end_processes(home)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def end_processes(home: pathlib.Path, patience: float = 5.0) -> None:
+    """End every process whose FLWR_HOME is `home`: first asked, then, after `patience` seconds, killed."""
+    processes = [process for process in psutil.process_iter() if _belongs(process, home)]
+    for action in (psutil.Process.terminate, psutil.Process.kill):
+        for process in processes:
+            try:
+                action(process)
+            except psutil.NoSuchProcess:
+                continue
+        _, processes = psutil.wait_procs(processes, timeout=patience)
+        processes += [p for p in psutil.process_iter() if _belongs(p, home) and p not in processes]
+
+
+def _belongs(process: psutil.Process, home: pathlib.Path) -> bool:
+    try:
+        return process.pid != os.getpid() and process.environ().get("FLWR_HOME") == str(home)
+    except (psutil.Error, OSError):
+        return False  # another user's, or gone
+
+
+def _environment(home: pathlib.Path, ray_folder: pathlib.Path) -> dict[str, str]:
+    home.mkdir(parents=True)
+    return os.environ | {
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # else `uv sync` builds another environment
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "RAY_TMPDIR": str(ray_folder),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONUNBUFFERED": "1",
+        # Flower starts its parts by name, and they must import what this process imports.
+        "PATH": os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+    }
+
+
+def _write_app(home: pathlib.Path, run_folder: pathlib.Path, last_round: int) -> None:
+    """A Flower app folder that only points at this package."""
+    folder = home / "app"
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text(
+        f"""[project]
+name = "fedmrg-federation"
+version = "1.0.0"
+description = "The federation of one run folder"
+
+[tool.flwr.app]
+publisher = "fedmrg"
+
+[tool.flwr.app.components]
+serverapp = "fedmrg_core.federation.server_app:app"
+clientapp = "fedmrg_core.federation.client_app:app"
+
+[tool.flwr.app.config]
+run-folder = {json.dumps(str(run_folder))}
+last-round = {last_round}
+progress = false
+log = true
+"""
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait_for(superlink: subprocess.Popen, port: int, log: pathlib.Path) -> None:
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while time.monotonic() < deadline and superlink.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise RuntimeError(f"simulation: flower-superlink did not start; its log ends with: {log.read_text()[-500:]}")
+
+
+def _flwr_run(home: pathlib.Path, environment: dict[str, str], clients: int, threads: int, progress: bool) -> None:
+    processors = max(os.cpu_count() or 1, threads)
+    resources = {
+        "num-supernodes": clients,
+        "client-resources-num-cpus": threads,
+        "client-resources-num-gpus": 1.0 if torch.cuda.is_available() else 0.0,
+        "init-args-num-cpus": processors,
+    }
+    options = " ".join(f"{name}={value}" for name, value in resources.items())
+    command = ["flwr", "run", str(home / "app"), "own", "--stream", "--federation-config", options]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        for line in process.stdout:
+            if progress:
+                print(line, end="")

@@ -1,0 +1,172 @@
+"""What all figures share: style, reading run folders, saving, the command line."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pandas
+import seaborn
+import yaml
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fedmrg_core.errors import InputError
+from fedmrg_core.run_folder import atomic_file, write_text
+
+PALETTE = "colorblind"
+PHANTOM_NOTE = "Synthetic phantom data"
+_STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 8,
+    "axes.linewidth": 0.8,
+    "xtick.major.width": 0.8,
+    "ytick.major.width": 0.8,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # text stays text
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+}
+
+
+def new_figure(rows: int, columns: int, width: float, height: float, **settings) -> tuple[Figure, list[Axes]]:
+    """A styled figure of `width` x `height` inches with its axes in reading order."""
+    seaborn.set_theme(style="ticks", palette=PALETTE, rc=_STYLE)
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **settings)
+    return figure, list(axes.flat)
+
+
+def readable(name: str) -> str:
+    """A column or metric key as a label."""
+    words = {"bleu": "BLEU", "meteor": "METEOR", "rouge": "ROUGE", "cider": "CIDEr", "f1": "F1", "auroc": "AUROC"}
+    label = " ".join(words.get(word, word) for word in name.split("_"))
+    label = label.replace("BLEU ", "BLEU-").replace("ROUGE l", "ROUGE-L").replace("CIDEr", "CIDEr")
+    return label[:1].upper() + label[1:]
+
+
+def read_table(run: pathlib.Path | str, name: str, columns: Sequence[str], **settings) -> pandas.DataFrame:
+    """Read a CSV of a run folder.
+
+    Raises:
+        InputError: the file is missing, has no rows, or lacks a column.
+    """
+    path = pathlib.Path(run) / name
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; give a finished run's folder.")
+    table = pandas.read_csv(path, **settings)
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise InputError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(columns)}.")
+    if table.empty:
+        raise InputError(f"{path} has no rows; finish the run first.")
+    return table
+
+
+def data_name(run: pathlib.Path | str) -> str:
+    """The name of a run's data, from its config.yaml.
+
+    Raises:
+        InputError: config.yaml is missing or names no data.
+    """
+    path = pathlib.Path(run) / "config.yaml"
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; give a finished run's folder.")
+    configuration = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(configuration, dict) or not isinstance(configuration.get("data"), str):
+        raise InputError(f"{path} has no entry 'data' with the data set's name; give a finished run's folder.")
+    return configuration["data"]
+
+
+def is_phantom(run: pathlib.Path | str) -> bool:
+    """Whether the run used phantom data."""
+    return data_name(run) == "phantom"
+
+
+def run_label(run: pathlib.Path | str) -> str:
+    """Data, method and seed of a run, from its path."""
+    return "/".join(pathlib.Path(run).resolve().parts[-3:])
+
+
+def figure_name(base: str, run: pathlib.Path | str, runs: Sequence[pathlib.Path | str]) -> str:
+    """File name of one run's figure: `base` alone for a single run, with the run's label among several."""
+    return base if len(runs) == 1 else f"{base}-{run_label(run).replace('/', '-')}"
+
+
+def check_runs(runs: Sequence[pathlib.Path | str]) -> list[pathlib.Path]:
+    """The run folders as paths.
+
+    Raises:
+        InputError: there is none, or one is no folder.
+    """
+    if not runs:
+        raise InputError("There is no run folder to draw; give at least one with --run.")
+    folders = [pathlib.Path(run) for run in runs]
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder; give a finished run's folder.")
+    return folders
+
+
+def caption(figure: Figure, text: str, runs: Sequence[pathlib.Path | str]) -> None:
+    """A line below the figure that says which data it shows."""
+    phantom = [is_phantom(run) for run in runs]
+    source = PHANTOM_NOTE if all(phantom) else ", ".join(sorted({data_name(run) for run in runs}))
+    if any(phantom) and not all(phantom):
+        source += " (phantom: synthetic data)"
+    figure.supxlabel(f"{source}. {text}", fontsize=7, color="0.35")
+
+
+def save_figure(
+    figure: Figure, name: str, data: pandas.DataFrame, out_folder: pathlib.Path | str
+) -> list[pathlib.Path]:
+    """Write NAME.pdf, NAME.png and NAME.csv (what the figure shows), each atomically, and close the figure.
+
+    Returns:
+        The three paths. Files carry no date, so that equal results give equal files.
+    """
+    folder = pathlib.Path(out_folder)
+    metadata = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
+    paths = []
+    for kind, entries in metadata.items():
+        path = folder / f"{name}.{kind}"
+        with atomic_file(path) as temporary:
+            figure.savefig(temporary, format=kind, metadata=entries, dpi=200)
+        paths.append(path)
+    write_text(folder / f"{name}.csv", data.to_csv(index=False, lineterminator="\n"))
+    plt.close(figure)
+    return [*paths, folder / f"{name}.csv"]
+
+
+def run_script(
+    draw: Callable[..., list[pathlib.Path]],
+    description: str,
+    add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> None:
+    """The command line of a figure script: ``--run FOLDER [--run ...] --out FOLDER`` and what the script adds.
+
+    Bad input is told in one sentence on standard error, with exit code 2.
+    """
+    matplotlib.use("Agg")
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--run", action="append", required=True, metavar="FOLDER", help="a run folder; may be repeated")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where PDF, PNG and CSV are written")
+    if add_arguments:
+        add_arguments(parser)
+    given = vars(parser.parse_args())
+    try:
+        for path in draw(given.pop("run"), given.pop("out"), **given):
+            print(path)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from error

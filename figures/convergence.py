@@ -1,0 +1,69 @@
+"""Convergence: validation measures by round and client, from rounds.csv."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import pandas
+import seaborn
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/convergence.py`
+
+from fedmrg_core.errors import InputError
+from figures import common
+
+MEASURES = ("validation_language_loss", "validation_head_auroc", "validation_head_f1_micro_14")
+
+
+def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
+    """One panel a measure. One run: a line for each client and their mean; several: each run's mean and range.
+
+    Raises:
+        InputError: rounds.csv is missing or holds no validation measure.
+    """
+    runs = common.check_runs(run_folders)
+    data = pandas.concat([_long_table(run) for run in runs], ignore_index=True)
+    measures = [measure for measure in MEASURES if measure in set(data["measure"])]
+    figure, axes = common.new_figure(1, len(measures), 3.1 * len(measures) + 1.0, 2.8)
+    for axis, measure in zip(axes, measures, strict=True):
+        shown = data[data["measure"] == measure]
+        last = axis is axes[-1]
+        if len(runs) == 1:
+            clients = sorted(set(data["client"]))
+            seaborn.lineplot(
+                shown, x="round", y="value", hue="client", hue_order=clients, palette=common.PALETTE, ax=axis,
+                legend=last, lw=1.2, marker="o", ms=3,
+            )  # fmt: skip
+            seaborn.lineplot(
+                shown, x="round", y="value", errorbar=None, color="black", lw=2, ls="--", ax=axis,
+                label="mean" if last else None, legend=last,
+            )  # fmt: skip
+        else:
+            seaborn.lineplot(shown, x="round", y="value", hue="run", errorbar=("pi", 100), ax=axis, legend=last)
+        axis.set(xlabel="Round", ylabel=common.readable(measure.removeprefix("validation_")))
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), title="Client" if len(runs) == 1 else "Run")
+    seaborn.despine(figure)
+    shown_as = "clients and their mean" if len(runs) == 1 else "mean over clients, band: their range"
+    common.caption(figure, f"Validation studies; {shown_as}.", runs)
+    return common.save_figure(figure, "convergence", data, out_folder)
+
+
+def _long_table(run: pathlib.Path) -> pandas.DataFrame:
+    rounds = common.read_table(run, "rounds.csv", ("round", "client"))
+    present = [measure for measure in MEASURES if measure in rounds]
+    table = (
+        rounds.melt(["round", "client"], present, "measure", "value")
+        .dropna(subset="value")
+        .sort_values(["round", "client"], kind="stable")
+    )
+    if table.empty:
+        raise InputError(f"{run / 'rounds.csv'} has none of the measures {', '.join(MEASURES)}; train the run first.")
+    table.insert(0, "run", common.run_label(run))
+    return table
+
+
+if __name__ == "__main__":
+    common.run_script(draw, __doc__)

@@ -1,0 +1,208 @@
+"""A page of X-rays with reference and generated report, findings marked right, wrong and missed."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+import textwrap
+from collections.abc import Sequence
+
+import datasets
+import pandas
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/report_page.py`
+
+from fedmrg_core.errors import InputError
+from fedmrg_core.findings import NEGATIVE, POSITIVE, UNCERTAIN, find_mentions, label_report, states_to_names
+from fedmrg_core.seeds import numpy_stream
+from figures import common
+
+RIGHT, WRONG, MISSED, PLAIN = "right", "wrong", "missed", ""
+_SIGNS = {RIGHT: "✓", WRONG: "✗", MISSED: "○"}
+_COLOURS = dict(zip(_SIGNS, ("#0072B2", "#D55E00", "#9A6A00"), strict=True))  # Okabe and Ito's, darker where pale
+_FONT_SIZE = 6.0  # points
+_CHARACTER = 0.602 * _FONT_SIZE  # width of a character of DejaVu Sans Mono in points
+_LINE = 1.4 * _FONT_SIZE  # points
+_LINE_WIDTH = 58  # characters
+_LONGEST = 12  # lines of a report that fit beside its image
+
+
+def draw(
+    run_folders: Sequence[pathlib.Path | str],
+    out_folder: pathlib.Path | str,
+    prepared: pathlib.Path | str,
+    private: bool = False,
+    studies: int = 6,
+) -> list[pathlib.Path]:
+    """One page a run. Studies are drawn at random from the test set, one site after the other, never by their score.
+
+    Args:
+        run_folders: runs with predictions.csv.
+        out_folder: where the files go.
+        prepared: the folder of the prepared data set; it holds `studies/` as `datasets.save_to_disk` writes it.
+        private: draw data other than the phantom; the page then says that it must not be published.
+        studies: how many.
+
+    Raises:
+        InputError: the data are not the phantom and `private` is not given, or a file, study or column is missing.
+    """
+    runs = common.check_runs(run_folders)
+    if studies < 1:
+        raise InputError(f"Parameter studies is {studies}; expected at least 1.")
+    for run in runs:
+        if not (common.is_phantom(run) or private):
+            raise InputError(
+                f"{run}: the data set {common.data_name(run)!r} may not allow its images to be published; "
+                "give --private for a page that stays with you."
+            )
+    return [path for run in runs for path in _draw_run(run, runs, out_folder, pathlib.Path(prepared), studies)]
+
+
+def _draw_run(
+    run: pathlib.Path,
+    runs: Sequence[pathlib.Path],
+    out_folder: pathlib.Path | str,
+    prepared: pathlib.Path,
+    count: int,
+) -> list[pathlib.Path]:
+    data = _choose(run, count)
+    images = _images(prepared, data["study_id"].tolist())
+    height = 1.6
+    figure, axes = common.new_figure(
+        len(data), 3, 8.2, height * len(data) + 0.7, gridspec_kw={"width_ratios": [1.0, 2.0, 2.0]}
+    )
+    for number, row in enumerate(data.itertuples()):
+        picture, reference, generated = axes[3 * number : 3 * number + 3]
+        picture.imshow(images[row.study_id], cmap="gray", vmin=0, vmax=255)
+        picture.set_title(f"{row.site}, {row.adapter}", fontsize=7)
+        picture.axis("off")
+        _write(reference, row.reference, mark(row.reference, row.generated, is_reference=True))
+        _write(generated, row.generated or "(empty)", mark(row.generated, row.reference, is_reference=False))
+    axes[1].set_title("Reference", loc="left")
+    axes[2].set_title("Generated", loc="left")
+    handles = [
+        Line2D([], [], color=_COLOURS[kind], marker=f"${sign}$", ls="", label=kind) for kind, sign in _SIGNS.items()
+    ]
+    figure.legend(handles=handles, loc="outside upper right", ncols=3)
+    note = "" if common.is_phantom(run) else " PRIVATE: not to be published."
+    common.caption(figure, f"Test studies drawn at random; findings read by the labeller.{note}", [run])
+    return common.save_figure(figure, common.figure_name("report_page", run, runs), data, out_folder)
+
+
+def _choose(run: pathlib.Path, count: int) -> pandas.DataFrame:
+    """Random test studies, sites in turn; the specialised adapter's report where there is one."""
+    needed = ("study_id", "site", "adapter", "reference", "generated")
+    rows = common.read_table(run, "predictions.csv", needed, dtype=str, keep_default_na=False)
+    if "system" in rows:
+        rows = rows[rows["system"] == "model"]
+    rows = rows.sort_values(["adapter", "study_id"], ascending=[False, True]).drop_duplicates("study_id")
+    order = numpy_stream(0, "figures", "report_page").permutation(len(rows))
+    shuffled = rows.sort_values("study_id").iloc[order]
+    turn = shuffled.groupby("site").cumcount()
+    chosen = shuffled.assign(turn=turn).sort_values(["turn", "site"]).head(count).reset_index(drop=True)
+    marks = [
+        {f"{kind}_findings": "; ".join(sorted(names)) for kind, names in compare(row.reference, row.generated).items()}
+        for row in chosen.itertuples()
+    ]
+    return pandas.concat([chosen[list(needed)], pandas.DataFrame(marks)], axis=1)
+
+
+def _images(prepared: pathlib.Path, study_ids: list[str]) -> dict[str, object]:
+    folder = prepared / "studies"
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist; give the prepared data set's folder with --prepared.")
+    stored = datasets.load_from_disk(str(folder))
+    stored = (
+        datasets.concatenate_datasets(list(stored.values())) if isinstance(stored, datasets.DatasetDict) else stored
+    )
+    places = {study_id: number for number, study_id in enumerate(stored["study_id"])}
+    missing = [study_id for study_id in study_ids if study_id not in places]
+    if missing:
+        raise InputError(f"{folder} has no study {missing[0]!r}; give the data set that the run was made with.")
+    return {study_id: stored[places[study_id]]["image"] for study_id in study_ids}
+
+
+def compare(reference: str, generated: str) -> dict[str, set[str]]:
+    """Findings that both assert (right), only the generated report does (wrong), only the reference does (missed).
+
+    An uncertain statement counts as asserted; "no finding" follows from the others and is left out.
+    """
+    true, written = (_asserted(text) for text in (reference, generated))
+    return {RIGHT: true & written, WRONG: written - true, MISSED: true - written}
+
+
+def _asserted(text: str) -> set[str]:
+    names = states_to_names(label_report(text))
+    return {finding for finding, state in names.items() if state in ("positive", "uncertain")} - {"no finding"}
+
+
+def mark(text: str, other: str, is_reference: bool) -> list[tuple[int, int, str]]:
+    """Phrases to mark in `text`, as (start, end, kind), in reading order and without overlap.
+
+    In the reference, asserted findings are right or missed. In the generated report asserted findings are right or
+    wrong, and a denial of what the reference asserts is wrong; a denial of something else stays plain.
+    """
+    asserted = _asserted(other)
+    found: list[tuple[int, int, str]] = []
+    for mention in find_mentions(text):
+        if found and mention.start < found[-1][1]:
+            continue
+        kind = PLAIN
+        if mention.state in (POSITIVE, UNCERTAIN):
+            kind = RIGHT if mention.finding in asserted else (MISSED if is_reference else WRONG)
+        elif mention.state == NEGATIVE and not is_reference and mention.finding in asserted:
+            kind = WRONG
+        if kind:
+            found.append((mention.start, mention.end, kind))
+    return found
+
+
+def _write(axis: Axes, text: str, marks: list[tuple[int, int, str]]) -> None:
+    """Write a report word by word in a fixed-width font, so that places follow from the number of characters."""
+    axis.axis("off")
+    kinds = [""] * len(text)
+    signed: list[str] = list(text)
+    for start, end, kind in marks:
+        kinds[start:end] = [kind] * (end - start)
+        signed[start] = _SIGNS[kind] + signed[start]
+    words, position = [], 0
+    for word in text.split():
+        position = text.index(word, position)
+        shown = "".join(signed[position : position + len(word)])
+        kind = next((kind for kind in kinds[position : position + len(word)] if kind), PLAIN)
+        words.append((shown, kind))
+        position += len(word)
+    lines = textwrap.wrap(
+        " ".join(word for word, _ in words), _LINE_WIDTH, break_on_hyphens=False, break_long_words=False
+    )
+    remaining = iter(words)
+    for number, line in enumerate(lines[:_LONGEST]):
+        column = 0
+        for _ in line.split():
+            word, kind = next(remaining)
+            _place(axis, word, column, number, color=_COLOURS.get(kind, "0.15"), weight="bold" if kind else "normal")
+            column += len(word) + 1
+    if len(lines) > _LONGEST:
+        _place(axis, "[...]", 0, _LONGEST, color="0.5")
+
+
+def _place(axis: Axes, word: str, column: int, line: int, **style) -> None:
+    """A word at a column and line, counted in characters from the upper left corner of `axis`."""
+    text = axis.annotate(
+        word, (0, 1), (column * _CHARACTER, -line * _LINE), xycoords="axes fraction", textcoords="offset points",
+        va="top", fontsize=_FONT_SIZE, family="DejaVu Sans Mono", **style,
+    )  # fmt: skip
+    text.set_in_layout(False)
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prepared", required=True, metavar="FOLDER", help="the prepared data set's folder")
+    parser.add_argument("--private", action="store_true", help="draw data that must not be published; the page says so")
+    parser.add_argument("--studies", type=int, default=6, help="how many studies (default 6)")
+
+
+if __name__ == "__main__":
+    common.run_script(draw, __doc__, _arguments)

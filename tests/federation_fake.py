@@ -1,0 +1,131 @@
+"""A federation of three hospitals and a few numbers, for tests of everything around the model.
+
+What goes wrong in it is set in the environment, so that it also goes wrong in another process:
+``FAKE_FAILURES="b:nan:2 c:raises:*"`` is client:kind:round.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from fedmrg_core.configuration import load_method, load_profile
+from fedmrg_core.federation.run_configuration import RunConfiguration
+from fedmrg_core.local_training import HospitalState, LocalUpdate
+from fedmrg_core.seeds import torch_stream
+
+EXAMPLES = {"a": 3, "b": 5, "c": 8}
+
+
+def failure(client: str, round_number: int) -> str | None:
+    for entry in os.environ.get("FAKE_FAILURES", "").split():
+        name, kind, when = entry.split(":")
+        if name == client and when in (str(round_number), "*"):
+            return kind
+    return None
+
+
+class FakeExperiment:
+    """Its local update adds noise, the personal numbers and the momentum to the shared ones."""
+
+    clients = tuple(EXAMPLES)
+
+    def __init__(self, run_folder: pathlib.Path, configuration: RunConfiguration) -> None:
+        self.configuration, self.seed = configuration, configuration.seed
+
+    def fingerprints(self) -> dict[str, str]:
+        return {"data": "fake"}
+
+    def initial_shared(self) -> dict[str, Tensor]:
+        generator = torch_stream(self.seed, "initialisation")
+        return {
+            "encoder/stage.weight": torch.randn(3, 4, generator=generator),
+            "encoder/stage.scale": torch.ones(()),
+            "generic_adapter/lora_A": torch.randn(2, 5, generator=generator),
+        }
+
+    def train(
+        self,
+        client: str,
+        round_number: int,
+        shared: dict[str, Tensor],
+        state: HospitalState | None,
+        prototypes: dict[str, Tensor],
+        progress: bool,
+    ) -> LocalUpdate:
+        kind = failure(client, round_number)
+        if kind == "raises":
+            raise ValueError("the scanner is on fire")
+        kept = state.tensors if state else {"personal/specialised_adapter/w": torch.zeros(5)}
+        generator = torch_stream(self.seed, "noise", client, round_number)
+        pull = sum((prototypes[name].sum() for name in sorted(prototypes)), torch.zeros(()))
+        momentum = 0.9 * kept.get("optimiser/momentum", torch.zeros(5)) + torch.randn(5, generator=generator)
+        weights = kept.get("disease_weights", torch.ones(2))
+        new = {
+            key: tensor + 0.1 * torch.randn(tensor.shape, generator=generator) + 0.01 * pull
+            for key, tensor in shared.items()
+        }
+        new["generic_adapter/lora_A"] += 0.1 * momentum + 0.01 * weights.sum()
+        prototype = new["encoder/stage.weight"].mean(dim=0)
+        if kind == "nan":
+            new["encoder/stage.weight"][1, 2] = torch.nan
+        if kind == "infinite_prototype":
+            prototype[0] = torch.inf
+        if kind == "shape":
+            new["generic_adapter/lora_A"] = new["generic_adapter/lora_A"][:, :4]
+        if kind == "extra":
+            new["specialised_adapter/w"] = momentum
+        personal = {"personal/specialised_adapter/w": kept["personal/specialised_adapter/w"] + momentum}
+        state = HospitalState({**personal, "optimiser/momentum": momentum, "disease_weights": weights})
+        metrics = {"train_loss": float(new["encoder/stage.weight"].square().nan_to_num().mean())}
+        return LocalUpdate(new, prototype, state, EXAMPLES[client], metrics)
+
+    def validate(
+        self, client: str, shared: dict[str, Tensor], state: HospitalState
+    ) -> tuple[dict[str, float], HospitalState, int]:
+        loss = float(shared["generic_adapter/lora_A"].sum().abs() + state.tensors["optimiser/momentum"].abs().sum())
+        weights = state.tensors["disease_weights"] * 0.9
+        return {"validation_language_loss": loss}, HospitalState({**state.tensors, "disease_weights": weights}), 2
+
+    def save_model(
+        self, folder: pathlib.Path, shared: dict[str, Tensor], personal: Mapping[str, dict[str, Tensor]]
+    ) -> None:
+        safetensors.torch.save_file(shared, folder / "shared.safetensors")
+        for client, tensors in personal.items():
+            safetensors.torch.save_file(tensors, folder / f"{client}.safetensors")
+
+
+def fake_configuration(rounds: int = 3, min_clients: int = 2, seed: int = 0) -> RunConfiguration:
+    profile = load_profile("smoke")
+    federation = profile.federation.model_copy(update={"rounds": rounds, "min_clients": min_clients})
+    return RunConfiguration(
+        profile=profile.model_copy(update={"federation": federation}),
+        method=load_method("fedmrg"),
+        data="fake",
+        prepared="nowhere",
+        base_models="nowhere",
+        seed=seed,
+        threads=1,
+        experiment=f"{__name__}:FakeExperiment",
+    )
+
+
+def everything(run_folder: pathlib.Path) -> dict[str, bytes]:
+    """Each file of a run that has to come out the same, by its path."""
+    timed = {"timing.csv", "manifest.json", ".lock"}
+    return {
+        str(path.relative_to(run_folder)): path.read_bytes()
+        for path in sorted(run_folder.rglob("*"))
+        if path.is_file() and path.name not in timed
+    }
+
+
+def server_json(run_folder: pathlib.Path) -> dict:
+    name = (run_folder / "checkpoint" / "current").read_text().strip()
+    return json.loads((run_folder / "checkpoint" / name / "server.json").read_text())

@@ -1,0 +1,281 @@
+"""`fedmrg`: strict parameters, one sentence for bad input, whole files or none."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fedmrg_core.committed_notebooks import differing_cells, sync_notebook
+from fedmrg_core.errors import InputError
+from fedmrg_core.notebooks import (
+    NotebookFailed,
+    check_parameters,
+    command_line,
+    find_notebook,
+    known_parameters,
+    parse_parameter,
+    read_notebook,
+    run_notebook,
+)
+from fedmrg_core.run_folder import RunFolder, atomic_file
+
+NOTEBOOK = """\
+# %% [markdown]
+# # A tiny notebook
+
+# %% tags=["parameters"]
+method = "fedmrg"  # a comment
+marker = "a # b"
+seed = 0
+rate = 0.5
+shuffle = True
+sites = ["a"]
+limit: int | None = None
+
+# %%
+import os, sys
+print(method, seed + 1, rate, sites, limit)
+print(os.getcwd())
+print("a bar", 10**6 + 7, file=sys.stderr)
+
+# %%
+if method == "broken":
+    raise KeyError("no such method")
+if method == "dead":
+    os._exit(1)
+if method == "bad input":
+    from fedmrg_core.errors import InputError
+    raise InputError("method: 'bad input' is unknown.")
+seed
+"""
+
+
+@pytest.fixture
+def notebook(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    monkeypatch.setenv("PYTHONPATH", str(pathlib.Path(__file__).resolve().parent.parent))
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "notebooks" / "01_tiny.py"
+    path.parent.mkdir()
+    path.write_text(NOTEBOOK)
+    return path
+
+
+def fedmrg(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fedmrg_core.command_line", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+def test_parameters_are_read_with_their_types(notebook):
+    assert known_parameters(read_notebook(notebook), "x") == {
+        "method": (str,),
+        "marker": (str,),
+        "seed": (int,),
+        "rate": (float,),
+        "shuffle": (bool,),
+        "sites": (list,),
+        "limit": (int, type(None)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"sead": 1}, r"no parameter 'sead'; did you mean 'seed'\? It knows: method, marker, seed"),
+        ({"seed": "one"}, r"'seed' must be int, not 'one' \(str\)"),
+        ({"seed": True}, r"'seed' must be int, not True \(bool\)"),
+        ({"seed": 1.5}, r"'seed' must be int"),
+        ({"shuffle": 1}, r"'shuffle' must be bool"),
+        ({"method": None}, r"'method' must be str, not null"),
+        ({"limit": "x"}, r"'limit' must be int or null"),
+    ],
+)
+def test_unknown_or_ill_typed_parameter_is_refused(notebook, given, sentence):
+    with pytest.raises(InputError, match=sentence):
+        check_parameters(read_notebook(notebook), notebook.name, given)
+
+
+def test_a_whole_number_is_a_float_and_null_fits_an_optional(notebook):
+    check_parameters(read_notebook(notebook), notebook.name, {"rate": 1, "limit": None, "sites": []})
+
+
+def test_default_that_is_no_literal_is_refused(notebook):
+    notebook.write_text('# %% tags=["parameters"]\nseed = max(1, 2)\n')
+    with pytest.raises(InputError, match="'seed' must be a literal"):
+        known_parameters(read_notebook(notebook), notebook.name)
+
+
+def test_run_writes_the_executed_notebook_and_sync_strips_it(notebook, tmp_path):
+    output = run_notebook(notebook, {"seed": 4, "sites": ["x", "y"]}, pathlib.Path("out/tiny.ipynb"), progress=False)
+    text = output.read_text()
+    assert "fedmrg 5 0.5 ['x', 'y'] None" in text
+    assert [path.name for path in output.parent.iterdir()] == ["tiny.ipynb"]
+
+    committed = sync_notebook(notebook, output)
+    stripped = committed.read_text()
+    assert "fedmrg 5 0.5" in stripped
+    for unwanted in (str(tmp_path), "papermill", "1000007", "start_time", "injected"):
+        assert unwanted not in stripped, unwanted
+    assert not differing_cells(notebook)
+    nbformat.validate(nbformat.read(committed, as_version=4))
+    assert sync_notebook(notebook).read_text() == stripped  # outputs stay while the cells do
+
+    notebook.write_text(NOTEBOOK + "\n# %%\nprint('more')\n")
+    assert differing_cells(notebook) == [f"{committed} has 4 cells, 01_tiny.py has 5."]
+    with pytest.raises(InputError, match="its cells are not those of the source"):
+        sync_notebook(notebook, output)
+    assert "fedmrg 5 0.5" not in sync_notebook(notebook).read_text()
+    assert not differing_cells(notebook)
+
+
+def test_failing_cell_leaves_the_old_output_and_names_the_partial_notebook(notebook):
+    output = pathlib.Path("tiny.ipynb")
+    output.write_text("old")
+    with pytest.raises(NotebookFailed, match=r"01_tiny.py: cell 4 raised KeyError: 'no such method'. .*tiny.failed"):
+        run_notebook(notebook, {"method": "broken"}, output, progress=False)
+    assert output.read_text() == "old"
+    assert "no such method" in pathlib.Path("tiny.failed.ipynb").read_text()
+
+
+def test_dead_kernel_is_told(notebook):
+    with pytest.raises(NotebookFailed, match="the kernel died"):
+        run_notebook(notebook, {"method": "dead"}, pathlib.Path("tiny.ipynb"), progress=False)
+    assert not pathlib.Path("tiny.ipynb").exists()
+
+
+def test_bad_input_in_a_cell_is_one_sentence_and_exit_code_2(notebook):
+    done = fedmrg("run", "01_tiny", "-p", "method=bad input", "--no-progress")
+    assert done.returncode == 2
+    assert "fedmrg: 01_tiny.py: method: 'bad input' is unknown." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_run_refuses_before_anything_is_computed(notebook):
+    for arguments, sentence in {
+        ("01_tinny",): "did you mean '01_tiny'?",
+        ("01_tiny", "-p", "sead=1"): "has no parameter 'sead'",
+        ("01_tiny", "-p", "seed"): "not of the form name=value",
+        ("01_tiny", "-p", "seed=[1"): "not a YAML literal",
+        ("01_tiny", "-p", "seed=1", "-p", "seed=2"): "given twice",
+    }.items():
+        done = fedmrg("run", *arguments)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert sentence in done.stderr
+    assert not pathlib.Path("report").exists()
+
+
+def test_command_line_can_be_copied(notebook):
+    line = command_line(find_notebook("01_tiny"), {"seed": 1, "sites": ["a b"], "method": "1"}, pathlib.Path("o.ipynb"))
+    assert line == (
+        "fedmrg run notebooks/01_tiny.py -p seed=1 -p 'sites=[a b]' -p 'method='\"'\"'1'\"'\"'' --output o.ipynb"
+    )
+    assert parse_parameter("method='1'") == ("method", "1")
+
+
+def test_help_and_version_are_quick():
+    started = time.perf_counter()
+    assert "check-data" in fedmrg("--help").stdout
+    assert time.perf_counter() - started < 5  # under one second alone; torch alone would take longer than this
+    assert fedmrg("version").stdout.strip() == "0.1.0"
+    for command in (["run"], ["label"], ["check-data"], ["report"], ["notebook", "sync"], ["notebook", "check"]):
+        assert "Usage" in fedmrg(*command, "--help").stdout
+
+
+def test_command_line_does_not_import_torch():
+    code = "import sys, fedmrg_core.command_line, fedmrg_core.notebooks; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_label_prints_one_json_object_a_line(tmp_path):
+    file = tmp_path / "reports.txt"
+    file.write_text("The heart is enlarged. No pleural effusion.\nThe lungs are clear.\n")
+    done = fedmrg("label", str(file))
+    first, second = (json.loads(line)["states"] for line in done.stdout.splitlines())
+    assert len(first) == 14
+    assert (first["cardiomegaly"], first["pleural effusion"]) == ("positive", "negative")
+    assert second["no finding"] == "positive"
+
+    missing = fedmrg("label", str(tmp_path / "nothing.txt"))
+    assert missing.returncode == 2
+    assert "nothing.txt" in missing.stderr and "Traceback" not in missing.stderr
+
+
+def test_crash_in_a_writer_leaves_the_old_file(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.write_json("a.json", {"old": 1})
+    with pytest.raises(ValueError):
+        folder.write_json("a.json", {"new": float("nan")})
+    with pytest.raises(RuntimeError), atomic_file(folder / "a.json") as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert json.loads((folder / "a.json").read_text()) == {"old": 1}
+    assert os.listdir(folder.path) == ["a.json"]
+
+
+def test_killed_writer_leaves_the_old_file(tmp_path):
+    target = tmp_path / "a.csv"
+    target.write_text("old\n")
+    code = (
+        "import os, pathlib, sys\nfrom fedmrg_core.run_folder import atomic_file\n"
+        "with atomic_file(pathlib.Path(sys.argv[1])) as partial:\n    partial.write_text('half'); os._exit(9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(target)]).returncode == 9
+    assert target.read_text() == "old\n"
+
+
+def test_writers_round_trip(tmp_path):
+    folder = RunFolder(tmp_path)
+    rows = [{"round": 1, "loss": 0.5, "reason": None}, {"round": 2, "loss": float("nan"), "reason": "sent NaN, twice"}]
+    assert folder.write_csv("rounds.csv", rows).read_text() == 'round,loss,reason\n1,0.5,\n2,,"sent NaN, twice"\n'
+    assert folder.write_csv("empty.csv", [], ["a", "b"]).read_text() == "a,b\n"
+    with pytest.raises(ValueError, match="columns named"):
+        folder.write_csv("none.csv", [])
+    with pytest.raises(ValueError):
+        folder.write_csv("more.csv", [{"a": 1}, {"a": 1, "b": 2}])
+    tensor = torch.arange(6.0).reshape(2, 3)
+    assert torch.equal(load_file(folder.write_safetensors("t.safetensors", {"w": tensor.T}))["w"], tensor.T)
+    assert folder.write_yaml("c.yaml", {"b": 1, "a": "ä"}).read_text() == "b: 1\na: ä\n"
+
+
+def test_manifest_says_what_made_the_run(tmp_path):
+    path = RunFolder(tmp_path).write_manifest(
+        data_fingerprint="abc", seeds={"root": 0}, wall_seconds=1.23456, engine="x"
+    )
+    content = json.loads(path.read_text())
+    assert content["data_fingerprint"] == "abc" and content["wall_seconds"] == 1.235 and content["engine"] == "x"
+    assert content["packages"]["torch"] == torch.__version__
+    assert content["peak_memory_bytes"]["process"] > 10 * 2**20
+    assert set(content) >= {"commit", "uncommitted_changes", "seeds", "python", "platform"}
+    assert str(pathlib.Path.cwd()) not in path.read_text()
+
+
+def test_check_data_counts_and_lists_what_is_left_out(monkeypatch, capsys):
+    import datasets
+
+    from fedmrg_core.command_line import check_data
+    from fedmrg_core.data import prepared
+    from fedmrg_core.data.study import LeftOut, LoadedStudies
+
+    studies = datasets.Dataset.from_dict({"site": ["B", "A", "A"], "split": ["test", "train", "train"]})
+    loaded = LoadedStudies(studies, [LeftOut("s4", "s4.png", "The image is truncated.")])
+    monkeypatch.setattr(prepared, "load_studies", lambda data, root, profile: loaded)
+    check_data("folder", None, "smoke")
+    assert capsys.readouterr().out == (
+        "A\ttrain\t2\nB\ttest\t1\n3 studies in use, 1 left out.\nleft out\ts4\ts4.png\tThe image is truncated.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [(["--data", "nonsense"], "nonsense"), (["--data", "iu_xray", "--root", "no-such-folder"], "no-such-folder")],
+)
+def test_check_data_names_what_is_wrong(arguments, named):
+    done = fedmrg("check-data", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert named in done.stderr and done.stderr.count("\n") == 1

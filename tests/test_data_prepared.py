@@ -1,0 +1,168 @@
+"""Prepared folders, the table of data sets, the public corpus, and the data cards."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+
+import mlcroissant
+import numpy
+import pytest
+import torch
+from data_fixtures import make_folder, make_iu
+
+from fedmrg_core.data import prepared
+from fedmrg_core.data.prepared import load_prepared, load_public_studies, prepare
+from fedmrg_core.data.sources import DATA_SOURCES
+from fedmrg_core.errors import InputError
+from fedmrg_core.findings import label_report
+
+PHANTOM = {"train": 2, "validation": 1, "test": 1}
+
+
+def test_round_trip(tmp_path: pathlib.Path) -> None:
+    make_folder(tmp_path / "data", findings="")
+    made = prepare("folder", tmp_path / "data", tmp_path / "out/folder", 32, 0)
+    again = load_prepared(tmp_path / "out/folder")
+    assert again.summary == made.summary and again.left_out == made.left_out
+    assert again.studies.to_dict() == made.studies.to_dict() and len(again.studies) == 5
+    assert [row.study_id for row in again.left_out] == ["s0"]
+    summary = again.summary
+    assert summary["studies"] == {
+        "north": {"train": 1, "validation": 1, "test": 1},
+        "south": {"validation": 1, "test": 1},
+    }
+    assert summary["states"]["north"]["cardiomegaly"] == {"blank": 0, "positive": 3, "negative": 0, "uncertain": 0}
+    assert summary["vocabulary"] == 7 and list(summary["left_out"].values()) == [1]
+    assert again.fingerprint == prepared.fingerprint(again.studies)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["folder"], "scratch is left behind"
+
+
+def test_equal_arguments_reuse_and_others_rebuild(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path / "data")
+    calls = []
+    original = prepared.call_loader
+    monkeypatch.setattr(prepared, "call_loader", lambda *a, **k: calls.append(a) or original(*a, **k))
+    out = tmp_path / "out"
+    first = prepare("folder", tmp_path / "data", out, 32, 0)
+    assert prepare("folder", str(tmp_path / "data"), out, 32, 0).fingerprint == first.fingerprint and len(calls) == 1
+    assert prepare("folder", tmp_path / "data", out, 48, 0).fingerprint != first.fingerprint and len(calls) == 2
+    assert prepare("folder", tmp_path / "data", out, 32, 0).fingerprint == first.fingerprint and len(calls) == 3
+    make_folder(tmp_path / "data", findings="The lungs are clear.")
+    assert prepare("folder", tmp_path / "data", out, 32, 0).fingerprint != first.fingerprint and len(calls) == 4
+
+
+def test_a_failure_leaves_the_older_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path / "data")
+    first = prepare("folder", tmp_path / "data", tmp_path / "out", 32, 0)
+
+    def fail(*arguments: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(prepared.LoadedStudies, "write_left_out", fail)
+    with pytest.raises(OSError, match="disk full"):
+        prepare("folder", tmp_path / "data", tmp_path / "out", 48, 0)
+    assert load_prepared(tmp_path / "out").fingerprint == first.fingerprint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
+
+
+def test_foreign_and_incomplete_folders_are_left_alone(tmp_path: pathlib.Path) -> None:
+    make_folder(tmp_path / "data")
+    with pytest.raises(InputError, match="holds something else"):
+        prepare("folder", tmp_path / "data", tmp_path / "data", 32, 0)
+    assert (tmp_path / "data/studies.csv").is_file()
+    with pytest.raises(InputError, match="not a complete prepared folder"):
+        load_prepared(tmp_path / "nowhere")
+
+
+def test_the_phantom_prepares_with_its_unseen_centre(tmp_path: pathlib.Path) -> None:
+    made = prepare("phantom", None, tmp_path / "out", 32, 0, cache_folder=tmp_path / "cache", **PHANTOM)
+    assert made.unseen_sites == ("centre-f",) and made.summary["images_publishable"] is True
+    assert made.summary["studies"]["centre-a"] == {"train": 2, "validation": 1, "test": 1}
+    assert made.summary["studies"]["centre-f"] == {"test": 1} and made.left_out == []
+    other = prepare("phantom", "", tmp_path / "other", 32, 0, unseen_sites=["centre-a"], **PHANTOM)
+    assert other.unseen_sites == ("centre-a",) and other.fingerprint == made.fingerprint
+    assert str(tmp_path) not in (tmp_path / "out/summary.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("data", "root", "options", "sentence"),
+    [
+        ("mimic", None, {}, "data is 'mimic'; expected one of phantom, iu_xray, folder"),
+        ("folder", None, {}, "data 'folder' needs the parameter root"),
+        ("folder", "", {}, "data 'folder' needs the parameter root"),
+        ("folder", "nowhere", {}, "root nowhere is not a folder"),
+        ("phantom", "somewhere", PHANTOM, "root is given but data 'phantom' reads no folder"),
+        ("phantom", None, {"train": 2}, "option 'validation': Missing"),
+        ("phantom", None, {**PHANTOM, "epochs": 2}, "option 'epochs': Unexpected keyword argument"),
+        ("phantom", None, {**PHANTOM, "train": "many"}, "option 'train': .*integer.*'many'"),
+        ("phantom", None, {**PHANTOM, "unseen_sites": ["centre-z"]}, "unseen_sites names 'centre-z'"),
+        ("iu_xray", "nowhere", {"layout": "mimic"}, "option 'layout': .*'kaggle', 'openi' or 'r2gen'"),
+    ],
+)
+def test_bad_arguments(tmp_path: pathlib.Path, data: str, root: str | None, options: dict, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        prepare(data, root, tmp_path / "out", 32, 0, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_public_studies_as_tensors(tmp_path: pathlib.Path) -> None:
+    make_iu(tmp_path)
+    public = load_public_studies("iu_xray", tmp_path, 5, 32, 0)
+    assert public.images.shape == (9, 1, 32, 32) and public.images.dtype == torch.uint8
+    assert public.image_states.shape == (9, 14) and public.text_states.shape == (len(public.texts), 14)
+    assert public.text_states.tolist() == [list(label_report(text)) for text in public.texts]
+    phantom = load_public_studies("phantom", "", 3, 32, 0)
+    assert len(phantom.texts) == 3 and phantom.images.shape == (3, 1, 32, 32)
+    same, other = (load_public_studies("phantom", "", 3, 32, seed) for seed in (0, 1))
+    assert phantom.fingerprint == same.fingerprint != other.fingerprint
+    assert numpy.array_equal(phantom.images, same.images)
+    with pytest.raises(InputError, match="data 'folder' has no public corpus; .* phantom, iu_xray"):
+        load_public_studies("folder", tmp_path, 3, 32, 0)
+
+
+def test_a_dry_run_reads_a_profile(tmp_path: pathlib.Path) -> None:
+    make_folder(tmp_path)
+    assert len(prepared.load_studies("folder", tmp_path, "smoke").studies) == 6
+
+
+def _fields(repository: pathlib.Path) -> list[str]:
+    readme = (repository / "data_cards/README.md").read_text(encoding="utf-8")
+    table = readme.split("## Your own data")[0]
+    return [name for name in re.findall(r"^\| ([^|]+?) \|", table, re.MULTILINE) if name not in ("field", "---")]
+
+
+def test_every_card_has_all_fields_in_order(repository: pathlib.Path) -> None:
+    cards = [path for path in (repository / "data_cards").glob("*.md") if path.name != "README.md"]
+    assert cards and len(_fields(repository)) == 13
+    for card in cards:
+        assert re.findall(r"^## (.+)$", card.read_text(encoding="utf-8"), re.MULTILINE) == _fields(repository), (
+            card.name
+        )
+        assert card.with_suffix(".json").is_file(), f"{card.name} has no Croissant twin"
+
+
+def test_croissant_cards_are_valid_and_hold_no_data(repository: pathlib.Path) -> None:
+    for path in (repository / "data_cards").glob("*.json"):
+        card = mlcroissant.Dataset(path)  # raises where the card breaks the format
+        assert card.metadata.name
+        records = json.loads(path.read_text(encoding="utf-8"))["recordSet"]
+        assert records and not any("data" in record for record in records)
+
+
+def test_every_read_data_set_has_a_card(repository: pathlib.Path) -> None:
+    names = {path.stem for path in (repository / "data_cards").glob("*.json")}
+    for data in DATA_SOURCES.keys() - {"folder"}:  # a hospital's own folder is described in the README of the cards
+        assert any(name.startswith(data) for name in names), f"{data} has no card"
+
+
+def test_the_example_of_the_readme_loads(tmp_path: pathlib.Path, repository: pathlib.Path) -> None:
+    readme = (repository / "data_cards/README.md").read_text(encoding="utf-8")
+    table = re.search(r"```\n(study_id,.*?)```", readme, re.DOTALL)[1]
+    make_folder(tmp_path)
+    for number in (1, 2):
+        (tmp_path / f"images/{number}.png").rename(tmp_path / f"images/000{number}.png")
+    (tmp_path / "studies.csv").write_text(table, encoding="utf-8")
+    made = prepare("folder", tmp_path, tmp_path.parent / f"{tmp_path.name}-out", 32, 0)
+    assert made.summary["studies"] == {"north": {"train": 1}, "south": {"test": 1}} and made.left_out == []

@@ -1,0 +1,126 @@
+"""Intervals and tests on cases whose answer is known."""
+
+from __future__ import annotations
+
+import numpy
+import pandas
+import pytest
+import scipy.stats
+
+from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.statistics import (
+    StudyStatistics,
+    bootstrap_intervals,
+    holm,
+    mean_statistics,
+    paired_test,
+    summarise_seeds,
+)
+from fedmrg_core.evaluation.text_metrics import per_study_scores
+from fedmrg_core.seeds import numpy_stream
+
+
+def test_interval_of_a_mean_agrees_with_scipy():
+    values = numpy.random.default_rng(0).normal(size=80)
+    ours = bootstrap_intervals({"mean": mean_statistics(values)}, numpy_stream(0, "test"), resamples=20_000)["mean"]
+    theirs = scipy.stats.bootstrap(
+        (values,), numpy.mean, n_resamples=20_000, method="percentile", rng=numpy.random.default_rng(1)
+    ).confidence_interval
+    assert ours.value == pytest.approx(values.mean())
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
+
+
+def test_coverage_of_a_known_mean():
+    generator = numpy.random.default_rng(3)
+    covered = 0
+    for _ in range(200):
+        interval = bootstrap_intervals({"m": mean_statistics(generator.normal(size=60))}, generator, resamples=400)["m"]
+        covered += interval.low <= 0.0 <= interval.high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_corpus_bleu_interval_is_that_of_rescored_resamples():
+    words = numpy.array("the heart lungs are clear no effusion seen is enlarged".split())
+    generator = numpy.random.default_rng(0)
+    references = [" ".join(generator.choice(words, 12)) for _ in range(20)]
+    generated = [" ".join(generator.choice(words, 10)) for _ in range(20)]
+    measures = per_study_scores(references, generated, meteor=False)
+    rows = generator.integers(20, size=20)
+    resampled = per_study_scores([references[i] for i in rows], [generated[i] for i in rows], meteor=False)
+    weights = numpy.bincount(rows, minlength=20).astype(float)
+    for key in ("bleu_1", "bleu_4", "rouge_l"):
+        assert measures[key].value(weights @ measures[key].summands) == pytest.approx(resampled[key].estimate())
+    for interval in bootstrap_intervals(measures, numpy_stream(0, "test")).values():
+        assert interval.low <= interval.value <= interval.high
+
+
+def test_intervals_are_reproducible():
+    measure = {"m": mean_statistics(range(30))}
+    assert bootstrap_intervals(measure, numpy_stream(5, "a")) == bootstrap_intervals(measure, numpy_stream(5, "a"))
+    assert bootstrap_intervals(measure, numpy_stream(5, "a")) != bootstrap_intervals(measure, numpy_stream(5, "b"))
+
+
+def test_paired_test_agrees_with_scipy():
+    generator = numpy.random.default_rng(2)
+    first = generator.normal(0.3, 1, size=40)
+    second = generator.normal(0.0, 1, size=40)
+    found = paired_test(mean_statistics(first), mean_statistics(second), numpy_stream(0, "test"), resamples=20_000)
+    expected = scipy.stats.permutation_test(
+        (first, second),
+        lambda x, y, axis: x.mean(axis=axis) - y.mean(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=20_000,
+        rng=numpy.random.default_rng(0),
+    )
+    assert found.difference == pytest.approx(expected.statistic)
+    assert found.p_value == pytest.approx(expected.pvalue, abs=0.02)
+    assert found.low <= found.difference <= found.high
+
+
+def test_paired_test_of_equal_and_of_clearly_different_methods():
+    values = numpy.random.default_rng(0).normal(size=50)
+    same = paired_test(mean_statistics(values), mean_statistics(values), numpy_stream(0, "test"))
+    assert (same.difference, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
+    better = paired_test(mean_statistics(values + 1), mean_statistics(values), numpy_stream(0, "test"), resamples=999)
+    assert better.p_value == pytest.approx(1 / 1000)
+
+
+def test_holm_by_hand():
+    assert holm({"a": 0.04, "b": 0.01, "c": 0.03}) == pytest.approx({"a": 0.06, "b": 0.03, "c": 0.06})
+    assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    with pytest.raises(InputError, match="'a'"):
+        holm({"a": 1.5})
+
+
+def seed_table(value):
+    return pandas.DataFrame(
+        {"scope": ["home"], "adapter": ["generic"], "system": ["model"], "metric": ["bleu_1"], "value": [value]}
+    )
+
+
+def test_summarise_seeds():
+    values = [0.1, 0.2, 0.4]
+    row = summarise_seeds([seed_table(value) for value in values]).iloc[0]
+    low, high = scipy.stats.t.interval(0.95, 2, loc=numpy.mean(values), scale=scipy.stats.sem(values))
+    assert (row["mean"], row["low"], row["high"], row["seeds"]) == pytest.approx((numpy.mean(values), low, high, 3))
+    assert numpy.isnan(summarise_seeds([seed_table(0.1)]).iloc[0]["low"])
+    with pytest.raises(InputError, match="bleu_1"):
+        summarise_seeds([seed_table(0.1), seed_table(0.1).assign(scope="unseen")])
+    with pytest.raises(InputError, match="No seeds"):
+        summarise_seeds([])
+
+
+def test_bad_input_is_named():
+    generator = numpy_stream(0, "test")
+    one, two = mean_statistics([1.0]), mean_statistics([1.0, 2.0])
+    with pytest.raises(InputError, match="'b' has 2 studies"):
+        bootstrap_intervals({"a": one, "b": two}, generator)
+    with pytest.raises(InputError, match="at least one study"):
+        bootstrap_intervals({"a": StudyStatistics(numpy.zeros((0, 2)), numpy.sum)}, generator)
+    with pytest.raises(InputError, match="resamples is 0"):
+        bootstrap_intervals({"a": one}, generator, resamples=0)
+    with pytest.raises(InputError, match="confidence is 1.0"):
+        bootstrap_intervals({"a": one}, generator, confidence=1.0)
+    with pytest.raises(InputError, match="'second' has 2"):
+        paired_test(one, two, generator)

@@ -1,0 +1,132 @@
+"""The federation around a very small real model on a very small phantom: what leaves a hospital under every method."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pandas
+import pytest
+import safetensors.torch
+import torch
+import transformers
+from federation_fake import everything
+from flwr.common.serde import recorddict_to_proto
+from peft import PeftModel
+from small_model import PROFILE, small_base_models
+
+from fedmrg_core.configuration import MODULES, Ownership, load_methods
+from fedmrg_core.data.prepared import prepare
+from fedmrg_core.errors import InputError
+from fedmrg_core.federation import grid
+from fedmrg_core.federation.hospital import HospitalDisk
+from fedmrg_core.federation.run import configure_run, run_federation
+from fedmrg_core.federation.run_configuration import RunConfiguration
+
+SMALL = PROFILE.model_copy(
+    update={"federation": PROFILE.federation.model_copy(update={"rounds": 2})},
+)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("workspace")
+    small_base_models(folder / "base_models")
+    prepare("phantom", None, folder / "prepared", SMALL.image_size, seed=0, train=5, validation=3, test=2)
+    return folder
+
+
+def configuration(workspace: pathlib.Path, run: pathlib.Path, method: str = "fedmrg", **others) -> RunConfiguration:
+    return configure_run(
+        run,
+        profile=SMALL,
+        method=load_methods()[method],
+        data="phantom",
+        prepared=workspace / "prepared",
+        base_models=workspace / "base_models",
+        threads=1,
+        **others,
+    )
+
+
+@pytest.mark.parametrize("method", load_methods())
+def test_what_leaves_a_hospital(
+    method: str, workspace: pathlib.Path, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    contents, carry = [], grid._over_the_wire
+
+    def watch(message):
+        arrived = carry(message)
+        if arrived.metadata.message_type == "train" and arrived.metadata.reply_to_message_id:
+            assert not arrived.has_error(), arrived.error.reason
+            contents.append(recorddict_to_proto(arrived.content))
+        return arrived
+
+    monkeypatch.setattr(grid, "_over_the_wire", watch)
+    run_federation(tmp_path, configuration(workspace, tmp_path, method), stop_after_round=1, progress=False)
+    row = load_methods()[method]
+    shared = {name for name, owner in row.modules.items() if owner is Ownership.SHARED}
+    contrast = row.losses.contrast_inter or row.losses.contrast_intra
+    assert len(contents) == 5
+    for content in contents:
+        leaving = {item.key: {array.key for array in item.array_record.items} for item in content.items}
+        assert set(leaving) == {"arrays", "metrics"} | ({"prototypes"} if contrast else set())
+        assert {key.split("/")[0] for key in leaving["arrays"]} == shared
+    ledger = pandas.read_csv(tmp_path / "ledger.csv")
+    assert set(ledger[ledger.direction == "up"].module) & set(MODULES) == shared
+    kept = HospitalDisk(tmp_path, "centre-a").load(1)
+    personal = {name for name, owner in row.modules.items() if owner is Ownership.PERSONAL}
+    assert {key.split("/")[0] for key in kept.part("personal")} == personal
+    assert kept.part("optimiser")
+
+
+def test_a_finished_run_can_be_opened(workspace: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    run = tmp_path / "results" / "run"
+    run_federation(run, configuration(workspace, run, unseen_sites=("centre-e", "centre-f")), progress=False)
+    table = pandas.read_csv(run / "rounds.csv")
+    assert set(table.client) == {"centre-a", "centre-b", "centre-c", "centre-d"}
+    assert set(table.num_examples) == {5} and set(table.validation_examples) == {3}
+    model = run / "model"
+    llm = transformers.AutoModelForCausalLM.from_pretrained(workspace / "base_models" / "llm")
+    adapted = PeftModel.from_pretrained(llm, model / "generic_adapter")
+    weights = {name: tensor for name, tensor in adapted.named_parameters() if "lora_B" in name}
+    assert any(tensor.abs().sum() > 0 for tensor in weights.values())
+    specialised = [
+        safetensors.torch.load_file(model / "specialised" / client / "adapter_model.safetensors")
+        for client in ("centre-a", "centre-b")
+    ]
+    assert any(not torch.equal(specialised[0][key], specialised[1][key]) for key in specialised[0])
+    assert not any(str(workspace) in path.read_text(errors="replace") for path in model.rglob("*.json"))
+
+
+def test_the_engines_end_with_the_same_bytes(workspace: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Engine (a) without a stop; then its first round in (a) and its second in (b): `flwr run` and Ray, on one core."""
+    whole, mixed = tmp_path / "whole", tmp_path / "mixed"
+    sites = ("centre-d", "centre-e", "centre-f")  # three clients are enough
+    run_federation(whole, configuration(workspace, whole, unseen_sites=sites), progress=False)
+    settings = configuration(workspace, mixed, unseen_sites=sites)
+    run_federation(mixed, settings, stop_after_round=1, progress=False)
+    assert not (mixed / "model").exists()
+    run_federation(mixed, settings, engine="simulation", progress=False)
+    expected, ended = everything(whole), everything(mixed)
+    assert ended.keys() == expected.keys()
+    assert [path for path, content in expected.items() if ended[path] != content] == []
+
+
+def test_another_image_size_is_refused(workspace: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    settings = configuration(workspace, tmp_path)
+    larger = settings.model_copy(update={"profile": settings.profile.model_copy(update={"image_size": 64})})
+    with pytest.raises(InputError, match="images are 32 pixels wide.*image_size 64"):
+        run_federation(tmp_path, larger, progress=False)
+
+
+@pytest.mark.parametrize("missing", ["prepared", "base_models"])
+def test_a_missing_folder_is_named_first(missing: str, workspace: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    settings = configuration(workspace, tmp_path).model_copy(update={missing: "nowhere"})
+    with pytest.raises(InputError, match="nowhere"):
+        run_federation(tmp_path, settings, progress=False)
+    assert not (tmp_path / "rounds.csv").exists()
+
+
+def test_an_unknown_setting_is_named(workspace: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(InputError, match="partitions"):
+        configuration(workspace, tmp_path, partitions="site")

@@ -1,0 +1,197 @@
+"""Environment files, package, workflow and notebooks agree with one another."""
+
+import importlib.metadata
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from fedmrg_core.committed_notebooks import differing_cells
+from fedmrg_core.notebooks import check_parameters, parse_parameter, read_notebook
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+PINNED = re.compile(r"^[A-Za-z0-9._-]+==[A-Za-z0-9.]+$")
+
+
+# These read what is installed; elsewhere (a GPU server with its own torch, say) other versions are expected.
+made_by_make = pytest.mark.skipif(
+    pathlib.Path(sys.prefix).resolve() != ROOT / ".venv", reason="holds for the environment that `make` creates"
+)
+
+
+def lock() -> dict[str, str]:
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    wrong = [line for line in lines if not PINNED.match(line)]
+    assert not wrong, f"name==version only, no address, no path, no local version: {wrong}"
+    pairs = [line.split("==") for line in lines]
+    assert len({canonicalize_name(name) for name, _ in pairs}) == len(pairs)
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def direct_requirements() -> list[Requirement]:
+    extras = PROJECT["optional-dependencies"].values()
+    return [Requirement(text) for text in [*PROJECT["dependencies"], *(text for extra in extras for text in extra)]]
+
+
+def test_direct_dependencies_are_pinned_as_in_the_lock():
+    locked = lock()
+    for requirement in direct_requirements():
+        assert str(requirement.specifier) == f"=={locked[canonicalize_name(requirement.name)]}", requirement
+
+
+@made_by_make
+def test_the_lock_is_complete():
+    """What a locked package needs on this machine is locked too, at a version that it accepts."""
+    locked, extras = lock(), {canonicalize_name(item.name): item.extras for item in direct_requirements()}
+    for name in locked:
+        for requirement in map(Requirement, importlib.metadata.requires(name) or []):
+            wanted = [{"extra": extra} for extra in ("", *extras.get(name, ()))]
+            if requirement.marker is None or any(requirement.marker.evaluate(each) for each in wanted):
+                found = locked.get(canonicalize_name(requirement.name))
+                if found is None and sys.platform == "linux" and name == "torch":
+                    continue  # the CUDA libraries of one build
+                assert found is not None, f"{name} needs {requirement}, which requirements.lock lacks"
+                assert requirement.specifier.contains(found, prereleases=True), f"{name} needs {requirement}: {found}"
+
+
+@made_by_make
+def test_the_lock_holds_nothing_that_nothing_needs():
+    locked = lock()
+    reached, waiting = set(), [(canonicalize_name(item.name), item.extras) for item in direct_requirements()]
+    waiting.append(("setuptools", set()))  # builds this package
+    while waiting:
+        name, extras = waiting.pop()
+        if (name, frozenset(extras)) in reached or name not in locked:
+            continue
+        reached.add((name, frozenset(extras)))
+        for requirement in map(Requirement, importlib.metadata.requires(name) or []):
+            if requirement.marker is None or any(requirement.marker.evaluate({"extra": x}) for x in ("", *extras)):
+                waiting.append((canonicalize_name(requirement.name), requirement.extras))
+    assert not set(locked) - {name for name, _ in reached}
+
+
+def test_conda_environment_is_the_lock():
+    content = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *packages, from_pip = content["dependencies"]
+    assert packages == ["python=3.11", "pip"]
+    assert from_pip == {"pip": ["-r requirements.lock"]}
+    assert PROJECT["requires-python"] == ">=3.11"
+
+
+@made_by_make
+def test_this_environment_is_the_lock():
+    """Tests and figures ran with these versions; another build of torch has a local version behind the plus sign."""
+    for name, version in lock().items():
+        assert importlib.metadata.version(name).partition("+")[0] == version, name
+
+
+def test_the_package_takes_all_its_modules_along():
+    """Every folder with Python files is a package or lies in one as data that pyproject.toml names."""
+    from setuptools import find_packages
+
+    found = {pathlib.Path(name.replace(".", "/")) for name in find_packages(str(ROOT), include=["fedmrg_core*"])}
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "fedmrg_core").rglob("*.py")}
+    lost = {folder for folder in folders - found if not any(parent in found for parent in folder.parents)}
+    assert not lost
+    assert pathlib.Path("fedmrg_core/federation") in found
+
+
+def test_licence_and_citation():
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["license"], PROJECT["license"]) == ("Apache-2.0", "Apache-2.0")
+    assert citation["references"][0]["identifiers"][0]["value"] == "arXiv:2506.17562"
+    from fedmrg_core import __version__
+
+    assert citation["version"] == __version__
+
+
+def test_weights_are_never_unpickled():
+    unsafe = re.compile(r"\btorch\.load\(|\bpickle\.loads?\(|\bjoblib\.load\(|weights_only=False")
+    here = pathlib.Path(__file__)
+    files = [path for folder in ("fedmrg_core", "notebooks", "figures") for path in (ROOT / folder).rglob("*.py")]
+    assert here not in files and len(files) > 10
+    assert not [str(path) for path in files if unsafe.search(path.read_text(encoding="utf-8"))]
+
+
+def dry_run(folder: pathlib.Path, *settings: str) -> subprocess.CompletedProcess[str]:
+    """A dry run of the workflow from nothing, in a folder without any result."""
+    for name in ("Snakefile", "notebooks", "profiles", "methods.yaml", "fedmrg_core", "figures"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--printshellcmds", "--cores", "2", "--nolock"]
+    command += ["--config", *settings] if settings else []
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def planned_commands(tmp_path_factory) -> list[list[str]]:
+    """The commands that the workflow would run with its defaults."""
+    done = dry_run(tmp_path_factory.mktemp("workflow"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = (done.stdout + done.stderr).splitlines()
+    return [
+        shlex.split(line[line.index("fedmrg ") :]) for line in lines if "fedmrg run " in line or "fedmrg rep" in line
+    ]
+
+
+def test_the_workflow_runs_every_notebook_with_parameters_it_knows(planned_commands):
+    runs = {pathlib.Path(words[2]).stem: words for words in planned_commands if words[1] == "run"}
+    assert sorted(runs) == [path.stem for path in NOTEBOOKS]
+    assert len(runs) == 8
+    for path in NOTEBOOKS:
+        words = runs[path.stem]
+        given = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
+        assert given["profile"] == "smoke"
+        check_parameters(read_notebook(path), path.name, given)
+
+
+def test_the_report_collects_every_notebook(planned_commands):
+    (report,) = [words for words in planned_commands if words[1] == "report"]
+    assert report[2] == "results/smoke/phantom/fedmrg/seed-0"
+    assert [pathlib.Path(word).stem for word in report[5:]] == [path.stem for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("metod=fedmrg", "metod: no such setting"),
+        ("seed=one", "seed: expected int, not 'one'"),
+        ("method=nothing", "nothing"),
+        ("profile=nothing", "nothing"),
+    ],
+)
+def test_a_wrong_setting_stops_the_workflow_before_anything_is_computed(tmp_path, setting, sentence):
+    done = dry_run(tmp_path, setting)
+    assert done.returncode != 0
+    assert sentence in done.stdout + done.stderr
+    assert "fedmrg run" not in done.stdout + done.stderr
+
+
+def test_real_data_go_to_every_notebook_that_reads_them(tmp_path):
+    """With a data set of one's own, every notebook of the run still knows each parameter that it is given."""
+    done = dry_run(tmp_path, "data=folder", "data_root=some where", "partition=random", "seed=3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [
+        line[line.index("fedmrg run") :] for line in (done.stdout + done.stderr).splitlines() if "fedmrg run" in line
+    ]
+    assert any("seed-3" in line and "folder-random" in line for line in lines)
+    for words in map(shlex.split, lines):
+        given = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
+        check_parameters(read_notebook(ROOT / words[2]), words[2], given)
+
+
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_notebook_has_the_cells_of_its_source(source):
+    assert not differing_cells(source), "run `fedmrg notebook sync`"
