@@ -28,7 +28,7 @@ DEFAULTS = {
     "method": "fedmrg",  # a row of methods.yaml
     "seed": 0,
 }
-SETTINGS = DEFAULTS | config
+SETTINGS = DEFAULTS | {name: value for name, value in config.items() if value is not None}  # "data_root=" is None
 
 
 def check_settings():

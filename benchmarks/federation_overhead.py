@@ -45,21 +45,17 @@ SENTENCES = [
     "Degenerative changes of the thoracic spine are noted.",
 ]
 OVERHEAD_LIMIT, MEMORY_LIMIT = 0.05, 1.15
-STUDIES = "BENCHMARK_STUDIES"  # environment variable: training studies a client
 
 
 class RandomExperiment(ReportExperiment):
-    """Clients whose studies are drawn at random, each as many as the environment says."""
+    """Clients whose studies lie on disk as prepared ones do, one folder a client and split."""
 
     @functools.cached_property
     def partition(self) -> Partition:
-        """As many clients as configured."""
-        count, size = int(os.environ[STUDIES]), self.configuration.profile.image_size
-        names = [f"client-{number:02d}" for number in range(self.configuration.clients)]
-        parts = {"train": count, "validation": max(count // 5, 2), "test": 2}
+        """One client a folder; a single one is possible here."""
         clients = {
-            name: ClientStudies(**{split: random_studies(name, split, n, size) for split, n in parts.items()})
-            for name in names
+            folder.name: ClientStudies(**{part.name: datasets.load_from_disk(str(part)) for part in folder.iterdir()})
+            for folder in sorted(self._prepared_folder.iterdir())
         }
         return Partition(clients, {}, {})
 
@@ -68,9 +64,18 @@ class RandomExperiment(ReportExperiment):
         return {"data": "random"}
 
 
-def random_studies(client: str, split: str, count: int, size: int) -> datasets.Dataset:
+def make_studies(folder: pathlib.Path, clients: int, count: int, size: int) -> None:
+    """Store `count` training studies for each client, a fifth as many for validation."""
+    generator = numpy.random.default_rng(0)
+    for client in (f"client-{number:02d}" for number in range(clients)):
+        for split, number in {"train": count, "validation": max(count // 5, 2), "test": 2}.items():
+            random_studies(generator, client, split, number, size).save_to_disk(str(folder / client / split))
+
+
+def random_studies(
+    generator: numpy.random.Generator, client: str, split: str, count: int, size: int
+) -> datasets.Dataset:
     """Studies of noise and sentences in any order."""
-    generator = numpy.random.default_rng(abs(hash((client, split))) % 2**32)
     rows = []
     for number in range(count):
         buffer = io.BytesIO()
@@ -92,9 +97,7 @@ def random_studies(client: str, split: str, count: int, size: int) -> datasets.D
     return datasets.Dataset.from_list(rows, features=STUDY_FEATURES)
 
 
-def measure(
-    folder: pathlib.Path, profile_name: str, rounds: int, clients: int, engine: str, threads: int
-) -> dict[str, float]:
+def measure(folder: pathlib.Path, profile_name: str, rounds: int, engine: str, threads: int) -> dict[str, float]:
     """One run; its overhead after the first round (which builds and loads everything), wall time and peak memory."""
     profile = load_profile(profile_name)
     federation = profile.federation.model_copy(update={"rounds": rounds, "min_clients": 1})
@@ -105,7 +108,6 @@ def measure(
         data="random",
         prepared=folder / "prepared",
         base_models=folder / "base_models",
-        clients=clients,
         seed=0,
         threads=threads,
         experiment="federation_overhead:RandomExperiment",
@@ -134,13 +136,14 @@ def in_own_process(arguments: argparse.Namespace, clients: int, engine: str) -> 
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         make_base_models(folder / "base_models", arguments.profile)
+        make_studies(folder / "prepared", clients, arguments.studies, load_profile(arguments.profile).image_size)
         code = (
             "import json, pathlib, sys; from federation_overhead import measure;"
-            "folder, profile, rounds, clients, engine, threads = sys.argv[1:];"
-            "print(json.dumps(measure(pathlib.Path(folder), profile, int(rounds), int(clients), engine, int(threads))))"
+            "folder, profile, rounds, engine, threads = sys.argv[1:];"
+            "print(json.dumps(measure(pathlib.Path(folder), profile, int(rounds), engine, int(threads))))"
         )
-        values = [str(folder), arguments.profile, str(arguments.rounds), str(clients), engine, str(arguments.threads)]
-        environment = os.environ | {"PYTHONPATH": path, STUDIES: str(arguments.studies), "PYTHONHASHSEED": "0"}
+        values = [str(folder), arguments.profile, str(arguments.rounds), engine, str(arguments.threads)]
+        environment = os.environ | {"PYTHONPATH": path}
         done = subprocess.run([sys.executable, "-c", code, *values], env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{engine} with {clients} clients failed:\n{done.stderr[-2000:]}")

@@ -57,7 +57,9 @@ class AdaptedLLM(nn.Module):
         try:
             self.peft = peft.get_peft_model(llm, config, adapter_name=self.names[0])
         except ValueError as error:
-            raise InputError(f"adapter.target_modules: {', '.join(target_modules)} not found in the LLM's layers.") from error
+            raise InputError(
+                f"adapter.target_modules: {', '.join(target_modules)} not found in the LLM's layers."
+            ) from error
         for name in self.names[1:]:
             self.peft.add_adapter(name, config)
         # Adding or activating an adapter flips requires_grad of the other one: set the trainable set by hand.
@@ -138,9 +140,7 @@ class AdaptedLLM(nn.Module):
         nested.rmdir()
 
 
-def mutual_boosting(
-    generic: Tensor, specialised: Tensor, mask: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
+def mutual_boosting(generic: Tensor, specialised: Tensor, mask: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """(L_g2l, L_l2g): each adapter taught by the other, which is held still, on report tokens.
 
     Args:
@@ -169,7 +169,9 @@ def load_adapter_state(parameters: dict[str, nn.Parameter], tensors: dict[str, T
     """
     wrong = parameters.keys() ^ tensors.keys()
     if wrong:
-        raise InputError(f"model state: parameter {sorted(wrong)[0]!r} is missing or unknown; expected the same method.")
+        raise InputError(
+            f"model state: parameter {sorted(wrong)[0]!r} is missing or unknown; expected the same method."
+        )
     with torch.no_grad():
         for name, parameter in parameters.items():
             if parameter.shape != tensors[name].shape:

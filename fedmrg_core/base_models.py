@@ -1,9 +1,9 @@
-"""Small base models for the embedded default: a LLaMA with its own tokenizer and a ResNet, pretrained on public text and
-images kept apart from every client's, and saved in the Hugging Face layout. All of it is ours [ours].
+"""Small base models for the embedded default: a LLaMA with its own tokenizer and a ResNet, pretrained on public
+text and images kept apart from every client's, and saved in the Hugging Face layout. All of it is ours [ours].
 
-The small LLM also learns to be steered: half of its pretraining texts follow 14 vectors, one a finding, each the mean
-token embedding of a phrase such as "cardiomegaly positive". A large LLM follows such hints unasked; a small one has to
-be shown. Diagnosis prompts start from the same phrase embeddings, for LLMs of every size.
+The small LLM also learns to be steered: three quarters of its pretraining texts follow 14 vectors, one a finding,
+each the mean token embedding of a phrase such as "cardiomegaly positive". A large LLM follows such hints unasked; a
+small one has to be shown. Diagnosis prompts start from the same phrase embeddings, for LLMs of every size.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import math
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy
 import tokenizers
@@ -31,6 +31,7 @@ from fedmrg_core.prompts import phrase_embeddings
 from fedmrg_core.report_generator import INSTRUCTION, pad_reports
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
+STEERED_SHARE = 0.75  # of the pretraining batches
 BEGIN, END, PADDING, UNKNOWN = "<s>", "</s>", "<pad>", "<unk>"
 
 
@@ -62,7 +63,9 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> transformers.PreTr
     )
 
 
-def new_llm(sizes: BaseModels, tokenizer: transformers.PreTrainedTokenizerBase, seed: int) -> transformers.LlamaForCausalLM:
+def new_llm(
+    sizes: BaseModels, tokenizer: transformers.PreTrainedTokenizerBase, seed: int
+) -> transformers.LlamaForCausalLM:
     """A small LLaMA with fresh weights; heads are 32 wide, the feed-forward part 8/3 of the width."""
     config = transformers.LlamaConfig(
         hidden_size=sizes.llm_width,
@@ -140,7 +143,7 @@ def pretrain_llm(
 
     def step() -> Tensor:
         chosen = generator.integers(len(texts), size=sizes.pretraining_batch_size)
-        steered = states[chosen] if generator.random() < 0.5 else None
+        steered = states[chosen] if generator.random() < STEERED_SHARE else None
         return llm_loss(llm, tokenizer, [texts[i] for i in chosen], steered)
 
     losses = _optimise(llm.parameters(), step, sizes.llm_steps, sizes.pretraining_learning_rate, "LLM", progress)
@@ -250,7 +253,14 @@ def check_sizes(sizes: BaseModels) -> None:
         raise InputError("base_models: backbone_widths and backbone_depths must have one entry a stage each.")
 
 
-def _optimise(parameters, step, steps: int, learning_rate: float, name: str, progress: bool) -> list[float]:
+def _optimise(
+    parameters: Iterable[Tensor],
+    step: Callable[[], Tensor],
+    steps: int,
+    learning_rate: float,
+    name: str,
+    progress: bool,
+) -> list[float]:
     """AdamW with a one-cycle learning rate; `step()` gives the loss of a fresh batch."""
     parameters = list(parameters)
     optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)

@@ -1,4 +1,4 @@
-"""Profiles (the numbers of a run) and methods (what is trained, what travels, which losses): two YAML homes, one schema.
+"""Profiles (the numbers of a run) and methods (what is trained, what travels, which losses), both from YAML.
 
 Both are read strictly: an unknown key or an ill-typed value is an :class:`InputError` that names the file and the key.
 """

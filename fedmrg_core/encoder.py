@@ -95,7 +95,7 @@ def inter_client_contrast(h: Tensor, prototypes: Tensor, own: int, temperature: 
 
 
 def intra_client_contrast(h: Tensor, h_global: Tensor, temperature: float) -> Tensor:
-    """L_intra: InfoNCE between h and the frozen global encoder's features of the same images [related: MOON; form ours].
+    """L_intra: InfoNCE between h and the frozen global encoder's features of the same images [related; form ours].
 
     Args:
         h: (B, D) features of the encoder in training.
@@ -134,7 +134,9 @@ def load_pretrained(kind: type, name: str | pathlib.Path, what: str) -> transfor
     """
     path = pathlib.Path(name)
     if path.is_dir() and not list(path.glob("*.safetensors")):
-        raise InputError(f"{what}: folder {name} holds no .safetensors weights; expected a model saved by save_pretrained.")
+        raise InputError(
+            f"{what}: folder {name} holds no .safetensors weights; expected a model saved by save_pretrained."
+        )
     try:
         return kind.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
     except (OSError, ValueError) as error:

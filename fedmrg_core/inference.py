@@ -73,7 +73,7 @@ def write_reports(
 
 @torch.no_grad()
 def image_features(model: ReportGenerator, studies: TestStudies, batch_size: int = 64) -> numpy.ndarray:
-    """h of every study, (N, D) float32: for the feature map, the client distances and the nearest-image floor."""
+    """Feature h of every study, (N, D) float32: for the feature map, client distances and the nearest-image floor."""
     model.eval()
     device = next(model.parameters()).device
     starts = range(0, len(studies), batch_size)

@@ -1,9 +1,9 @@
 """One client's update: the algorithm box of the paper in code, free of Flower.
 
-    receive the shared modules; take the personal ones from the hospital's own state
-    h_global <- P(E(x)) with the shared encoder as it came; mu_k <- mean h_global          [ours, after MOON]
-    for every local epoch and batch: one AdamW step on L
-    send the shared modules and mu_k; keep the specialised adapter, optimiser moments and disease weights
+receive the shared modules; take the personal ones from the hospital's own state
+h_global <- P(E(x)) with the shared encoder as it came; mu_k <- mean h_global          [ours, after MOON]
+for every local epoch and batch: one AdamW step on L
+send the shared modules and mu_k; keep the specialised adapter, optimiser moments and disease weights
 """
 
 from __future__ import annotations
@@ -92,10 +92,10 @@ class ClientBatches:
         return Batch(*(tensor.to(self.device) for tensor in (images, states, ids, mask)))
 
     def shuffled(self, generator: numpy.random.Generator) -> list[list[int]]:
-        """One epoch's batches of indices: studies of similar report length together, so that little is padding [ours].
+        """One epoch's batches of indices: reports of similar length together, so that little is padding [ours].
 
-        Lengths are sorted within random groups of eight batches, so batches differ from epoch to epoch. A last batch of one
-        study joins the one before it (BatchNorm, InfoNCE).
+        Lengths are sorted within random groups of eight batches, so batches differ from epoch to epoch. A last batch
+        of one study joins the one before it (BatchNorm, InfoNCE).
         """
         size = self.settings.batch_size
         order = generator.permutation(len(self.studies)).tolist()
@@ -118,9 +118,7 @@ def shifted(images: Tensor, largest: int, generator: numpy.random.Generator) -> 
     height, width = images.shape[-2:]
     padded = torch.nn.functional.pad(images, (largest,) * 4, mode="replicate")
     offsets = generator.integers(0, 2 * largest + 1, size=(len(images), 2)).tolist()
-    return torch.stack(
-        [image[:, y : y + height, x : x + width] for image, (y, x) in zip(padded, offsets, strict=True)]
-    )
+    return torch.stack([image[:, y : y + height, x : x + width] for image, (y, x) in zip(padded, offsets, strict=True)])
 
 
 def train_client(
@@ -199,7 +197,7 @@ def train_client(
 
 
 def first_state(model: ReportGenerator, studies: Studies) -> HospitalState:
-    """A hospital's state before its first round: personal modules as initialised, disease weights from its base rates."""
+    """A hospital's state before its first round: initial personal modules, weights from its base rates."""
     personal = {f"personal/{name}": tensor for name, tensor in model.initial_personal.items()}
     return HospitalState({**personal, "disease_weights": initial_disease_weights(studies.states)})
 
@@ -250,9 +248,9 @@ def validate_client(
         return measures, state
     predicted = torch.cat(probabilities)  # (N, 14, 4)
     auroc = head_auroc(predicted.numpy(), studies.states.numpy())
-    measures["validation_head_auroc"] = float(numpy.nanmean(list(auroc.values()))) if any(
-        not math.isnan(value) for value in auroc.values()
-    ) else 0.5
+    measures["validation_head_auroc"] = (
+        float(numpy.nanmean(list(auroc.values()))) if any(not math.isnan(value) for value in auroc.values()) else 0.5
+    )
     measures["validation_head_f1_micro_14"] = states_f1_micro(predicted.argmax(-1).numpy(), studies.states.numpy())
     weights = updated_disease_weights(state.tensors["disease_weights"], predicted.argmax(-1), studies.states)
     return measures, HospitalState({**state.tensors, "disease_weights": weights})

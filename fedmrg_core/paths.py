@@ -1,4 +1,4 @@
-"""Where everything a run makes is kept: one folder tree below a workspace, the repository itself unless told otherwise."""
+"""Where everything a run makes is kept: one tree below a workspace, the repository itself unless told otherwise."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ class ReportGenerator(nn.Module):
     # ---- forward ----
 
     def features(self, images: Tensor) -> Tensor:
-        """h = P(z), (B, D): the feature of the contrast, the prototypes and the feature map."""
+        """Feature h = P(z), (B, D), of the contrast, the prototypes and the feature map."""
         return self.projection(self.encoder(images).pooled)
 
     def prefix(self, images: Tensor, states: Tensor | None = None) -> Prefix:
@@ -169,9 +169,7 @@ class ReportGenerator(nn.Module):
         tokens = self.projection(seen.tokens)  # (B, M, D)
         prompts = self.prompt_source(tokens, seen.pooled, states)
         first = torch.tensor([self.tokenizer.bos_token_id], device=images.device)
-        start, instruction = (
-            self.llm.embed(ids).expand(len(images), -1, -1) for ids in (first, self.instruction_ids)
-        )
+        start, instruction = (self.llm.embed(ids).expand(len(images), -1, -1) for ids in (first, self.instruction_ids))
         embeddings = torch.cat([start, tokens, prompts.prompts, instruction], dim=1)  # (B, P, D)
         return Prefix(embeddings, self.projection(seen.pooled), prompts)
 
@@ -200,9 +198,7 @@ class ReportGenerator(nn.Module):
                 prefix.h, contrast.prototypes, contrast.own, settings.contrast_temperature
             )
         if contrast is not None and weights.contrast_intra:
-            terms["contrast_intra"] = intra_client_contrast(
-                prefix.h, contrast.h_global, settings.contrast_temperature
-            )
+            terms["contrast_intra"] = intra_client_contrast(prefix.h, contrast.h_global, settings.contrast_temperature)
         if weights.generic_to_specialised or weights.specialised_to_generic:
             terms["generic_to_specialised"], terms["specialised_to_generic"] = mutual_boosting(
                 logits[GENERIC], logits[SPECIALISED], batch.report_mask, settings.distillation_temperature
@@ -276,10 +272,8 @@ def pad_reports(rows: Sequence[list[int]], padding: int) -> tuple[Tensor, Tensor
     return ids, mask
 
 
-def build_report_generator(
-    profile: Profile, method: Method, base_models: pathlib.Path, seed: int
-) -> ReportGenerator:
-    """Load backbone and LLM (the profile's names or folders, or those of notebook 05 in `base_models`) and compose them.
+def build_report_generator(profile: Profile, method: Method, base_models: pathlib.Path, seed: int) -> ReportGenerator:
+    """Load backbone and LLM (the profile's names, or notebook 05's in `base_models`) and compose them.
 
     The seed's "initialisation" stream sets every new parameter: the same on every client and engine.
 

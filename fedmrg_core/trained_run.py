@@ -1,4 +1,4 @@
-"""A finished run, evaluated: reports and features for every test study, floors, and every measure, into its run folder."""
+"""A finished run, evaluated: reports and features of every test study, floors, every measure, in its run folder."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _predict_all(folder: pathlib.Path, experiment: ReportExperiment) -> pandas.D
 
 
 def _store_features(folder: pathlib.Path, experiment: ReportExperiment) -> dict[str, numpy.ndarray]:
-    """h of every training and test study under the selected model, stored for the figures.
+    """Feature h of every training and test study under the selected model, stored for the figures.
 
     Returns:
         (D,) by study id.
@@ -127,8 +127,13 @@ def _store_features(folder: pathlib.Path, experiment: ReportExperiment) -> dict[
         arrays.append(image_features(experiment.model, studies))
         frames.append(
             pandas.DataFrame(
-                {"study_id": studies.study_ids, "site": site, "role": role, "split": split,
-                 "states": [digits(row) for row in studies.states.tolist()]}
+                {
+                    "study_id": studies.study_ids,
+                    "site": site,
+                    "role": role,
+                    "split": split,
+                    "states": [digits(row) for row in studies.states.tolist()],
+                }
             )  # fmt: skip
         )
     features, table = numpy.concatenate(arrays), pandas.concat(frames, ignore_index=True)

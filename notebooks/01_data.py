@@ -152,7 +152,7 @@ for number, axis in enumerate(axes):
     axis.imshow(study.image, cmap="gray")
     axis.contour(study.lung_mask, [0.5], colors="deepskyblue", linewidths=0.8)
     axis.contour(study.heart_mask, [0.5], colors="tomato", linewidths=0.8)
-    axis.set_title(", ".join(json.loads(study.details)) or "healthy", fontsize=7)
+    axis.set_title("\n".join(json.loads(study.details)) or "healthy", fontsize=7)
     axis.axis("off")
 print(json.dumps(json.loads(study.details), indent=1))
 pandas.DataFrame({"drawn": study.drawn, "report says": [STATES[state] for state in study.states]}, index=FINDINGS)

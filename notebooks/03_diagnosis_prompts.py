@@ -47,8 +47,7 @@ from fedmrg_core.report_generator import INSTRUCTION
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
 settings, root = load_profile(profile), workspace_folder(workspace)
-torch.manual_seed(stream_seed(seed, "notebook", "prompts"));
-
+torch.manual_seed(stream_seed(seed, "notebook", "prompts"))
 # %% [markdown]
 # ## Fourteen findings, four states
 #
@@ -58,12 +57,14 @@ torch.manual_seed(stream_seed(seed, "notebook", "prompts"));
 prepared = load_prepared(prepared_folder(root, settings.name, data))
 partition = partition_clients(prepared.studies, "site", seed=seed, unseen_sites=prepared.unseen_sites)
 name, part = next(iter(partition.clients.items()))
-train, validation = ClientTensors(part.train.select(range(min(studies, len(part.train))))), ClientTensors(part.validation)
+train, validation = (
+    ClientTensors(part.train.select(range(min(studies, len(part.train))))),
+    ClientTensors(part.validation),
+)
 shares = [(train.states == state).double().mean(dim=0).numpy() for state in range(4)]
 table = pandas.DataFrame(dict(zip(STATES, shares, strict=True)), index=FINDINGS)
 table.plot.barh(stacked=True, figsize=(7, 4), color=seaborn.color_palette("colorblind", 4))
-plt.gca().set(title=f"states in the reports of {name}", xlabel="share of studies");
-
+plt.gca().set(title=f"states in the reports of {name}", xlabel="share of studies")
 # %% [markdown]
 # ## States look up prompts
 #
@@ -137,5 +138,7 @@ with torch.no_grad():
     seen = encoder.eval()(validation.images(range(len(validation))))
     probabilities = prompts(seen.tokens, seen.pooled).auxiliary["state_logits"].softmax(-1)
 auroc = pandas.Series(head_auroc(probabilities.numpy(), validation.states.numpy())).dropna()
-print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; mean AUROC {auroc.mean():.2f} on {len(validation)} validation studies")
+print(
+    f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; mean AUROC {auroc.mean():.2f} on {len(validation)} validation studies"
+)
 auroc.round(2)

@@ -26,8 +26,6 @@ steps = 40
 batch_size = 12
 
 # %%
-import matplotlib.pyplot as plt
-import numpy
 import pandas
 import seaborn
 import torch
@@ -44,8 +42,7 @@ from fedmrg_core.report_generator import encode_reports, language_loss, pad_repo
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
 settings, root = load_profile(profile), workspace_folder(workspace)
-torch.manual_seed(stream_seed(seed, "notebook", "adapters"));
-
+torch.manual_seed(stream_seed(seed, "notebook", "adapters"))
 # %% [markdown]
 # ## A low-rank update
 #
@@ -63,7 +60,9 @@ adapter = settings.adapter
 model = AdaptedLLM(llm, (GENERIC, SPECIALISED), adapter.rank, adapter.alpha, adapter.target_modules)
 frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
 for name in model.names:
-    print(f"{name}: {sum(p.numel() for p in model.parameters_of(name).values()):,} parameters on {frozen:,} frozen ones")
+    print(
+        f"{name}: {sum(p.numel() for p in model.parameters_of(name).values()):,} parameters on {frozen:,} frozen ones"
+    )
 
 # %% [markdown]
 # ## Both in one batched pass
@@ -120,7 +119,9 @@ def train(boosting: float) -> None:
     """Start both adapters anew and train them."""
     for name in model.names:
         for key, parameter in model.parameters_of(name).items():
-            torch.nn.init.zeros_(parameter) if key.endswith("lora_B") else torch.nn.init.kaiming_uniform_(parameter, 5**0.5)
+            torch.nn.init.zeros_(parameter) if key.endswith("lora_B") else torch.nn.init.kaiming_uniform_(
+                parameter, 5**0.5
+            )
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
     generator = numpy_stream(seed, "notebook", "adapters")
     for _ in tqdm(range(steps), desc=f"boosting {boosting}"):
@@ -130,7 +131,9 @@ def train(boosting: float) -> None:
             [texts[home][i] for i in generator.integers(len(texts[home]), size=batch_size)]
         )
         loss = loss + language_loss(special, ids, mask)
-        loss = loss + boosting * sum(mutual_boosting(generic, special, mask, settings.training.distillation_temperature))
+        loss = loss + boosting * sum(
+            mutual_boosting(generic, special, mask, settings.training.distillation_temperature)
+        )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

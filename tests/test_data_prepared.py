@@ -13,6 +13,7 @@ import torch
 from data_fixtures import make_folder, make_iu
 
 from fedmrg_core.data import prepared
+from fedmrg_core.data.phantom.studies import TEXTS_PER_IMAGE
 from fedmrg_core.data.prepared import load_prepared, load_public_studies, prepare
 from fedmrg_core.data.sources import DATA_SOURCES
 from fedmrg_core.errors import InputError
@@ -114,12 +115,11 @@ def test_public_studies_as_tensors(tmp_path: pathlib.Path) -> None:
     assert public.image_states.shape == (9, 14) and public.text_states.shape == (len(public.texts), 14)
     assert public.text_states.tolist() == [list(label_report(text)) for text in public.texts]
     phantom = load_public_studies("phantom", "", 3, 32, 0)
-    assert len(phantom.texts) == 3 and phantom.images.shape == (3, 1, 32, 32)
+    assert len(phantom.texts) == 3 * TEXTS_PER_IMAGE and phantom.images.shape == (3, 1, 32, 32)
     same, other = (load_public_studies("phantom", "", 3, 32, seed) for seed in (0, 1))
     assert phantom.fingerprint == same.fingerprint != other.fingerprint
     assert numpy.array_equal(phantom.images, same.images)
-    with pytest.raises(InputError, match="data 'folder' has no public corpus; .* phantom, iu_xray"):
-        load_public_studies("folder", tmp_path, 3, 32, 0)
+    assert load_public_studies("folder", tmp_path, 3, 32, 0).fingerprint == phantom.fingerprint
 
 
 def test_a_dry_run_reads_a_profile(tmp_path: pathlib.Path) -> None:

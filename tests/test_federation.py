@@ -23,7 +23,7 @@ from flwr.common.serde import recorddict_to_proto
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation import files, grid, hospital, payload
 from fedmrg_core.federation.rounds import TooFewClients
-from fedmrg_core.federation.run import run_federation
+from fedmrg_core.federation.run import continue_federation, run_federation
 from fedmrg_core.federation.run_configuration import read_configuration
 from fedmrg_core.local_training import HospitalState
 
@@ -112,7 +112,7 @@ def test_stopped_after_a_round_and_continued(finished: pathlib.Path, tmp_path: p
     run_federation(tmp_path, fake_configuration(), stop_after_round=1, progress=False)
     assert server_json(tmp_path)["round_number"] == 1
     assert not (tmp_path / "model").exists()
-    run_federation(tmp_path, fake_configuration(), progress=False)
+    continue_federation(tmp_path, progress=False)
     assert everything(tmp_path) == everything(finished)
 
 
@@ -379,9 +379,13 @@ def test_a_broken_configuration_is_named(text: str, message: str, tmp_path: path
         read_configuration(tmp_path)
 
 
-def test_an_unknown_engine_is_refused(tmp_path: pathlib.Path) -> None:
+def test_wrong_arguments_are_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(InputError, match="engine"):
         run_federation(tmp_path, fake_configuration(), engine="spark")
+    with pytest.raises(InputError, match="stop_after_round is 0"):
+        run_federation(tmp_path, fake_configuration(), stop_after_round=0)
+    with pytest.raises(InputError, match="config.yaml does not exist"):
+        continue_federation(tmp_path)
 
 
 def test_half_written_files_are_removed(tmp_path: pathlib.Path) -> None:

@@ -95,11 +95,13 @@ def test_prototype_is_the_mean_feature_of_the_model_received(model, start):
 
 def test_validation_measures_and_moves_disease_weights(model, start):
     state = first_state(model, small_studies())
-    measures, after = validate_client(
-        model, small_studies(), start, state, client="a", profile=PROFILE, method=METHOD
-    )
+    measures, after = validate_client(model, small_studies(), start, state, client="a", profile=PROFILE, method=METHOD)
     assert measures["validation_language_loss"] == pytest.approx(
-        (measures["validation_language_loss_generic_adapter"] + measures["validation_language_loss_specialised_adapter"]) / 2
+        (
+            measures["validation_language_loss_generic_adapter"]
+            + measures["validation_language_loss_specialised_adapter"]
+        )
+        / 2
     )
     assert 0 <= measures["validation_head_auroc"] <= 1
     assert after.tensors["disease_weights"].shape == (14,)

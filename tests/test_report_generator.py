@@ -29,7 +29,9 @@ def contrast_for(model, rows: int) -> Contrast:
 def test_language_loss_by_hand(model):
     logits, ids = torch.randn(2, 3, 7), torch.randint(0, 7, (2, 3))
     mask = torch.tensor([[True, True, True], [True, False, False]])
-    picked = [(-functional.log_softmax(logits[b, t], -1)[ids[b, t]]).item() for b, t in ((0, 0), (0, 1), (0, 2), (1, 0))]
+    picked = [
+        (-functional.log_softmax(logits[b, t], -1)[ids[b, t]]).item() for b, t in ((0, 0), (0, 1), (0, 2), (1, 0))
+    ]
     assert language_loss(logits, ids, mask).item() == pytest.approx(sum(picked) / 4, rel=1e-5)
 
 
@@ -61,10 +63,14 @@ def test_a_weight_of_zero_switches_a_term_off(model):
     full = model.loss_terms(batch, Losses(**everything), weights, contrast)
     assert set(full) == set(Losses.model_fields)
     for name in ("classification", "contrast_inter", "contrast_intra"):
-        assert set(full) - set(model.loss_terms(batch, Losses(**{**everything, name: 0.0}), weights, contrast)) == {name}
+        assert set(full) - set(model.loss_terms(batch, Losses(**{**everything, name: 0.0}), weights, contrast)) == {
+            name
+        }
     for name in Losses.model_fields:
         less = total_loss(full, Losses(**{**everything, name: 0.0}))
-        assert (total_loss(full, Losses(**everything)) - less).item() == pytest.approx(0.7 * full[name].item(), abs=1e-4)
+        assert (total_loss(full, Losses(**everything)) - less).item() == pytest.approx(
+            0.7 * full[name].item(), abs=1e-4
+        )
 
 
 def test_state_round_trip_and_ownership(model, folder):

@@ -8,7 +8,6 @@ import pkgutil
 from collections.abc import Callable
 from typing import Any
 
-import datasets
 import pydantic
 
 from fedmrg_core.data.study import LoadedStudies, PublicPart
@@ -22,14 +21,16 @@ class DataSource:
     Attributes:
         loader: "module:function", called with image_size, seed, root (if it needs one) and its own options ->
             LoadedStudies.
-        public_corpus: likewise with count -> PublicPart or studies; None: it has no part apart from the clients'.
+        public_corpus: likewise with count -> PublicPart: texts and images kept apart from every client's.
+        corpus_needs_root: whether the public corpus is read from the user's folder, too.
         needs_root: read from a folder of the user's.
         unseen_sites: sites that never train, unless told otherwise.
         images_publishable: images and reports may appear in figures that are published.
     """
 
     loader: str
-    public_corpus: str | None
+    public_corpus: str
+    corpus_needs_root: bool
     needs_root: bool
     unseen_sites: tuple[str, ...]
     images_publishable: bool
@@ -38,7 +39,8 @@ class DataSource:
 DATA_SOURCES: dict[str, DataSource] = {
     "phantom": DataSource(
         loader="fedmrg_core.data.phantom:load_phantom",
-        public_corpus="fedmrg_core.data.phantom:public_corpus",
+        public_corpus="fedmrg_core.data.phantom:public_part",
+        corpus_needs_root=False,
         needs_root=False,
         unseen_sites=("centre-f",),
         images_publishable=True,
@@ -46,13 +48,15 @@ DATA_SOURCES: dict[str, DataSource] = {
     "iu_xray": DataSource(
         loader="fedmrg_core.data.iu_xray:load_iu_xray",
         public_corpus="fedmrg_core.data.iu_xray:load_iu_xray_public",
+        corpus_needs_root=True,
         needs_root=True,
         unseen_sites=(),
         images_publishable=False,
     ),
     "folder": DataSource(
         loader="fedmrg_core.data.folder:load_folder",
-        public_corpus=None,
+        public_corpus="fedmrg_core.data.phantom:public_part",  # a hospital's folder has no part apart from its clients'
+        corpus_needs_root=False,
         needs_root=True,
         unseen_sites=(),
         images_publishable=False,
@@ -90,25 +94,13 @@ def call_public_corpus(
     """Load what a data set offers for pretraining, apart from every client's studies.
 
     Raises:
-        InputError: as `call_loader`, or the data set has no public corpus.
+        InputError: as `call_loader`.
     """
     source = data_source(data)
-    if source.public_corpus is None:
-        offers = ", ".join(name for name, row in DATA_SOURCES.items() if row.public_corpus)
-        raise InputError(
-            f"data {data!r} has no public corpus; name an LLM and a backbone in the profile, or pretrain on {offers}."
-        )
-    arguments = {
-        "count": count,
-        "image_size": image_size,
-        "seed": seed,
-        **options,
-        **_root_argument(data, source, root),
-    }
-    found = _call(data, source.public_corpus, arguments)
-    if isinstance(found, datasets.Dataset):
-        return PublicPart(list(found["findings"]), found, [])
-    return found
+    arguments = {"count": count, "image_size": image_size, "seed": seed, **options}
+    if source.corpus_needs_root:
+        arguments |= _root_argument(data, source, root)
+    return _call(data, source.public_corpus, arguments)
 
 
 def _root_argument(data: str, source: DataSource, root: pathlib.Path | str | None) -> dict[str, pathlib.Path]:

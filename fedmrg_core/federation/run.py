@@ -20,12 +20,17 @@ from fedmrg_core.federation.files import partial_folder, remove_partial, replace
 from fedmrg_core.federation.grid import RUN_ID, SERVER_NODE, InProcessGrid
 from fedmrg_core.federation.hospital import HospitalDisk
 from fedmrg_core.federation.rounds import TooFewClients
-from fedmrg_core.federation.run_configuration import RunConfiguration, configure_run, write_configuration
-from fedmrg_core.federation.simulation import end_processes, run_simulation
+from fedmrg_core.federation.run_configuration import (
+    RunConfiguration,
+    configure_run,
+    read_configuration,
+    write_configuration,
+)
+from fedmrg_core.federation.simulation import end_simulation, run_simulation
 from fedmrg_core.run_folder import RunFolder
 from fedmrg_core.seeds import torch_threads
 
-__all__ = ["configure_run", "run_federation"]
+__all__ = ["configure_run", "continue_federation", "run_federation"]
 
 Engine = Literal["in-process", "simulation"]
 
@@ -55,10 +60,12 @@ def run_federation(
     """
     if engine not in ("in-process", "simulation"):
         raise InputError(f"engine: {engine!r} is unknown; expected in-process or simulation.")
+    if stop_after_round is not None and stop_after_round < 1:
+        raise InputError(f"stop_after_round is {stop_after_round}; expected a round from 1, or nothing.")
     run_folder.mkdir(parents=True, exist_ok=True)
     with _locked(run_folder):
         configuration = write_configuration(run_folder, configuration)
-        end_processes(run_folder.resolve() / ".flower")  # of a killed simulation: it must not write here any more
+        end_simulation(run_folder)  # one that outlived its killed parent must not write here any more
         remove_partial(run_folder)
         forget_experiments()  # what is in memory may be older than the folders on disk
         experiment = load_experiment(run_folder)
@@ -80,6 +87,11 @@ def run_federation(
         if last_round == rounds:
             _write_model(run_folder, state, experiment)
             _write_manifest(run_folder, state, engine, configuration, experiment)
+
+
+def continue_federation(run_folder: pathlib.Path, engine: Engine = "in-process", progress: bool = True) -> None:
+    """Run what is left of a run folder, by its own config.yaml; see :func:`run_federation`."""
+    run_federation(run_folder, read_configuration(run_folder), engine=engine, progress=progress)
 
 
 def _run_in_process(

@@ -40,9 +40,7 @@ def run_simulation(run_folder: pathlib.Path, clients: int, last_round: int, thre
     Raises:
         RuntimeError: the SuperLink did not start.
     """
-    home = run_folder.resolve() / ".flower"
-    end_processes(home)
-    shutil.rmtree(home, ignore_errors=True)
+    home = flower_home(run_folder)
     port = _free_port()
     # Ray's sockets need a short path.
     with tempfile.TemporaryDirectory(prefix="ray-") as ray_folder:
@@ -58,8 +56,18 @@ def run_simulation(run_folder: pathlib.Path, clients: int, last_round: int, thre
                 _wait_for(superlink, port, home / "superlink.log")
             _flwr_run(home, environment, clients, threads, progress)
         finally:
-            end_processes(home)
-    shutil.rmtree(home, ignore_errors=True)
+            end_simulation(run_folder)
+
+
+def flower_home(run_folder: pathlib.Path) -> pathlib.Path:
+    """The FLWR_HOME of a run; the user's own is not touched."""
+    return run_folder.resolve() / ".flower"
+
+
+def end_simulation(run_folder: pathlib.Path) -> None:
+    """End what a simulation of this run folder has running, and remove its FLWR_HOME."""
+    end_processes(flower_home(run_folder))
+    shutil.rmtree(flower_home(run_folder), ignore_errors=True)
 
 
 def end_processes(home: pathlib.Path, patience: float = 5.0) -> None:

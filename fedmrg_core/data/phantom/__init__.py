@@ -9,6 +9,7 @@ from fedmrg_core.data.phantom.studies import (
     draw_study,
     load_phantom,
     public_corpus,
+    public_part,
     public_texts,
     study_text,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "draw_study",
     "load_phantom",
     "public_corpus",
+    "public_part",
     "public_texts",
     "study_text",
 ]

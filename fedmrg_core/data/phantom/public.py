@@ -1,22 +1,31 @@
-"""[ours] The style of the public corpus: neutral wording and acquisition, drawn anew for every study around the common
-style.
+"""[ours] The style of the public corpus: wording and acquisition drawn anew for every study, around no centre's.
+
+A large LLM knows every radiologist's words before it meets one hospital. So that the small one does too, public
+reports mix the vocabulary of the common dialect and of the training centres at random, term by term and frame by
+frame. What makes a centre's style (its consistent choice of words, order, hedging, what it leaves unsaid) is not in
+it, nor is a word that only the unseen centre uses.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy
 
 from fedmrg_core.data.phantom.centres import (
+    CENTRES,
     COMMON_IMAGE,
     COMMON_PREVALENCE,
     COMMON_REPORT,
     PUBLIC_SITE,
+    UNSEEN_CENTRE,
     Centre,
     ImageStyle,
     ReportStyle,
+    centre,
 )
+from fedmrg_core.data.phantom.vocabulary import COMMON, Dialect
 
 
 def jittered_centre(rng: numpy.random.Generator) -> Centre:
@@ -42,10 +51,29 @@ def _jittered_image(rng: numpy.random.Generator) -> ImageStyle:
     )
 
 
+def _mixed_dialect(rng: numpy.random.Generator) -> Dialect:
+    """Each term and each set of frames from a dialect of its own; the headings of one dialect."""
+    pool = [COMMON, *(centre(name).report.dialect for name in CENTRES if name != UNSEEN_CENTRE)]
+    parts = {}
+    for field in dataclasses.fields(Dialect):
+        values = [getattr(dialect, field.name) for dialect in pool]
+        if isinstance(values[0], dict) and field.name != "headings":
+            parts[field.name] = {key: _one([value[key] for value in values if key in value], rng)
+                                 for key in sorted(set().union(*values))}  # fmt: skip
+        else:
+            parts[field.name] = _one(values, rng)
+    return Dialect(**parts)
+
+
+def _one(options: list, rng: numpy.random.Generator) -> Any:
+    return options[int(rng.integers(len(options)))]
+
+
 def _jittered_report(rng: numpy.random.Generator) -> ReportStyle:
     scale = float(rng.uniform(0.6, 1.2))
     return dataclasses.replace(
         COMMON_REPORT,
+        dialect=_mixed_dialect(rng),
         order=tuple(rng.permutation(COMMON_REPORT.order).tolist()),
         denial={name: min(scale * rate, 1.0) for name, rate in COMMON_REPORT.denial.items()},
         hedging=float(rng.uniform(0.05, 0.3)),

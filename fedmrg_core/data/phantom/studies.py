@@ -37,12 +37,13 @@ from fedmrg_core.data.phantom.drawing import draw_patient
 from fedmrg_core.data.phantom.projection import Grid
 from fedmrg_core.data.phantom.report import write_report
 from fedmrg_core.data.phantom.truth import Truth, drawn_flags, sample_truth
-from fedmrg_core.data.study import STUDY_FEATURES, LoadedStudies, check_studies
+from fedmrg_core.data.study import STUDY_FEATURES, LoadedStudies, PublicPart, check_studies
 from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS
 from fedmrg_core.seeds import numpy_stream
 
-GENERATOR_VERSION = "3"  # part of the cache key: raise it whenever an image or a report would change
+TEXTS_PER_IMAGE = 4  # of the public corpus
+GENERATOR_VERSION = "4"
 PHANTOM_FEATURES = datasets.Features(
     {
         **STUDY_FEATURES,
@@ -200,6 +201,18 @@ def public_corpus(
     jobs = [(PUBLIC_SITE, "train", number) for number in range(count)]
     key = {"kind": PUBLIC_SITE, "count": count, "image_size": image_size, "seed": seed}
     return _cached(jobs, key, image_size, seed, DEFAULT_SETTINGS, cache_folder, progress)
+
+
+def public_part(
+    count: int, image_size: int = 128, seed: int = 0, cache_folder: pathlib.Path | None = None
+) -> PublicPart:
+    """The public corpus for base models: `count` images and TEXTS_PER_IMAGE texts for each, as words cost no drawing.
+
+    Raises:
+        InputError: as :func:`public_corpus`.
+    """
+    studies = public_corpus(count, image_size, seed, cache_folder)
+    return PublicPart(public_texts(TEXTS_PER_IMAGE * count, seed), studies, [])
 
 
 def public_texts(count: int, seed: int = 0) -> list[str]:
