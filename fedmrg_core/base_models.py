@@ -1,8 +1,8 @@
 """Small base models for the embedded default: a LLaMA with its own tokenizer and a ResNet, pretrained on public
 text and images kept apart from every client's, and saved in the Hugging Face layout. All of it is ours [ours].
 
-The small LLM also learns to be steered: three quarters of its pretraining texts follow 14 vectors, one a finding,
-each the mean token embedding of a phrase such as "cardiomegaly positive". A large LLM follows such hints unasked; a
+The small LLM also learns to be steered: most of its pretraining texts follow 14 vectors, one a finding,
+each the mean embedding of words such as "cardiomegaly" and "positive". A large LLM follows such hints unasked; a
 small one has to be shown. Diagnosis prompts start from the same phrase embeddings, for LLMs of every size.
 """
 
@@ -31,7 +31,7 @@ from fedmrg_core.prompts import phrase_embeddings
 from fedmrg_core.report_generator import INSTRUCTION, pad_reports
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
-STEERED_SHARE = 0.75  # of the pretraining batches
+STEERED_SHARE = 0.9  # of the pretraining batches
 BEGIN, END, PADDING, UNKNOWN = "<s>", "</s>", "<pad>", "<unk>"
 
 
@@ -56,7 +56,7 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> transformers.PreTr
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    phrases = [f" {finding} {state}" for finding in FINDINGS for state in STATES]
+    phrases = [f" {name}" for name in (*FINDINGS, *STATES)]
     core.train_from_iterator([*(f"{INSTRUCTION} {text}" for text in texts), *phrases], trainer)
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=core, bos_token=BEGIN, eos_token=END, pad_token=PADDING, unk_token=UNKNOWN
@@ -213,6 +213,26 @@ def sample_reports(
             pad_token_id=tokenizer.pad_token_id,
         )  # fmt: skip
     return [" ".join(t.split()) for t in tokenizer.batch_decode(out[:, inputs.shape[1] :], skip_special_tokens=True)]
+
+
+def steered_reports(
+    llm: transformers.PreTrainedModel, tokenizer: transformers.PreTrainedTokenizerBase, states: Tensor
+) -> list[str]:
+    """Reports the frozen LLM writes, greedily, under the phrase vectors of given states (B, 14).
+
+    What the labeller reads from them, held against the states, tells how well the LLM follows prompts.
+    """
+    embed = llm.get_input_embeddings()
+    with torch.no_grad():
+        phrases = phrase_embeddings(tokenizer, embed).unflatten(0, (len(FINDINGS), len(STATES)))
+        words = torch.tensor([tokenizer.bos_token_id, *tokenizer(INSTRUCTION, add_special_tokens=False).input_ids])
+        start, instruction = (embed(part).expand(len(states), -1, -1) for part in (words[:1], words[1:]))
+        inputs = torch.cat([start, phrases[torch.arange(len(FINDINGS)), states], instruction], dim=1)
+        out = llm.generate(
+            inputs_embeds=inputs, attention_mask=torch.ones(inputs.shape[:2], dtype=torch.long), do_sample=False,
+            max_new_tokens=96, pad_token_id=tokenizer.pad_token_id,
+        )  # fmt: skip
+    return [" ".join(text.split()) for text in tokenizer.batch_decode(out, skip_special_tokens=True)]
 
 
 def save_base_models(

@@ -76,13 +76,17 @@ class DiagnosisPrompts(PromptSource):
 
 
 def phrase_embeddings(tokenizer: transformers.PreTrainedTokenizerBase, embed: Callable[[Tensor], Tensor]) -> Tensor:
-    """The LLM's mean token embedding of each phrase "<finding> <state>", (14 * 4, D), findings outermost [ours].
+    """A vector for each finding and state, (14 * 4, D), findings outermost: mean embedding of the words of both [ours].
 
-    Prompts that start as words the LLM knows steer it from the first round on.
+    The mean embedding of the finding's tokens and that of the state's tokens are averaged, so that a long name does not
+    drown its state. Prompts that start as words the LLM knows steer it from the first round on.
     """
-    phrases = [f" {finding} {state}" for finding in FINDINGS for state in STATES]
-    rows = tokenizer(phrases, add_special_tokens=False).input_ids
-    return torch.stack([embed(torch.tensor(row)).mean(dim=0) for row in rows])
+
+    def mean(text: str) -> Tensor:
+        return embed(torch.tensor(tokenizer(f" {text}", add_special_tokens=False).input_ids)).mean(dim=0)
+
+    findings, states = ([mean(name) for name in names] for names in (FINDINGS, STATES))
+    return torch.stack([(finding + state) / 2 for finding in findings for state in states])
 
 
 def classification_loss(state_logits: Tensor, states: Tensor, disease_weights: Tensor) -> Tensor:

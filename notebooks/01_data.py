@@ -87,7 +87,7 @@ axis.plot(grid.x[row], 2 * ball.half_depth(grid)[row], label="closed form")
 axis.plot(
     grid.x[row], 10 * transmission(0.19 * 2 * ball.half_depth(grid)[row]), "--", label="10 x share of photons left"
 )
-axis.set(xlabel="x in cm", ylabel="chord in cm")
+_ = axis.set(xlabel="x in cm", ylabel="chord in cm")
 axis.legend(fontsize=8)
 # %% [markdown]
 # ## From solids to a chest
@@ -262,7 +262,7 @@ test = {name: of_centre(name, "test") for name in names}
 matrix = numpy.nanmean(heterogeneity.transfer_matrix(train, test), axis=2)
 figure, axis = plt.subplots(figsize=(5.4, 3.6))
 seaborn.heatmap(pandas.DataFrame(matrix, train, test), annot=True, fmt=".2f", cmap="crest", ax=axis)
-axis.set(xlabel="tested at", ylabel="trained at", title="mean AUROC over the findings")
+_ = axis.set(xlabel="tested at", ylabel="trained at", title="mean AUROC over the findings")
 own = numpy.eye(len(train), len(test), dtype=bool)
 print(f"at home {matrix[own].mean():.3f}, elsewhere {matrix[~own].mean():.3f}")
 

@@ -43,7 +43,7 @@ from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_fol
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
 settings, root = load_profile(profile), workspace_folder(workspace)
-torch.manual_seed(stream_seed(seed, "notebook", "contrast"))
+_ = torch.manual_seed(stream_seed(seed, "notebook", "contrast"))
 # %% [markdown]
 # ## Tokens, a pooled feature, a projection
 #
@@ -76,7 +76,7 @@ figure, axis = plt.subplots(figsize=(6, 3))
 for tau in (0.07, 0.3, 1.0):
     values = [inter_client_contrast(d[None], prototypes, 0, tau).item() for d in directions]
     seaborn.lineplot(x=angles.numpy(), y=values, ax=axis, label=f"tau = {tau}")
-axis.set(xlabel="direction of h (own prototype at 0)", ylabel="L_inter", yscale="log")
+_ = axis.set(xlabel="direction of h (own prototype at 0)", ylabel="L_inter", yscale="log")
 # %% [markdown]
 # ## L_intra: against the global encoder's view of the same image
 #
@@ -124,7 +124,7 @@ for step in tqdm(range(steps), desc="contrast"):
         optimiser.step()
         history.append({"step": step, "L_inter": inter.item(), "L_intra": intra.item()})
 curves = pandas.DataFrame(history).melt("step", var_name="term", value_name="loss")
-seaborn.lineplot(curves, x="step", y="loss", hue="term")
+_ = seaborn.lineplot(curves, x="step", y="loss", hue="term")
 # %% [markdown]
 # ## Before and after
 #

@@ -47,7 +47,7 @@ from fedmrg_core.report_generator import INSTRUCTION
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
 settings, root = load_profile(profile), workspace_folder(workspace)
-torch.manual_seed(stream_seed(seed, "notebook", "prompts"))
+_ = torch.manual_seed(stream_seed(seed, "notebook", "prompts"))
 # %% [markdown]
 # ## Fourteen findings, four states
 #
@@ -64,7 +64,7 @@ train, validation = (
 shares = [(train.states == state).double().mean(dim=0).numpy() for state in range(4)]
 table = pandas.DataFrame(dict(zip(STATES, shares, strict=True)), index=FINDINGS)
 table.plot.barh(stacked=True, figsize=(7, 4), color=seaborn.color_palette("colorblind", 4))
-plt.gca().set(title=f"states in the reports of {name}", xlabel="share of studies")
+_ = plt.gca().set(title=f"states in the reports of {name}", xlabel="share of studies")
 # %% [markdown]
 # ## States look up prompts
 #

@@ -42,7 +42,7 @@ from fedmrg_core.report_generator import encode_reports, language_loss, pad_repo
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
 settings, root = load_profile(profile), workspace_folder(workspace)
-torch.manual_seed(stream_seed(seed, "notebook", "adapters"))
+_ = torch.manual_seed(stream_seed(seed, "notebook", "adapters"))
 # %% [markdown]
 # ## A low-rank update
 #

@@ -32,6 +32,7 @@ import time
 
 import datasets
 import matplotlib.pyplot as plt
+import numpy
 import seaborn
 import torch
 import transformers
@@ -63,8 +64,8 @@ for text in public.texts[:3]:
 # %% [markdown]
 # ## The frozen LLM
 #
-# A byte-level tokenizer, then a LLaMA that reads `<s> Findings: … </s>`. In half of the batches 14 *phrase vectors* stand
-# in front of the report, one a finding: the mean embedding of words such as *cardiomegaly positive*. A large LLM follows
+# A byte-level tokenizer, then a LLaMA that reads `<s> Findings: … </s>`. In most batches 14 *phrase vectors* stand
+# in front of the report, one a finding: the mean embedding of words such as *cardiomegaly* and *positive*. A large LLM follows
 # such hints unasked; a small one has to be shown once. The diagnosis prompts of notebook 03 start from the same vectors.
 
 # %%
@@ -105,16 +106,22 @@ else:
 # ## Does it write report English?
 #
 # Loaded again through the path every real checkpoint takes. Perplexity on the held-out reports, without and with phrase
-# vectors; a model that knows nothing has the size of its vocabulary. Then reports it makes up by itself, before any adapter.
+# vectors; a model that knows nothing has the size of its vocabulary. Whether it writes what the vectors ask for. Then reports it makes up by itself, before any adapter.
 
 # %%
 from fedmrg_core.encoder import load_pretrained
+from fedmrg_core.evaluation.clinical_metrics import states_f1_micro
+from fedmrg_core.findings import label_report
 
 llm_source = sizes.llm or folder / "llm"
 llm = load_pretrained(transformers.AutoModelForCausalLM, llm_source, "LLM").eval()
 tokenizer = transformers.AutoTokenizer.from_pretrained(llm_source)
 plain = base_models.perplexity(llm, tokenizer, public.texts[:held_out])
 steered = base_models.perplexity(llm, tokenizer, public.texts[:held_out], public.text_states[:held_out])
+followed = public.text_states[: min(held_out, 64)]
+read = numpy.array([label_report(text) for text in base_models.steered_reports(llm, tokenizer, followed)])
+agreement = states_f1_micro(read, followed.numpy())
 print(f"held-out perplexity {plain:.2f}, with phrase vectors {steered:.2f} (vocabulary {len(tokenizer)})")
+print(f"positive findings asked for by phrase vectors and written: micro-F1 {agreement:.2f}")
 for text in base_models.sample_reports(llm, tokenizer, 5, seed):
     print("·", text)
