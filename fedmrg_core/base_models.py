@@ -146,7 +146,8 @@ def pretrain_llm(
         steered = states[chosen] if generator.random() < STEERED_SHARE else None
         return llm_loss(llm, tokenizer, [texts[i] for i in chosen], steered)
 
-    losses = _optimise(llm.parameters(), step, sizes.llm_steps, sizes.pretraining_learning_rate, "LLM", progress)
+    steps = _steps(sizes.llm_steps, len(texts), sizes)
+    losses = _optimise(llm.parameters(), step, steps, sizes.pretraining_learning_rate, "LLM", progress)
     return llm.eval(), tokenizer, losses
 
 
@@ -177,7 +178,8 @@ def pretrain_backbone(
         return functional.cross_entropy(logits.flatten(0, 1), states[chosen].flatten())
 
     parameters = [*encoder.parameters(), *head.parameters()]
-    losses = _optimise(parameters, step, sizes.backbone_steps, sizes.pretraining_learning_rate, "backbone", progress)
+    steps = _steps(sizes.backbone_steps, len(images), sizes)
+    losses = _optimise(parameters, step, steps, sizes.pretraining_learning_rate, "backbone", progress)
     return encoder.backbone.eval(), losses
 
 
@@ -271,6 +273,11 @@ def check_sizes(sizes: BaseModels) -> None:
         raise InputError(f"base_models.llm_width: {sizes.llm_width} is no multiple of 32, the width of a head.")
     if len(sizes.backbone_widths) != len(sizes.backbone_depths):
         raise InputError("base_models: backbone_widths and backbone_depths must have one entry a stage each.")
+
+
+def _steps(wanted: int, examples: int, sizes: BaseModels) -> int:
+    """The steps wanted, or as many as `largest_epochs` passes over the examples make."""
+    return max(1, min(wanted, sizes.largest_epochs * examples // sizes.pretraining_batch_size))
 
 
 def _optimise(
