@@ -83,6 +83,18 @@ def image_features(model: ReportGenerator, studies: TestStudies, batch_size: int
     return torch.cat(parts).float().cpu().numpy()
 
 
+@torch.no_grad()
+def state_probabilities(model: ReportGenerator, studies: TestStudies, batch_size: int = 64) -> numpy.ndarray:
+    """What the diagnosis head says of every study: (N, 14, 4) probabilities of the states."""
+    model.eval()
+    device = next(model.parameters()).device
+    parts = []
+    for start in range(0, len(studies), batch_size):
+        images = studies.images(list(range(start, min(start + batch_size, len(studies))))).to(device)
+        parts.append(model.prefix(images).prompts.auxiliary["state_logits"].softmax(dim=-1))
+    return torch.cat(parts).float().cpu().numpy()
+
+
 def digits(states: Sequence[int]) -> str:
     """14 class numbers as a string of digits."""
     return "".join(str(int(state)) for state in states)

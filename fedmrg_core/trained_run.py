@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from fedmrg_core.adapters import GENERIC
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.clinical_metrics import head_auroc
 from fedmrg_core.evaluation.floors import floor_predictions
 from fedmrg_core.evaluation.predictions import (
     read_predictions,
@@ -25,7 +26,8 @@ from fedmrg_core.evaluation.predictions import (
 from fedmrg_core.federation.experiment import load_experiment
 from fedmrg_core.federation.hospital import folder_name
 from fedmrg_core.federation.report_experiment import ReportExperiment
-from fedmrg_core.inference import digits, image_features, write_reports
+from fedmrg_core.findings import POSITIVE
+from fedmrg_core.inference import digits, image_features, state_probabilities, write_reports
 from fedmrg_core.run_folder import RunFolder, write_text
 from fedmrg_core.seeds import torch_threads
 
@@ -40,7 +42,7 @@ class TestSet:
 
 
 def evaluate_run(folder: pathlib.Path) -> pandas.DataFrame:
-    """Write predictions.csv, features.safetensors, features.csv and metrics.csv of a finished run.
+    """Write predictions.csv, head_auroc.csv, features.safetensors, features.csv and metrics.csv of a finished run.
 
     Every place and adapter is stored as soon as it is done, so that an interrupted evaluation goes on where it stopped.
     The test studies are read here and nowhere else.
@@ -59,6 +61,7 @@ def evaluate_run(folder: pathlib.Path) -> pandas.DataFrame:
     with torch_threads(experiment.configuration.threads):
         predictions = _predict_all(folder, experiment)
         features = _store_features(folder, experiment)
+        _store_head_auroc(folder, experiment)
     training = pandas.concat(
         pandas.DataFrame({"study_id": studies.study_ids, "site": site, "reference": studies.texts})
         for site, studies in ((client, experiment.tensors(client, "train")) for client in experiment.clients)
@@ -140,3 +143,18 @@ def _store_features(folder: pathlib.Path, experiment: ReportExperiment) -> dict[
     RunFolder(folder).write_safetensors("features.safetensors", {"features": torch.from_numpy(features)})
     write_text(folder / "features.csv", table.to_csv(index=False))
     return dict(zip(table.study_id, features, strict=True))
+
+
+def _store_head_auroc(folder: pathlib.Path, experiment: ReportExperiment) -> None:
+    """head_auroc.csv: the selected diagnosis head on all clients' validation studies pooled, finding by finding."""
+    if "diagnosis_head" not in experiment.configuration.method.modules:
+        return
+    load_trained(folder, experiment)
+    parts = [experiment.tensors(client, "validation") for client in experiment.clients]
+    probabilities = numpy.concatenate([state_probabilities(experiment.model, part) for part in parts])
+    states = numpy.concatenate([part.states.numpy() for part in parts])
+    rows = [
+        {"finding": name, "auroc": value, "positive": int((states[:, k] == POSITIVE).sum()), "studies": len(states)}
+        for k, (name, value) in enumerate(head_auroc(probabilities, states).items())
+    ]
+    RunFolder(folder).write_csv("head_auroc.csv", rows)

@@ -60,6 +60,16 @@ text = pooled.apply(lambda row: f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}
 pooled.assign(text=text).pivot_table("text", ["scope", "system", "adapter"], "metric", aggfunc="first")[shown].T
 
 # %% [markdown]
+# ## The diagnosis head, on validation studies
+#
+# Area under the ROC curve of the positive state, all clients' validation studies pooled; empty where no study, or every
+# study, is positive.
+
+# %%
+auroc = folder / "head_auroc.csv"
+pandas.read_csv(auroc).round(3) if auroc.is_file() else print(f"{method} has no diagnosis head")
+
+# %% [markdown]
 # ## By client
 #
 # The mean hides the worst hospital; so it stands beside it, with the harmonic mean.

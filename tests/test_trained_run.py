@@ -13,6 +13,7 @@ from fedmrg_core.data.prepared import prepare
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.experiment import forget_experiments, load_experiment
 from fedmrg_core.federation.run import configure_run, run_federation
+from fedmrg_core.findings import FINDINGS
 from fedmrg_core.trained_run import evaluate_run, load_trained
 from figures import client_distance, communication, convergence, feature_map, quality_by_client, report_page
 
@@ -66,6 +67,14 @@ def test_no_stored_measure_is_empty(metrics):
         assert f"clinical_f1_{average}_14_uncertain_negative" in set(metrics.metric)
     assert {"home", "unseen", "centre-a"} <= set(metrics.scope)
     assert metrics.value.notna().all()
+
+
+def test_head_is_measured_on_validation_studies(run, metrics):
+    head = pandas.read_csv(run / "head_auroc.csv")
+    assert list(head.finding) == list(FINDINGS) and set(head.studies) == {5 * 3}
+    measured = head.auroc.dropna()
+    assert len(measured) and measured.between(0, 1).all()
+    assert head.auroc.isna().equals(head.positive.isin([0, 15]))
 
 
 def test_features_cover_training_and_test_studies(run, metrics):
