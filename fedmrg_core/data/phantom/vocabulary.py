@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from fedmrg_core.findings import FINDINGS
+
 
 @dataclasses.dataclass(frozen=True)
 class Dialect:
@@ -30,21 +32,8 @@ class Dialect:
     headings: dict[str, str] = dataclasses.field(default_factory=dict)  # of the sections, where the dialect has any
 
 
-EC, CM, LO, LL, ED, CO, PN, AT, PX, PE, PO, FX, SD = (
-    "enlarged cardiomediastinum",
-    "cardiomegaly",
-    "lung opacity",
-    "lung lesion",
-    "edema",
-    "consolidation",
-    "pneumonia",
-    "atelectasis",
-    "pneumothorax",
-    "pleural effusion",
-    "pleural other",
-    "fracture",
-    "support devices",
-)
+# Short names for the tables below; "no finding" is never worded.
+EC, CM, LO, LL, ED, CO, PN, AT, PX, PE, PO, FX, SD = FINDINGS[:-1]
 
 # Both sides at once, and devices by kind, are written apart from the one-sided phrases: "pleural effusion/both",
 # "support devices/pacemaker".
