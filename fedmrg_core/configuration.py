@@ -80,6 +80,7 @@ class Training(Strict):
     warmup_rounds: int = pydantic.Field(1, ge=0)
     contrast_temperature: float = pydantic.Field(0.07, gt=0)  # tau [derived]
     distillation_temperature: float = pydantic.Field(3.0, gt=0)  # T [related: FedDAT]
+    logit_adjustment: float = pydantic.Field(1.0, ge=0)  # strength of log p_d in L_cls; 1 [related: PromptMRG]
     image_shift: int = pydantic.Field(0, ge=0)  # random translation in training, pixels
     max_report_tokens: int = pydantic.Field(96, gt=0)
 

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from fedmrg_core.configuration import MODULES, Method, Ownership, Profile
 from fedmrg_core.evaluation.clinical_metrics import head_auroc, states_f1_micro
-from fedmrg_core.prompts import initial_disease_weights, updated_disease_weights
+from fedmrg_core.prompts import classification_loss, initial_disease_weights, updated_disease_weights
 from fedmrg_core.report_generator import (
     Batch,
     Contrast,
@@ -225,14 +225,16 @@ def validate_client(
     The prompts come from predicted states, as at inference.
 
     Returns:
-        Measures, and the state with its disease weights re-estimated. ``validation_language_loss`` is the mean over the
-        method's adapters of the token-wise loss; ``validation_head_auroc`` the mean over findings that occur both ways.
+        Measures, and the state with its disease weights re-estimated. ``validation_loss`` weighs the language and
+        classification terms as training does; the round with its lowest mean is kept. ``validation_language_loss`` is
+        the mean over the method's adapters of the token-wise loss; ``validation_head_auroc`` the mean over findings
+        that occur both ways.
     """
     _receive(model, shared, state)
     model.eval()
     batches = ClientBatches(model, studies, profile)
     losses = dict.fromkeys(model.adapters, 0.0)
-    tokens, probabilities = 0, []
+    tokens, logits_of_states = 0, []
     for indices in batches.in_order():
         batch = batches.batch(indices)
         prefix = model.prefix(batch.images)
@@ -241,18 +243,23 @@ def validate_client(
         for name, logits in zip(model.adapters, model.report_logits(prefix, batch, model.adapters), strict=True):
             losses[name] += count * language_loss(logits, batch.report_ids, batch.report_mask).item()
         if "state_logits" in prefix.prompts.auxiliary:
-            probabilities.append(prefix.prompts.auxiliary["state_logits"].softmax(-1).cpu())
+            logits_of_states.append(prefix.prompts.auxiliary["state_logits"].cpu())
     measures = {f"validation_language_loss_{name}": value / tokens for name, value in losses.items()}
-    measures = {"validation_language_loss": sum(measures.values()) / len(measures), **measures}
-    if not probabilities:
+    loss = method.losses.language * sum(measures.values())
+    measures = {"validation_language_loss": sum(measures.values()) / len(measures), **measures, "validation_loss": loss}
+    if not logits_of_states:
         return measures, state
-    predicted = torch.cat(probabilities)  # (N, 14, 4)
+    logits, weights = torch.cat(logits_of_states), state.tensors["disease_weights"]
+    classification = classification_loss(logits, studies.states, weights, profile.training.logit_adjustment).item()
+    measures["validation_classification"] = classification
+    measures["validation_loss"] += method.losses.classification * classification
+    predicted = logits.softmax(-1)  # (N, 14, 4)
     auroc = head_auroc(predicted.numpy(), studies.states.numpy())
     measures["validation_head_auroc"] = (
         float(numpy.nanmean(list(auroc.values()))) if any(not math.isnan(value) for value in auroc.values()) else 0.5
     )
     measures["validation_head_f1_micro_14"] = states_f1_micro(predicted.argmax(-1).numpy(), studies.states.numpy())
-    weights = updated_disease_weights(state.tensors["disease_weights"], predicted.argmax(-1), studies.states)
+    weights = updated_disease_weights(weights, predicted.argmax(-1), studies.states)
     return measures, HospitalState({**state.tensors, "disease_weights": weights})
 
 

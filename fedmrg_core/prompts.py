@@ -89,19 +89,21 @@ def phrase_embeddings(tokenizer: transformers.PreTrainedTokenizerBase, embed: Ca
     return torch.stack([(finding + state) / 2 for finding in findings for state in states])
 
 
-def classification_loss(state_logits: Tensor, states: Tensor, disease_weights: Tensor) -> Tensor:
+def classification_loss(state_logits: Tensor, states: Tensor, disease_weights: Tensor, strength: float = 1.0) -> Tensor:
     """L_cls: cross-entropy over the 4 states, log p_d added to the positive state's logit [related: PromptMRG].
 
     Args:
         state_logits: (B, 14, 4).
         states: (B, 14) true states.
         disease_weights: (14,) p_d in (0, 1].
+        strength: log p_d is multiplied by it; 1 is PromptMRG's, less keeps the head from crying wolf where findings are
+            very rare [ours].
 
     Returns:
         A scalar, the mean over images and findings.
     """
     adjustment = torch.zeros_like(state_logits[0])
-    adjustment[:, POSITIVE] = disease_weights.log()
+    adjustment[:, POSITIVE] = strength * disease_weights.log()
     return functional.cross_entropy((state_logits + adjustment).flatten(0, 1), states.flatten())
 
 

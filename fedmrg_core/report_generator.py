@@ -191,7 +191,7 @@ class ReportGenerator(nn.Module):
         terms = {"language": sum(language_loss(part, batch.report_ids, batch.report_mask) for part in logits.values())}
         if weights.classification:
             terms["classification"] = classification_loss(
-                prefix.prompts.auxiliary["state_logits"], batch.states, disease_weights
+                prefix.prompts.auxiliary["state_logits"], batch.states, disease_weights, settings.logit_adjustment
             )
         if contrast is not None and weights.contrast_inter and contrast.own >= 0 and len(contrast.prototypes) > 1:
             terms["contrast_inter"] = inter_client_contrast(

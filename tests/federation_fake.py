@@ -91,7 +91,7 @@ class FakeExperiment:
     ) -> tuple[dict[str, float], HospitalState, int]:
         loss = float(shared["generic_adapter/lora_A"].sum().abs() + state.tensors["optimiser/momentum"].abs().sum())
         weights = state.tensors["disease_weights"] * 0.9
-        return {"validation_language_loss": loss}, HospitalState({**state.tensors, "disease_weights": weights}), 2
+        return {"validation_loss": loss}, HospitalState({**state.tensors, "disease_weights": weights}), 2
 
     def save_model(
         self, folder: pathlib.Path, shared: dict[str, Tensor], personal: Mapping[str, dict[str, Tensor]]

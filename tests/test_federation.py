@@ -304,7 +304,7 @@ def test_replies_wait_on_disk(tmp_path: pathlib.Path) -> None:
 
 def test_validation_chooses_the_round(finished: pathlib.Path) -> None:
     table = pandas.read_csv(finished / "rounds.csv")
-    means = table.groupby("round").validation_language_loss.mean()
+    means = table.groupby("round").validation_loss.mean()
     best = server_json(finished)["best"]
     assert best["round_number"] == means.idxmin()
     chosen = finished / "checkpoint" / f"round-{means.idxmin():04d}" / "shared.safetensors"

@@ -113,3 +113,10 @@ def test_method_without_prompts_or_contrast(tmp_path):
     model = small_model(tmp_path / "models", method)
     update = train(model, {k: v.clone() for k, v in model.state(Ownership.SHARED).items()}, method=method)
     assert update.prototype is None and set(update.metrics) == {"train_language", "train_loss"}
+
+
+def test_validation_loss_weighs_terms_as_training_does(model, start):
+    state = first_state(model, small_studies())
+    measures, _ = validate_client(model, small_studies(), start, state, client="a", profile=PROFILE, method=METHOD)
+    language = sum(measures[f"validation_language_loss_{name}"] for name in model.adapters)
+    assert measures["validation_loss"] == pytest.approx(language + 4 * measures["validation_classification"])

@@ -24,7 +24,7 @@ class BestRound:
 
     round_number: int
     clients: int  # that validated it
-    loss: float  # unweighted mean over them of validation_language_loss
+    loss: float  # unweighted mean over them of validation_loss
     state_rounds: dict[str, int]  # each hospital's state that went with it
 
 

@@ -16,7 +16,7 @@ from fedmrg_core.federation.run_configuration import RunConfiguration, read_conf
 from fedmrg_core.local_training import HospitalState, LocalUpdate
 
 # Validation chooses the round with the lowest mean of this measure over the clients [ours].
-SELECTION_MEASURE = "validation_language_loss"
+SELECTION_MEASURE = "validation_loss"
 
 
 class Experiment(Protocol):
