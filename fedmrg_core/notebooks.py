@@ -8,6 +8,7 @@ the default: here that is an error.
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import logging
 import os
@@ -15,7 +16,7 @@ import pathlib
 import shlex
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -162,7 +163,8 @@ def run_notebook(
         nbformat.write(content, source)
         executing = pathlib.Path(folder) / "executing.ipynb"
         try:
-            _execute(source, executing, dict(parameters), progress)
+            with _inline_figures():
+                _execute(source, executing, dict(parameters), progress)
         except (InputError, NotebookFailed) as error:
             if executing.exists():
                 with atomic_file(failed) as unfinished:
@@ -191,6 +193,19 @@ def parse_parameter(text: str) -> tuple[str, Any]:
         return name, yaml.safe_load(value) if value else ""
     except yaml.YAMLError as error:
         raise InputError(f"Parameter {name!r}: {value!r} is not a YAML literal.") from error
+
+
+@contextlib.contextmanager
+def _inline_figures() -> Iterator[None]:
+    """Let the kernel keep its figures in the notebook, whatever backend this process was told to use."""
+    before = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    try:
+        yield
+    finally:
+        del os.environ["MPLBACKEND"]
+        if before is not None:
+            os.environ["MPLBACKEND"] = before
 
 
 def _execute(source: pathlib.Path, target: pathlib.Path, parameters: dict[str, Any], progress: bool) -> None:

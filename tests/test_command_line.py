@@ -279,3 +279,12 @@ def test_check_data_names_what_is_wrong(arguments, named):
     done = fedmrg("check-data", *arguments)
     assert done.returncode == 2, done.stderr
     assert named in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_figures_stay_in_the_executed_notebook(tmp_path, monkeypatch):
+    """Also where a batch job is told to draw without a screen."""
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    source = tmp_path / "01_drawing.py"
+    source.write_text("# %%\nimport matplotlib.pyplot as plt\n\n_ = plt.plot([1, 2])\n")
+    executed = nbformat.read(run_notebook(source, {}, tmp_path / "out.ipynb", progress=False), as_version=4)
+    assert any("image/png" in output.get("data", {}) for cell in executed.cells for output in cell.get("outputs", []))
