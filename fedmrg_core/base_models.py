@@ -110,8 +110,9 @@ def llm_loss(
     embed = llm.get_input_embeddings()
     parts = [embed(torch.full((len(texts), 1), tokenizer.bos_token_id))]
     if states is not None:
-        phrases = phrase_embeddings(tokenizer, embed).unflatten(0, (len(FINDINGS), len(STATES)))
-        parts.append(phrases[torch.arange(len(FINDINGS)), states])  # (B, 14, D)
+        chosen = torch.arange(len(FINDINGS)) * len(STATES) + states
+        # An embedding's gradient is summed in a fixed order, an index's is not: training has to repeat to the byte.
+        parts.append(functional.embedding(chosen, phrase_embeddings(tokenizer, embed)))  # (B, 14, D)
     prefix = torch.cat(parts, dim=1)
     embeddings = torch.cat([prefix, embed(ids[:, :-1])], dim=1)
     before = mask.new_ones(prefix.shape[:2])
