@@ -1,4 +1,4 @@
-"""Base models: they repeat to the byte, they are steered through their phrase vectors, they save whole or not at all."""
+"""Base models repeat to the byte, are steered through their phrase vectors, and save whole or not at all."""
 
 import pytest
 import torch
