@@ -89,6 +89,7 @@ class Federation(Strict):
     """The server's loop."""
 
     rounds: int = pydantic.Field(gt=0)
+    participation: float = pydantic.Field(1.0, gt=0, le=1)  # share of the clients that train in a round
     min_clients: int = pydantic.Field(2, gt=0)  # fewer usable replies than this end the run
     round_timeout: float = pydantic.Field(3600.0, gt=0)  # seconds the server waits for a round's replies
 
@@ -126,6 +127,44 @@ class Losses(Strict):
     contrast_intra: float = pydantic.Field(0.0, ge=0)
     generic_to_specialised: float = pydantic.Field(0.0, ge=0)  # lambda_kd 0.5 [derived]
     specialised_to_generic: float = pydantic.Field(0.0, ge=0)
+    image_report_contrast: float = pydantic.Field(0.0, ge=0)  # WCL, DCL [related]
+
+
+class ServerRule(Strict):
+    """How the server makes the next shared model of the clients' updates.
+
+    `fedavg`, `fedavgm` and `fedadam` are Flower's; `exact-lora` averages everything but LoRA factors, whose mean
+    product it factorises again.
+    """
+
+    rule: Literal["fedavg", "fedavgm", "fedadam", "exact-lora"] = "fedavg"
+    learning_rate: float = pydantic.Field(1.0, gt=0)  # of fedavgm and fedadam
+    momentum: float = pydantic.Field(0.9, ge=0, lt=1)  # of fedavgm
+    tau: float = pydantic.Field(1e-3, gt=0)  # of fedadam: controls its adaptivity
+
+
+class ClientRule(Strict):
+    """What a client's update adds to the plain one."""
+
+    proximal: float = pydantic.Field(0.0, ge=0)  # FedProx: mu / 2 |w - w_server|^2
+    moon: float = pydantic.Field(0.0, ge=0)  # MOON: weight of its model contrast
+    moon_temperature: float = pydantic.Field(0.5, gt=0)  # [related: MOON]
+    control_variates: bool = False  # SCAFFOLD
+    alternating: bool = False  # FedRep: the personal modules first, then the shared ones
+    fine_tuning_epochs: int = pydantic.Field(0, ge=0)  # after the last round, on the client's own studies
+
+
+class Payload(Strict):
+    """How the shared modules travel, up and down."""
+
+    rank: int | None = pydantic.Field(None, gt=0)  # matrices of updates as factors of this rank; None: in full
+    bits: Literal[32, 16, 8, 4] = 32  # width of the numbers sent
+    error_feedback: bool = True  # what one message leaves out is added to the next
+
+    @property
+    def compressed(self) -> bool:
+        """Whether anything is done to the update at all."""
+        return self.rank is not None or self.bits < 32
 
 
 MODULES: tuple[str, ...] = (
@@ -134,31 +173,64 @@ MODULES: tuple[str, ...] = (
     "diagnosis_head",
     "prompt_table",
     "generic_adapter",
+    "generic_adapter_a",  # the two factors of a LoRA adapter, for methods that treat them apart
+    "generic_adapter_b",
     "specialised_adapter",
+    "decoder",  # of models trained whole, without an LLM
 )
 
 
 class Method(Strict):
-    """One row of methods.yaml: which modules exist, who owns them, which losses train them."""
+    """One row of methods.yaml: which modules exist, who owns them, which losses and rules train them."""
 
     name: str
     description: str
-    prompts: Literal["diagnosis", "none"]
+    model: Literal["llm", "transformer", "r2gen", "wcl", "dcl"] = "llm"
+    # diagnosis: the table's row of the true state in training, of the predicted one at inference; soft-diagnosis: the
+    # mean row under the predicted probabilities, in both.
+    prompts: Literal["none", "diagnosis", "soft-diagnosis"] = "none"
+    adapter_kind: Literal["lora", "adalora", "loha", "vera", "prefix", "p-tuning"] = "lora"
+    adapter_settings: dict[str, bool | int | float | str] = {}  # for the kind's PEFT configuration
+    boosting: Literal["mutual", "feddat"] = "mutual"  # who teaches the two adapters
+    training: Literal["federated", "centralised"] = "federated"  # centralised: all studies in one place
     modules: dict[Literal[MODULES], Ownership]  # type: ignore[valid-type]
-    losses: Losses
+    losses: Losses = Losses()
+    server: ServerRule = ServerRule()
+    client: ClientRule = ClientRule()
+    payload: Payload = Payload()
 
     @pydantic.model_validator(mode="after")
     def _parts_fit(self) -> Method:
-        if "encoder" not in self.modules or "projection" not in self.modules:
-            raise ValueError("modules must hold encoder and projection")
-        diagnosis = {"diagnosis_head", "prompt_table"}
-        if self.prompts == "diagnosis" and not diagnosis <= set(self.modules):
-            raise ValueError("prompts: diagnosis needs the modules diagnosis_head and prompt_table")
-        dual = {"generic_adapter", "specialised_adapter"} <= set(self.modules)
-        if not dual and (self.losses.generic_to_specialised or self.losses.specialised_to_generic):
+        modules = set(self.modules)
+        if "encoder" not in modules:
+            raise ValueError("modules must hold encoder")
+        if self.model == "llm" and "projection" not in modules:
+            raise ValueError("modules must hold projection, which leads from the encoder to the LLM")
+        if (self.model == "llm") == ("decoder" in modules):
+            raise ValueError("the module decoder belongs to models without an LLM, and to each of them")
+        if self.model != "llm" and any(name.endswith(("_adapter", "_a", "_b")) for name in modules):
+            raise ValueError("adapters need model: llm")
+        if self.prompts != "none" and not {"diagnosis_head", "prompt_table"} <= modules:
+            raise ValueError("prompts from diagnoses need the modules diagnosis_head and prompt_table")
+        factors = modules & {"generic_adapter_a", "generic_adapter_b"}
+        if factors and (len(factors) == 1 or "generic_adapter" in modules or self.adapter_kind != "lora"):
+            raise ValueError(
+                "generic_adapter_a and _b come together, in place of generic_adapter, and are of kind lora"
+            )
+        if "specialised_adapter" in modules and not (factors or "generic_adapter" in modules):
+            raise ValueError("specialised_adapter needs generic_adapter")
+        if "specialised_adapter" in modules and self.adapter_kind != "lora":
+            raise ValueError("two adapters side by side are of kind lora")
+        if "specialised_adapter" not in modules and (
+            self.losses.generic_to_specialised or self.losses.specialised_to_generic
+        ):
             raise ValueError("mutual boosting needs both generic_adapter and specialised_adapter")
-        if self.losses.classification and "diagnosis_head" not in self.modules:
+        if self.losses.classification and "diagnosis_head" not in modules:
             raise ValueError("losses.classification needs the module diagnosis_head")
+        if self.server.rule == "exact-lora" and self.modules.get("generic_adapter") is not Ownership.SHARED:
+            raise ValueError("server.rule exact-lora needs a shared generic_adapter")
+        if self.training == "centralised" and Ownership.PERSONAL in self.modules.values():
+            raise ValueError("training: centralised knows no personal module")
         return self
 
 
@@ -200,13 +272,43 @@ def load_profile(name: str) -> Profile:
 def load_methods(path: pathlib.Path = REPOSITORY / "methods.yaml") -> dict[str, Method]:
     """Read every row of the table of methods.
 
+    A row with ``like: other`` starts from the other row, and its own keys are laid over it, one level deep; a module
+    or setting given as null is taken out.
+
     Raises:
         InputError: a row has an unknown key, an ill-typed value, or parts that do not fit together.
     """
     rows = _read_yaml(path, "methods")
     return {
-        name: _validate(Method, {"name": name, **row}, f"{path.name}: method {name!r}") for name, row in rows.items()
+        name: _validate(
+            Method, {"name": name, **_completed_row(rows, name, path.name)}, f"{path.name}: method {name!r}"
+        )
+        for name in rows
     }
+
+
+def _completed_row(rows: dict, name: str, source: str, below: tuple[str, ...] = ()) -> dict:
+    """A row with all it takes over from the row it is like."""
+    row = rows[name]
+    if not isinstance(row, dict):
+        raise InputError(f"{source}: method {name!r} must hold keys and values.")
+    if "like" not in row:
+        return row
+    other = row["like"]
+    if other not in rows or other in (name, *below):
+        raise InputError(f"{source}: method {name!r}: like: {other!r} is not another row; expected the name of one.")
+    own = {key: value for key, value in row.items() if key != "like"}
+    return _laid_over(_completed_row(rows, other, source, (name, *below)), own)
+
+
+def _laid_over(content: dict, changes: dict) -> dict:
+    """`content` with `changes`; mappings are merged one level deep, and null takes a key out."""
+    merged = dict(content)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        inner = {**merged[key], **value} if both else value
+        merged[key] = {k: v for k, v in inner.items() if v is not None} if isinstance(inner, dict) else inner
+    return {key: value for key, value in merged.items() if value is not None}
 
 
 def load_method(name: str) -> Method:
@@ -219,3 +321,32 @@ def load_method(name: str) -> Method:
     if name not in methods:
         raise InputError(f"method: {name!r} is unknown; expected one of {', '.join(methods)} (rows of methods.yaml).")
     return methods[name]
+
+
+def apply_variant(profile: Profile, method: Method, variant: str) -> tuple[Profile, Method]:
+    """Change single numbers of a run, for sensitivity curves and the like.
+
+    Args:
+        profile: of the run.
+        method: of the run.
+        variant: ``key=value`` pairs joined by commas, keys dotted as in the two files, e.g.
+            ``training.contrast_temperature=0.03,losses.contrast_inter=0.1``; empty changes nothing.
+
+    Raises:
+        InputError: a key is in neither file, or its value does not fit.
+    """
+    contents = {"profile": profile.model_dump(mode="json"), "method": method.model_dump(mode="json")}
+    for pair in filter(None, variant.split(",")):
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        section, dot, name = key.partition(".")
+        owners = [content for content in contents.values() if isinstance(content.get(section), dict)]
+        if not (equals and dot and owners and name in owners[0][section]):
+            raise InputError(
+                f"variant: {pair.strip()!r} is not understood; expected section.name=value of a profile or of a row "
+                "of methods.yaml, e.g. training.contrast_temperature=0.05."
+            )
+        owners[0][section][name] = yaml.safe_load(value)
+    return (
+        _validate(Profile, contents["profile"], f"variant {variant!r}"),
+        _validate(Method, contents["method"], f"variant {variant!r}"),
+    )
