@@ -15,7 +15,6 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 import peft
-import torch
 import transformers
 from torch import Tensor, nn
 from torch.nn import functional
@@ -159,23 +158,3 @@ def mutual_boosting(generic: Tensor, specialised: Tensor, mask: Tensor, temperat
         return temperature**2 * functional.kl_div(student, teacher.detach(), reduction="batchmean", log_target=True)
 
     return taught(log_specialised, log_generic), taught(log_generic, log_specialised)
-
-
-def load_adapter_state(parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor]) -> None:
-    """Copy tensors into parameters, strictly.
-
-    Raises:
-        InputError: a name is missing or unknown, or a shape differs.
-    """
-    wrong = parameters.keys() ^ tensors.keys()
-    if wrong:
-        raise InputError(
-            f"model state: parameter {sorted(wrong)[0]!r} is missing or unknown; expected the same method."
-        )
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            if parameter.shape != tensors[name].shape:
-                raise InputError(
-                    f"model state: {name!r} has shape {tuple(tensors[name].shape)}, expected {tuple(parameter.shape)}."
-                )
-            parameter.copy_(tensors[name])

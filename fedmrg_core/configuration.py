@@ -128,6 +128,7 @@ class Losses(Strict):
     generic_to_specialised: float = pydantic.Field(0.0, ge=0)  # lambda_kd 0.5 [derived]
     specialised_to_generic: float = pydantic.Field(0.0, ge=0)
     image_report_contrast: float = pydantic.Field(0.0, ge=0)  # WCL, DCL [related]
+    orthogonality: float = pydantic.Field(0.0, ge=0)  # AdaLoRA: keeps its factors orthogonal [related]
 
 
 class ServerRule(Strict):
@@ -205,7 +206,7 @@ class Method(Strict):
         if "encoder" not in modules:
             raise ValueError("modules must hold encoder")
         if self.model == "llm" and "projection" not in modules:
-            raise ValueError("modules must hold projection, which leads from the encoder to the LLM")
+            raise ValueError("modules must hold encoder and projection")
         if (self.model == "llm") == ("decoder" in modules):
             raise ValueError("the module decoder belongs to models without an LLM, and to each of them")
         if self.model != "llm" and any(name.endswith(("_adapter", "_a", "_b")) for name in modules):

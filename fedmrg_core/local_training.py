@@ -164,7 +164,7 @@ def train_client(
     disease_weights = state.tensors["disease_weights"].to(batches.device)
     optimiser = _optimiser(model, state, profile)
 
-    parameters = list(_trainable(model).values())
+    parameters = list(model.trainable().values())
     model.train()
     _keep_frozen_still(model)
     sums: dict[str, float] = {}
@@ -267,16 +267,6 @@ def _receive(model: ReportGenerator, shared: dict[str, Tensor], state: HospitalS
     model.load_state({**shared, **state.part("personal")})
 
 
-def _trainable(model: ReportGenerator) -> dict[str, torch.nn.Parameter]:
-    return {
-        f"{module}/{name}": tensor
-        for module, owner in model.ownership.items()
-        if owner is not Ownership.FROZEN
-        for name, tensor in model._tensors(module).items()
-        if isinstance(tensor, torch.nn.Parameter)
-    }
-
-
 def _keep_frozen_still(model: ReportGenerator) -> None:
     """A frozen encoder keeps its BatchNorm statistics too."""
     if model.ownership["encoder"] is Ownership.FROZEN:
@@ -285,7 +275,7 @@ def _keep_frozen_still(model: ReportGenerator) -> None:
 
 def _optimiser(model: ReportGenerator, state: HospitalState, profile: Profile) -> torch.optim.AdamW:
     """AdamW over everything trainable, with the moments the hospital kept."""
-    trainable = _trainable(model)
+    trainable = model.trainable()
     settings = profile.training
     paces = {module: settings.learning_rate if module in ENCODER_PACED else settings.adapter_learning_rate
              for module in MODULES}  # fmt: skip
@@ -317,7 +307,7 @@ def _set_learning_rate(optimiser: torch.optim.Optimizer, progress: float, profil
 
 def _leaving_state(model: ReportGenerator, optimiser: torch.optim.AdamW, before: HospitalState) -> HospitalState:
     tensors = {f"personal/{name}": t.cpu().clone() for name, t in model.state(Ownership.PERSONAL).items()}
-    for key, parameter in _trainable(model).items():
+    for key, parameter in model.trainable().items():
         for name, moment in optimiser.state.get(parameter, {}).items():
             tensors[f"optimiser/{key}/{name}"] = moment.detach().cpu().clone()
     tensors["disease_weights"] = before.tensors["disease_weights"]

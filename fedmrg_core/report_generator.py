@@ -15,11 +15,11 @@ from collections.abc import Sequence
 
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from fedmrg_core.adapters import GENERIC, SPECIALISED, AdaptedLLM, load_adapter_state, mutual_boosting
-from fedmrg_core.configuration import Generation, Losses, Method, Ownership, Profile, Training
+from fedmrg_core.adapters import GENERIC, SPECIALISED, AdaptedLLM, mutual_boosting
+from fedmrg_core.configuration import Generation, Losses, Method, Profile, Training
 from fedmrg_core.encoder import (
     VisualEncoder,
     VisualProjection,
@@ -31,6 +31,7 @@ from fedmrg_core.encoder import (
 from fedmrg_core.errors import InputError
 from fedmrg_core.prompts import DiagnosisPrompts, NoPrompts, PromptOutput, classification_loss, phrase_embeddings
 from fedmrg_core.seeds import stream_seed
+from fedmrg_core.trained_model import TrainedModel
 
 # What stands before every report; the small base LLM learns it in pretraining, a large one understands it.
 INSTRUCTION = "Findings:"
@@ -64,7 +65,7 @@ class Prefix:
     prompts: PromptOutput
 
 
-class ReportGenerator(nn.Module):
+class ReportGenerator(TrainedModel):
     """Composes the three parts of FedMRG for any Hugging Face vision backbone and causal LM.
 
     Args:
@@ -83,8 +84,8 @@ class ReportGenerator(nn.Module):
         method: Method,
         profile: Profile,
     ) -> None:
-        super().__init__()
-        self.ownership, self.training_settings = method.modules, profile.training
+        super().__init__(method)
+        self.training_settings = profile.training
         self.tokenizer = tokenizer
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -100,11 +101,7 @@ class ReportGenerator(nn.Module):
             self.prompt_source = NoPrompts()
         instruction = tokenizer(INSTRUCTION, add_special_tokens=False).input_ids
         self.register_buffer("instruction_ids", torch.tensor(instruction), persistent=False)
-        for name, owner in self.ownership.items():
-            if owner is Ownership.FROZEN:
-                for tensor in self._tensors(name).values():
-                    tensor.requires_grad_(False)
-        self.initial_personal = {name: tensor.clone() for name, tensor in self.state(Ownership.PERSONAL).items()}
+        self.settle_ownership()
 
     # ---- parts and their owners ----
 
@@ -113,7 +110,7 @@ class ReportGenerator(nn.Module):
         """The adapters this method has, generic first."""
         return self.llm.names
 
-    def _tensors(self, module: str) -> dict[str, Tensor]:
+    def tensors_of(self, module: str) -> dict[str, Tensor]:
         """Parameters and floating-point buffers (BatchNorm statistics) of one module of `configuration.MODULES`."""
         if module in (GENERIC, SPECIALISED):
             return dict(self.llm.parameters_of(module))
@@ -127,30 +124,6 @@ class ReportGenerator(nn.Module):
             return {}
         buffers = {name: buffer for name, buffer in part.named_buffers() if buffer.is_floating_point()}
         return {**dict(part.named_parameters()), **buffers}
-
-    def state(self, ownership: Ownership) -> dict[str, Tensor]:
-        """Every tensor of the modules so owned, keyed ``module/parameter.name``, detached and not copied."""
-        return {
-            f"{module}/{name}": tensor.detach()
-            for module, owner in self.ownership.items()
-            if owner is ownership
-            for name, tensor in self._tensors(module).items()
-        }
-
-    def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Copy in the tensors of whole modules, strictly.
-
-        Raises:
-            InputError: a module is unknown, one of its tensors is missing or unknown, or a shape differs.
-        """
-        by_module: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in tensors.items():
-            module, _, name = key.partition("/")
-            by_module.setdefault(module, {})[name] = tensor
-        for module, part in by_module.items():
-            if module not in self.ownership:
-                raise InputError(f"model state: module {module!r} is unknown; expected {', '.join(self.ownership)}.")
-            load_adapter_state(self._tensors(module), part)
 
     def save_adapter(self, name: str, folder: pathlib.Path) -> None:
         """Save one adapter as a PEFT folder that opens without this package."""

@@ -52,6 +52,7 @@ def test_broken_yaml_is_named(tmp_path):
     ("row", "sentence"),
     [
         ({"modules": {"encoder": "shared"}}, "encoder and projection"),
+        ({"model": "r2gen", "modules": {"encoder": "shared"}}, "module decoder"),
         ({"modules": {"encoder": "shared", "projection": "shared", "table": "shared"}}, "table"),
         ({"modules": {"encoder": "shared", "projection": "borrowed"}}, "borrowed"),
         ({"prompts": "diagnosis", "modules": {"encoder": "shared", "projection": "shared"}}, "diagnosis_head"),

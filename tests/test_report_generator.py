@@ -103,7 +103,7 @@ def test_each_method_shares_what_its_row_says(method, folder):
         declared = {name for name, owner in row.modules.items() if owner is ownership}
         assert {key.split("/")[0] for key in built.state(ownership)} == declared
     trainable = {id(p) for p in built.parameters() if p.requires_grad}
-    owned = {id(t) for name in row.modules for t in built._tensors(name).values() if t.requires_grad}
+    owned = {id(t) for name in row.modules for t in built.tensors_of(name).values() if t.requires_grad}
     assert trainable == owned
 
 

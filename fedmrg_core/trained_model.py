@@ -1,0 +1,85 @@
+"""What every model of the benchmark has in common: modules with owners, whose tensors come, go and are optimised."""
+
+from __future__ import annotations
+
+import abc
+
+import torch
+from torch import Tensor, nn
+
+from fedmrg_core.configuration import Method, Ownership
+from fedmrg_core.errors import InputError
+
+
+class TrainedModel(nn.Module, abc.ABC):
+    """A model made of the modules that its row of methods.yaml names (contract 3).
+
+    Args:
+        method: which modules exist and who owns them.
+    """
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+        self.ownership: dict[str, Ownership] = dict(method.modules)
+
+    @abc.abstractmethod
+    def tensors_of(self, module: str) -> dict[str, Tensor]:
+        """Parameters and floating-point buffers (BatchNorm statistics) of one module of `configuration.MODULES`."""
+
+    def settle_ownership(self) -> None:
+        """Freeze what is frozen and remember how personal modules start; call it when all modules stand."""
+        for name, owner in self.ownership.items():
+            if owner is Ownership.FROZEN:
+                for tensor in self.tensors_of(name).values():
+                    tensor.requires_grad_(False)
+        self.initial_personal = {name: tensor.clone() for name, tensor in self.state(Ownership.PERSONAL).items()}
+
+    def state(self, ownership: Ownership) -> dict[str, Tensor]:
+        """Every tensor of the modules so owned, keyed ``module/parameter.name``, detached and not copied."""
+        return {
+            f"{module}/{name}": tensor.detach()
+            for module, owner in self.ownership.items()
+            if owner is ownership
+            for name, tensor in self.tensors_of(module).items()
+        }
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Every parameter that training changes, keyed ``module/parameter.name``."""
+        return {
+            f"{module}/{name}": tensor
+            for module, owner in self.ownership.items()
+            if owner is not Ownership.FROZEN
+            for name, tensor in self.tensors_of(module).items()
+            if isinstance(tensor, nn.Parameter)
+        }
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Copy in the tensors of whole modules, strictly.
+
+        Raises:
+            InputError: a module is unknown, one of its tensors is missing or unknown, or a shape differs.
+        """
+        by_module: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            module, _, name = key.partition("/")
+            by_module.setdefault(module, {})[name] = tensor
+        for module, part in by_module.items():
+            if module not in self.ownership:
+                raise InputError(f"model state: module {module!r} is unknown; expected {', '.join(self.ownership)}.")
+            _copy_in(self.tensors_of(module), part)
+
+
+def _copy_in(parameters: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
+    wrong = parameters.keys() ^ tensors.keys()
+    if wrong:
+        raise InputError(
+            f"model state: parameter {sorted(wrong)[0]!r} is missing or unknown; expected the same method."
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if parameter.shape != tensors[name].shape:
+                raise InputError(
+                    f"model state: {name!r} has shape {tuple(tensors[name].shape)}, expected {tuple(parameter.shape)}."
+                )
+            parameter.copy_(tensors[name])
