@@ -1,0 +1,78 @@
+"""kill -9 of a run of the small real model, in another process, wherever it happens to be: the end is the same bytes."""
+
+from __future__ import annotations
+
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from federation_fake import everything
+from small_model import PROFILE, small_base_models
+
+from fedmrg_core.configuration import load_method
+from fedmrg_core.data.prepared import prepare
+from fedmrg_core.federation.run import configure_run, continue_federation
+from fedmrg_core.federation.run_configuration import write_configuration
+
+PROGRAM = (
+    "import pathlib, sys; from fedmrg_core.federation.run import continue_federation; "
+    "continue_federation(pathlib.Path(sys.argv[1]), progress=False)"
+)
+# A run is killed as soon as this appears in its folder.
+MOMENTS = (
+    "hospitals/centre-b/round-0001.safetensors",
+    "checkpoint/current",
+    "hospitals/centre-d/round-0003.safetensors",
+)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("workspace")
+    small_base_models(folder / "base_models")
+    prepare("phantom", None, folder / "prepared", PROFILE.image_size, seed=0, train=6, validation=3, test=2)
+    return folder
+
+
+def _configure(workspace: pathlib.Path, name: str) -> pathlib.Path:
+    run = workspace / name
+    run.mkdir()
+    inputs = {"prepared": workspace / "prepared", "base_models": workspace / "base_models"}
+    settings = {"profile": PROFILE, "method": load_method("fedmrg"), "data": "phantom", "threads": 1}
+    write_configuration(run, configure_run(run, **inputs, **settings))
+    return run
+
+
+def _run_until(run: pathlib.Path, appears: str) -> int:
+    """Go on with the run in another process and kill it when a file is there."""
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(run)])
+    try:
+        deadline = time.monotonic() + 120
+        while not (run / appears).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+    finally:
+        process.kill()
+    return process.wait()
+
+
+def test_a_killed_run_ends_with_the_same_bytes(workspace: pathlib.Path) -> None:
+    undisturbed, killed = _configure(workspace, "undisturbed"), _configure(workspace, "killed")
+    continue_federation(undisturbed, progress=False)
+    for moment in MOMENTS:
+        assert _run_until(killed, moment) == -signal.SIGKILL, f"the run ended before {moment} appeared"
+    assert not (killed / "model").exists()
+    continue_federation(killed, progress=False)
+    expected, ended = everything(undisturbed), everything(killed)
+    assert ended.keys() == expected.keys()
+    assert [path for path, content in expected.items() if ended[path] != content] == []
+
+
+def test_a_finished_run_is_left_alone(workspace: pathlib.Path) -> None:
+    run = _configure(workspace, "finished")
+    continue_federation(run, progress=False)
+    before = {path: path.stat().st_mtime_ns for path in (run / "model").rglob("*")}
+    continue_federation(run, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in (run / "model").rglob("*")} == before
