@@ -1,6 +1,7 @@
 """The workflow: each rule runs one notebook as a batch job, with a command that can be copied from the log.
 
-    snakemake --cores 2 --config profile=smoke data=phantom method=fedmrg seed=0
+    snakemake --cores 2 --config profile=smoke data=phantom method=fedmrg seed=0     one run, all notebooks, a report
+    snakemake --cores 2 benchmark --config profile=standard experiment=main,ablation  every missing run, tables, figures
 
 What a rule leaves is the executed notebook; it stands beside the folder the notebook fills, so that deleting the one
 deletes the other. A notebook picks up what an interrupted run of it has left: nothing in its folder is removed first.
@@ -13,70 +14,92 @@ and a partition filled in, and this environment on a file system that the nodes 
 import pathlib
 import shlex
 
+import pydantic
 from snakemake.exceptions import WorkflowError
 
-from fedmrg_core.configuration import load_method, load_profile
+from fedmrg_core.data.sources import corpus_name, data_source
 from fedmrg_core.errors import InputError
-from fedmrg_core.paths import base_models_folder, prepared_folder, run_folder
+from fedmrg_core.experiments import RunSettings, runs_of
+from fedmrg_core.paths import reference_folder
 
-HERE = pathlib.Path()
-DEFAULTS = {
-    "profile": "smoke",  # a name in profiles/, or the path of a .yaml file
-    "data": "phantom",
+RUN_NAMES = list(RunSettings.model_fields)
+WORKFLOW_DEFAULTS = {
     "data_root": "",  # the folder of a real data set
-    "partition": "site",
-    "method": "fedmrg",  # a row of methods.yaml
-    "seed": 0,
+    "experiment": "",  # names in experiments.yaml, joined by commas
+    "threads": 0,  # CPU threads of a run; 0: all cores for one run, 1 each for the runs of an experiment
+    "rerun": False,  # of an experiment: also what figures/reference/ holds already
 }
-SETTINGS = DEFAULTS | {name: value for name, value in config.items() if value is not None}  # "data_root=" is None
 
 
 def check_settings():
-    """Stop before anything is computed when a setting is unknown."""
-    unknown = sorted(set(SETTINGS) - set(DEFAULTS))
-    if unknown:
-        raise WorkflowError(f"--config {unknown[0]}: no such setting; expected one of {', '.join(DEFAULTS)}.")
-    for name, default in DEFAULTS.items():
-        if type(SETTINGS[name]) is not type(default):
-            raise WorkflowError(f"--config {name}: expected {type(default).__name__}, not {SETTINGS[name]!r}.")
+    """The settings, or an end before anything is computed when one is unknown or ill-typed."""
+    given = {name: value for name, value in config.items() if value is not None}  # "data_root=" is None
+    known = WORKFLOW_DEFAULTS | {name: field.default for name, field in RunSettings.model_fields.items()}
+    for name, value in given.items():
+        if name not in known:
+            raise WorkflowError(f"--config {name}: no such setting; expected one of {', '.join(known)}.")
+        if type(value) is not type(known[name]):
+            raise WorkflowError(f"--config {name}: expected {type(known[name]).__name__}, not {value!r}.")
     try:
-        load_profile(SETTINGS["profile"])
-        load_method(SETTINGS["method"])
-    except InputError as error:
+        run = RunSettings(**{name: given[name] for name in RUN_NAMES if name in given})
+        run.load()
+        chosen = {**WORKFLOW_DEFAULTS, **{name: given[name] for name in WORKFLOW_DEFAULTS if name in given}}
+        names = [name for name in chosen["experiment"].split(",") if name]
+        runs = runs_of(names, run.profile)
+        for each in [run, *runs]:
+            data_source(each.data)
+    except (InputError, pydantic.ValidationError) as error:
         raise WorkflowError(str(error)) from None
+    return chosen, run, names, runs
 
 
-check_settings()
-PROFILE_FILE = SETTINGS["profile"] if SETTINGS["profile"].endswith(".yaml") else f"profiles/{SETTINGS['profile']}.yaml"
-PROFILE, DATA = pathlib.Path(PROFILE_FILE).stem, SETTINGS["data"]
-RUN = run_folder(HERE, PROFILE, DATA, SETTINGS["partition"], SETTINGS["method"], SETTINGS["seed"])
-PREPARED = prepared_folder(HERE, PROFILE, DATA)
-BASE_MODELS = base_models_folder(HERE, PROFILE, DATA)
-TEACHING = RUN.parent.parent / "notebooks"
-
-# Which settings each notebook takes. The seed is the run's: data and base models are the same for every seed.
-PARAMETERS = {
-    "01_data": ["profile", "data", "data_root"],
-    "02_contrastive_encoder": ["profile", "data"],
-    "03_diagnosis_prompts": ["profile", "data"],
-    "04_dual_adapters": ["profile", "data"],
-    "05_base_models": ["profile", "data", "data_root"],
-    "06_federated_run": ["profile", "data", "partition", "method", "seed"],
-    "07_evaluation": ["profile", "data", "partition", "method", "seed"],
-    "08_figures": ["profile", "data", "partition", "method", "seed"],
-}
-EXECUTED = {
-    "01_data": PREPARED.parent / "notebooks" / DATA / "01_data.ipynb",
-    "05_base_models": BASE_MODELS.parent / "notebooks" / DATA / "05_base_models.ipynb",
-    **{name: TEACHING / f"{name}.ipynb" for name in PARAMETERS if name.startswith(("02", "03", "04"))},
-    **{name: RUN / "notebooks" / f"{name}.ipynb" for name in PARAMETERS if name.startswith(("06", "07", "08"))},
-}
+SETTINGS, SINGLE, EXPERIMENTS, RUNS = check_settings()
+PROFILE_FILE = SINGLE.profile if SINGLE.profile.endswith(".yaml") else f"profiles/{SINGLE.profile}.yaml"
+PROFILE = SINGLE.profile_name
+BY_NAME = {run.name: run for run in [*RUNS, SINGLE]}
+THREADS = SETTINGS["threads"] or (1 if EXPERIMENTS else workflow.cores)
+MISSING = [
+    run for run in RUNS if SETTINGS["rerun"] or not (reference_folder(PROFILE).parent / run.name / "manifest.json").is_file()
+]
+ADAPTED = [run for run in MISSING if "adaptation" in EXPERIMENTS]
+TEACHING = ["02_contrastive_encoder", "03_diagnosis_prompts", "04_dual_adapters"]
+RESULTS = pathlib.Path("results")
 
 
-def command(name):
-    """The command line that runs a notebook; settings left empty are left out."""
-    given = [f"-p {shlex.quote(f'{key}={SETTINGS[key]}')}" for key in PARAMETERS[name] if SETTINGS[key] != ""]
-    return " ".join([f"fedmrg run notebooks/{name}.py", *given, "--output", shlex.quote(str(EXECUTED[name]))])
+def data_notebook(data):
+    return f"prepared/{PROFILE}/notebooks/{data}/01_data.ipynb"
+
+
+def base_models_notebook(data):
+    return f"base_models/{PROFILE}/notebooks/{corpus_name(data)}/05_base_models.ipynb"
+
+
+def run_notebook(name, run):
+    return str(RESULTS / run.name / "notebooks" / f"{name}.ipynb")
+
+
+def teaching_notebook(name):
+    return str((RESULTS / SINGLE.name).parent.parent / "notebooks" / f"{name}.ipynb")
+
+
+def command(name, output, **parameters):
+    """The command line that runs a notebook; settings left at their defaults are left out."""
+    defaults = {field: RunSettings.model_fields[field].default for field in RUN_NAMES} | {"data_root": "", "threads": 0}
+    keep = ("profile", "data", "method", "seed")  # named always: they say what the run is
+    given = {key: value for key, value in parameters.items() if key in keep or value != defaults.get(key)}
+    options = [f"-p {shlex.quote(f'{key}={value}')}" for key, value in given.items()]
+    return " ".join([f"fedmrg run notebooks/{name}.py", *options, "--output", shlex.quote(output)])
+
+
+def run_command(name, wildcards, **further):
+    run = BY_NAME[wildcards.run]
+    return command(name, run_notebook(name, run), **run.model_dump(), **further)
+
+
+wildcard_constraints:
+    run=r"[^/]+/[^/]+/[^/]+/seed-\d+",
+    data=r"[^/]+",
+    corpus=r"[^/]+",
 
 
 rule all:
@@ -89,9 +112,11 @@ rule data:
         "notebooks/01_data.py",
         PROFILE_FILE,
     output:
-        EXECUTED["01_data"],
+        data_notebook("{data}"),
     params:
-        command=command("01_data"),
+        command=lambda wildcards, output: command(
+            "01_data", output[0], profile=SINGLE.profile, data=wildcards.data, data_root=SETTINGS["data_root"]
+        ),
     priority: 10
     shell:
         "{params.command}"
@@ -102,9 +127,11 @@ rule base_models:
         "notebooks/05_base_models.py",
         PROFILE_FILE,
     output:
-        EXECUTED["05_base_models"],
+        f"base_models/{PROFILE}/notebooks/{{corpus}}/05_base_models.ipynb",
     params:
-        command=command("05_base_models"),
+        command=lambda wildcards, output: command(
+            "05_base_models", output[0], profile=SINGLE.profile, data=wildcards.corpus, data_root=SETTINGS["data_root"]
+        ),
     threads: workflow.cores
     priority: 10
     shell:
@@ -116,13 +143,13 @@ rule federated_run:
         "notebooks/06_federated_run.py",
         PROFILE_FILE,
         "methods.yaml",
-        EXECUTED["01_data"],
-        EXECUTED["05_base_models"],
+        lambda wildcards: data_notebook(BY_NAME[wildcards.run].data),
+        lambda wildcards: base_models_notebook(BY_NAME[wildcards.run].data),
     output:
-        EXECUTED["06_federated_run"],
+        "results/{run}/notebooks/06_federated_run.ipynb",
     params:
-        command=command("06_federated_run"),
-    threads: workflow.cores
+        command=lambda wildcards: run_command("06_federated_run", wildcards, threads=SETTINGS["threads"] or int(bool(EXPERIMENTS))),
+    threads: THREADS
     priority: 10
     shell:
         "{params.command}"
@@ -132,12 +159,13 @@ rule evaluation:
     input:
         "notebooks/07_evaluation.py",
         sorted(pathlib.Path("fedmrg_core/evaluation").rglob("*.py")),
-        EXECUTED["06_federated_run"],
+        "results/{run}/notebooks/06_federated_run.ipynb",
     output:
-        EXECUTED["07_evaluation"],
+        "results/{run}/notebooks/07_evaluation.ipynb",
     params:
-        command=command("07_evaluation"),
-    priority: 10
+        command=lambda wildcards: run_command("07_evaluation", wildcards),
+    threads: 1 if EXPERIMENTS else workflow.cores
+    priority: 20
     shell:
         "{params.command}"
 
@@ -146,43 +174,78 @@ rule figures:
     input:
         "notebooks/08_figures.py",
         sorted(pathlib.Path("figures").glob("*.py")),
-        EXECUTED["07_evaluation"],
+        "results/{run}/notebooks/07_evaluation.ipynb",
     output:
-        EXECUTED["08_figures"],
+        "results/{run}/notebooks/08_figures.ipynb",
     params:
-        command=command("08_figures"),
+        command=lambda wildcards: run_command("08_figures", wildcards),
     priority: 10
+    shell:
+        "{params.command}"
+
+
+rule adaptation:
+    input:
+        "notebooks/09_adaptation.py",
+        "results/{run}/notebooks/06_federated_run.ipynb",
+    output:
+        "results/{run}/notebooks/09_adaptation.ipynb",
+    params:
+        command=lambda wildcards: run_command("09_adaptation", wildcards),
     shell:
         "{params.command}"
 
 
 # The teaching notebooks wait for the federated run, without reading anything of it: that run takes every core, and
 # Snakemake 9.10 to 9.16 starts jobs beside it when an earlier job was ready alone (snakemake issue 3913).
-for teaching_notebook in ("02_contrastive_encoder", "03_diagnosis_prompts", "04_dual_adapters"):
+for teaching_name in TEACHING:
 
     rule:
         name:
-            teaching_notebook[3:]
+            teaching_name[3:]
         input:
-            f"notebooks/{teaching_notebook}.py",
+            f"notebooks/{teaching_name}.py",
             PROFILE_FILE,
-            EXECUTED["01_data"],
-            EXECUTED["05_base_models"],
-            ancient(EXECUTED["06_federated_run"]),
+            data_notebook(SINGLE.data),
+            base_models_notebook(SINGLE.data),
+            ancient(run_notebook("06_federated_run", SINGLE)),
         output:
-            EXECUTED[teaching_notebook],
+            teaching_notebook(teaching_name),
         params:
-            command=command(teaching_notebook),
+            command=command(
+                teaching_name, teaching_notebook(teaching_name), profile=SINGLE.profile, data=SINGLE.data
+            ),
         shell:
             "{params.command}"
 
 
 rule report:
     input:
-        [EXECUTED[name] for name in PARAMETERS],
+        data_notebook(SINGLE.data),
+        [teaching_notebook(name) for name in TEACHING],
+        base_models_notebook(SINGLE.data),
+        [run_notebook(name, SINGLE) for name in ("06_federated_run", "07_evaluation", "08_figures")],
     output:
         "report/index.html",
     params:
-        run=RUN,
+        run=RESULTS / SINGLE.name,
     shell:
         "fedmrg report {params.run:q} --output {output:q} {input:q}"
+
+
+rule runs:
+    input:
+        [run_notebook("07_evaluation", run) for run in MISSING],
+        [run_notebook("09_adaptation", run) for run in ADAPTED],
+
+
+rule benchmark:
+    input:
+        "notebooks/10_benchmark.py",
+        rules.runs.input,
+    output:
+        f"report/benchmark-{PROFILE}.ipynb",
+    params:
+        command=lambda wildcards, output: f"fedmrg run notebooks/10_benchmark.py -p profile={SINGLE.profile} --output {output[0]}",
+    shell:
+        "{params.command}"

@@ -1,41 +1,58 @@
-"""Generic and specialised adapters on a frozen LLM, and the mutual boosting between them.
+"""Generic and specialised adapters on a frozen LLM, and the boosting between them.
 
-Both are LoRA, dW = (alpha / r) B A [derived], through `peft`. The generic one is averaged over hospitals, the
+FedMRG's are LoRA, dW = (alpha / r) B A [derived], through `peft`. The generic one is averaged over hospitals, the
 specialised one never leaves its hospital [secondary]. They teach each other token by token [paper]:
 
     L_g2l = T^2 KL( sg(p_generic) || p_specialised )      L_l2g = T^2 KL( sg(p_specialised) || p_generic )
 
-Two directional losses are [secondary], temperature and T^2 FedDAT's [related], this form ours [ours].
+Two directional losses are [secondary], temperature and T^2 FedDAT's [related], this form ours [ours]. Baselines have
+one adapter of another kind (`adapter_kinds.py`), or none.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import peft
+import torch
 import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedmrg_core.adapter_kinds import (
+    VIRTUAL_TOKEN_KINDS,
+    RankBudget,
+    adapter_parameters,
+    check_layers,
+    kind_configuration,
+    orthogonality,
+    start_prefix_small,
+)
 from fedmrg_core.errors import InputError
 
 GENERIC, SPECIALISED = "generic_adapter", "specialised_adapter"
+COPY = "generic_copy"  # FedDAT's frozen copy of the generic adapter: part of no module, it never leaves the process
 
 
 class AdaptedLLM(nn.Module):
-    """A frozen causal LM with one LoRA adapter, or two run side by side in one batch.
+    """A frozen causal LM with no adapter, one of any kind, or LoRA adapters run side by side in one batch.
 
     Args:
         llm: any Hugging Face causal LM; its own weights are frozen here.
-        names: the adapters to add, of GENERIC and SPECIALISED.
+        names: the adapters to add, of GENERIC and SPECIALISED; none leaves the LLM as it is, and GENERIC then names
+            the one way to write.
         rank: r of every adapter.
         alpha: alpha, the update is scaled by alpha / r.
         target_modules: the linear layers that get an adapter, by the LLM's own names.
+        kind: a key of `adapter_kinds.KINDS`; several adapters are of kind lora.
+        settings: fields of the kind's PEFT configuration that override the defaults.
+        copied: also hold COPY, a frozen copy of the generic adapter (LoRA).
 
     Raises:
-        InputError: the LLM has no layer of such a name.
+        InputError: the LLM has no layer of such a name, the rank is above a layer's width, or a setting is unknown.
     """
 
     def __init__(
@@ -45,25 +62,35 @@ class AdaptedLLM(nn.Module):
         rank: int = 16,
         alpha: int = 16,
         target_modules: Sequence[str] = ("q_proj", "v_proj"),
+        kind: str = "lora",
+        settings: Mapping[str, object] | None = None,
+        copied: bool = False,
     ) -> None:
         super().__init__()
-        self.names = tuple(names)
-        if not self.names:
-            raise InputError("adapters: a method needs generic_adapter, specialised_adapter or both.")
-        config = peft.LoraConfig(
-            r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=list(target_modules), task_type="CAUSAL_LM"
-        )
-        try:
-            self.peft = peft.get_peft_model(llm, config, adapter_name=self.names[0])
-        except ValueError as error:
-            raise InputError(
-                f"adapter.target_modules: {', '.join(target_modules)} not found in the LLM's layers."
-            ) from error
-        for name in self.names[1:]:
-            self.peft.add_adapter(name, config)
+        self.adapters, self.names = tuple(names), tuple(names) or (GENERIC,)
+        self.kind = kind
+        self.rank_budget: RankBudget | None = None
+        self.peft: peft.PeftModel | transformers.PreTrainedModel = llm
+        if self.adapters:
+            check_layers(llm, kind, rank, target_modules)
+            _forget_place(llm)
+            configuration = kind_configuration(
+                kind, rank, alpha, target_modules, llm.config.hidden_size, settings or {}
+            )
+            self._add_adapters((*self.adapters, COPY) if copied else self.adapters, configuration)
         # Adding or activating an adapter flips requires_grad of the other one: set the trainable set by hand.
         self.mark_trainable()
+        self.remember_shared()
         self.peft.eval()  # frozen LLM: no dropout; peft's mixed batches ask for it, and gradients flow all the same
+
+    def _add_adapters(self, names: Sequence[str], configuration: peft.PeftConfig) -> None:
+        self.peft = peft.get_peft_model(self.peft, configuration, adapter_name=names[0])
+        for name in names[1:]:
+            self.peft.add_adapter(name, configuration)
+        if self.kind == "prefix":
+            start_prefix_small(self.peft, names[0])
+        if self.kind == "adalora":
+            self.rank_budget = RankBudget(self.peft)
 
     @property
     def width(self) -> int:
@@ -84,20 +111,16 @@ class AdaptedLLM(nn.Module):
 
     def mark_trainable(self) -> None:
         """Freeze the LLM and make every adapter trainable."""
-        for parameter in self.peft.parameters():
-            parameter.requires_grad_(False)
-        for name in self.names:
-            for parameter in self.parameters_of(name).values():
-                parameter.requires_grad_(True)
+        self._set_trainable([p for name in self.adapters for p in self.parameters_of(name).values()])
+
+    def _set_trainable(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.peft.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
     def parameters_of(self, name: str) -> dict[str, nn.Parameter]:
         """The parameters of one adapter, keyed by the layer they adapt, e.g. ``layers.0...q_proj.lora_A``."""
-        found = {}
-        for path, layer in self.peft.base_model.model.named_modules():
-            if isinstance(layer, peft.tuners.lora.LoraLayer):
-                found[f"{path}.lora_A"] = layer.lora_A[name].weight
-                found[f"{path}.lora_B"] = layer.lora_B[name].weight
-        return found
+        return adapter_parameters(self.peft, name) if self.adapters else {}
 
     def forward(self, embeddings: Tensor, mask: Tensor, report_length: int, names: Sequence[str]) -> list[Tensor]:
         """Next-token logits of the last `report_length` positions under each adapter, in one batched pass.
@@ -106,7 +129,7 @@ class AdaptedLLM(nn.Module):
             embeddings: (B, L, D) input embeddings.
             mask: (B, L) attention mask.
             report_length: T, positions at the end to keep.
-            names: the adapters to run.
+            names: the adapters to run; several only of kind lora.
 
         Returns:
             One (B, T, vocabulary) tensor for each name.
@@ -116,27 +139,103 @@ class AdaptedLLM(nn.Module):
             inputs_embeds=embeddings.repeat(len(names), 1, 1),
             attention_mask=mask.repeat(len(names), 1),
             logits_to_keep=report_length,
-            adapter_names=rows,
             use_cache=False,
+            **({"adapter_names": rows} if self.adapters and self.kind == "lora" else {}),
         ).logits
         return list(logits.chunk(len(names)))
 
     @contextlib.contextmanager
-    def active(self, name: str) -> Iterator[peft.PeftModel]:
-        """The PEFT model with one adapter switched on, for generation."""
-        self.peft.set_adapter(name)
+    def active(self, name: str) -> Iterator[peft.PeftModel | transformers.PreTrainedModel]:
+        """The model with one adapter switched on; afterwards what was trainable before is trainable again."""
+        trainable = [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
+        if self.adapters:
+            self.peft.set_adapter(name)
         try:
             yield self.peft
         finally:
-            self.mark_trainable()
+            self._set_trainable(trainable)
+
+    @torch.no_grad()
+    def generate(self, embeddings: Tensor, name: str, beams: int, **settings: object) -> Tensor:
+        """Token ids (B, T) that the LLM writes under one adapter after reading `embeddings`.
+
+        Args:
+            embeddings: (B, P, D), no padding.
+            name: the adapter.
+            beams: of the beam search.
+            settings: further arguments of Hugging Face's `generate`.
+        """
+        with self.active(name) as model:
+            if self.kind in VIRTUAL_TOKEN_KINDS and self.adapters:
+                embeddings, settings = self._with_virtual_tokens(embeddings, beams, settings)
+                model = model.get_base_model()  # PEFT's own generate drops given embeddings here
+            return model.generate(
+                inputs_embeds=embeddings,
+                attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device),
+                num_beams=beams,
+                do_sample=False,
+                **settings,
+            )
+
+    def _with_virtual_tokens(self, embeddings: Tensor, beams: int, settings: dict) -> tuple[Tensor, dict]:
+        """Virtual tokens in front of the embeddings, or keys and values of as many positions read already."""
+        if self.kind == "p-tuning":
+            return torch.cat([self.peft.get_prompt(len(embeddings)).to(embeddings), embeddings], dim=1), settings
+        cache = self.peft.get_prompt(len(embeddings) * beams)  # `generate` repeats tensors for its beams, no cache
+        # Going on from a cache, `generate` wants the whole sequence and cuts off what the cache holds.
+        read = embeddings.new_zeros(len(embeddings), cache.get_seq_length(), embeddings.shape[-1])
+        return torch.cat([read, embeddings], dim=1), {**settings, "past_key_values": cache}
+
+    def orthogonality(self) -> Tensor:
+        """AdaLoRA's regulariser of its factors; zero for every other kind."""
+        if self.rank_budget is None:
+            return torch.zeros((), device=self.peft.device)
+        return orthogonality(self.parameters_of(self.adapters[0]))
+
+    @torch.no_grad()
+    def remember_shared(self) -> None:
+        """A round begins: the copy becomes the generic adapter as it came, and AdaLoRA's importances start anew."""
+        if self.rank_budget is not None:
+            self.rank_budget.start_round()
+        if COPY in getattr(self.peft, "peft_config", {}):
+            generic, copies = self.parameters_of(GENERIC), self.parameters_of(COPY)
+            for key, parameter in copies.items():
+                parameter.copy_(generic[key])
+
+    def after_step(self, progress: float) -> None:
+        """AdaLoRA gives out its budget of ranks, see :class:`RankBudget`; nothing for every other kind.
+
+        Args:
+            progress: share of the whole run that is done, in [0, 1].
+        """
+        if self.rank_budget is not None and all(
+            parameter.grad is not None for parameter in self.parameters_of(self.adapters[0]).values()
+        ):
+            self.rank_budget.after_step(progress)
 
     def save(self, name: str, folder: pathlib.Path) -> None:
-        """Save one adapter as an ordinary PEFT folder that `PeftModel.from_pretrained(llm, folder)` opens."""
-        self.peft.save_pretrained(str(folder), selected_adapters=[name], safe_serialization=True)
+        """Save one adapter as an ordinary PEFT folder that `PeftModel.from_pretrained(llm, folder)` opens.
+
+        Raises:
+            InputError: there is no such adapter.
+        """
+        if name not in self.adapters:
+            raise InputError(f"adapter {name!r} is unknown; expected one of {', '.join(self.adapters) or 'none'}.")
+        configuration = self.peft.peft_config[name]
+        if getattr(configuration, "target_modules", None):  # a set, whose order differs between processes
+            configuration.target_modules = sorted(configuration.target_modules)
+        self.peft.save_pretrained(str(folder), selected_adapters=[name], save_embedding_layers=False)
         nested = folder / name  # peft puts an adapter that is not called "default" into a folder of its own
         for file in nested.iterdir():
             file.replace(folder / file.name)
         nested.rmdir()
+
+
+def _forget_place(llm: transformers.PreTrainedModel) -> None:
+    """Name an LLM from a folder "base_models/<folder>": PEFT writes the name into every adapter it saves."""
+    path = pathlib.Path(llm.name_or_path)
+    if path.is_absolute():
+        llm.name_or_path = llm.config._name_or_path = f"base_models/{path.name}"
 
 
 def mutual_boosting(generic: Tensor, specialised: Tensor, mask: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -158,3 +257,26 @@ def mutual_boosting(generic: Tensor, specialised: Tensor, mask: Tensor, temperat
         return temperature**2 * functional.kl_div(student, teacher.detach(), reduction="batchmean", log_target=True)
 
     return taught(log_specialised, log_generic), taught(log_generic, log_specialised)
+
+
+def copied_boosting(
+    generic: Tensor, specialised: Tensor, copied: Tensor, mask: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """FedDAT's boosting: the generic adapter and a mixture teach each other, on report tokens [related].
+
+    The mixture is half the specialised adapter and half the frozen copy of the generic one, of their probabilities
+    [ours; FedDAT mixes in the layers].
+
+    Args:
+        generic: (B, T, vocabulary) logits under the generic adapter.
+        specialised: (B, T, vocabulary) logits under the specialised adapter.
+        copied: (B, T, vocabulary) logits under the copy.
+        mask: (B, T) true where there is a report token.
+        temperature: T > 0.
+
+    Returns:
+        T^2 KL( sg(p_generic) || p_mixture ) and T^2 KL( sg(p_mixture) || p_generic ), means over report tokens.
+    """
+    halves = [functional.log_softmax(logits / temperature, dim=-1) for logits in (specialised, copied)]
+    mixture = torch.logaddexp(*halves) - math.log(2)  # log-probabilities
+    return mutual_boosting(generic, mixture * temperature, mask, temperature)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pathlib
 import sys
 from typing import Annotated
@@ -92,6 +93,38 @@ def report(
     from fedmrg_core.html_report import write_html_report
 
     print(write_html_report(run_folder, executed or [], output))
+
+
+@app.command()
+def reference(
+    run_folders: Annotated[list[pathlib.Path], typer.Argument(help="Finished run folders below results/.")],
+) -> None:
+    """Keep what is small and may be shown of finished runs under figures/reference/."""
+    from fedmrg_core.paths import reference_folder
+    from fedmrg_core.reference import store_reference
+
+    for folder in run_folders:
+        name = "/".join(folder.resolve().parts[-4:])
+        print(store_reference(folder, name, reference_folder(name.partition("/")[0]).parent))
+
+
+@app.command()
+def verify(
+    profile: Annotated[str, typer.Option(help="Whose reference runs.")] = "smoke",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Methods, data sets or run names to verify [default: all of the profile].")
+    ] = None,
+    rerun: Annotated[bool, typer.Option(help="Run what results/ lacks; without it only compare.")] = True,
+    data_root: Annotated[str, typer.Option(help="The folder of a real data set.")] = "",
+    cores: Annotated[int, typer.Option(min=1, help="Cores to use.")] = os.cpu_count() or 1,
+) -> None:
+    """Run the reference runs again and compare every number with the reference's interval.
+
+    Exit code 0: all reproduced; 1: something was not; 3: something was not run.
+    """
+    from fedmrg_core.verification import print_verdict, verify_references
+
+    raise typer.Exit(print_verdict(verify_references(profile, only or [], rerun, data_root, cores)))
 
 
 @app.command()

@@ -192,6 +192,8 @@ class Method(Strict):
     prompts: Literal["none", "diagnosis", "soft-diagnosis"] = "none"
     adapter_kind: Literal["lora", "adalora", "loha", "vera", "prefix", "p-tuning"] = "lora"
     adapter_settings: dict[str, bool | int | float | str] = {}  # for the kind's PEFT configuration
+    # Times the profile's adapter_learning_rate: kinds whose few parameters stand behind fixed matrices need more.
+    adapter_pace: float = pydantic.Field(1.0, gt=0)
     boosting: Literal["mutual", "feddat"] = "mutual"  # who teaches the two adapters
     training: Literal["federated", "centralised"] = "federated"  # centralised: all studies in one place
     modules: dict[Literal[MODULES], Ownership]  # type: ignore[valid-type]
@@ -230,6 +232,13 @@ class Method(Strict):
             raise ValueError("losses.classification needs the module diagnosis_head")
         if self.server.rule == "exact-lora" and self.modules.get("generic_adapter") is not Ownership.SHARED:
             raise ValueError("server.rule exact-lora needs a shared generic_adapter")
+        owners = set(self.modules.values())
+        if self.client.alternating and not {Ownership.SHARED, Ownership.PERSONAL} <= owners:
+            raise ValueError("client.alternating needs both shared and personal modules")
+        if Ownership.SHARED not in owners and (
+            self.client.moon or self.client.proximal or self.client.control_variates
+        ):
+            raise ValueError("client.moon, client.proximal and client.control_variates need a shared module")
         if self.training == "centralised" and Ownership.PERSONAL in self.modules.values():
             raise ValueError("training: centralised knows no personal module")
         return self

@@ -17,14 +17,11 @@ def prepared_folder(workspace: pathlib.Path, profile: str, data: str) -> pathlib
     return workspace / "prepared" / profile / data
 
 
-def base_models_folder(workspace: pathlib.Path, profile: str, data: str) -> pathlib.Path:
-    """`llm` and `backbone` as notebook 05 leaves them; each data set has its own public corpus."""
-    return workspace / "base_models" / profile / data
+def base_models_folder(workspace: pathlib.Path, profile: str, corpus: str) -> pathlib.Path:
+    """`llm` and `backbone` as notebook 05 leaves them, by the public corpus they were pretrained on."""
+    return workspace / "base_models" / profile / corpus
 
 
-def run_folder(
-    workspace: pathlib.Path, profile: str, data: str, partition: str, method: str, seed: int
-) -> pathlib.Path:
-    """One federated run (contract 4); partitions other than by site are part of the data's name."""
-    data_name = data if partition == "site" else f"{data}-{partition}"
-    return workspace / "results" / profile / data_name / method / f"seed-{seed}"
+def reference_folder(profile: str) -> pathlib.Path:
+    """Reference runs of a profile: what is small and may be shown of their run folders, committed."""
+    return REPOSITORY / "figures" / "reference" / profile

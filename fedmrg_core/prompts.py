@@ -58,21 +58,31 @@ class DiagnosisPrompts(PromptSource):
     Args:
         visual_width: d_v.
         phrases: (56, D), the table at the start: :func:`phrase_embeddings` of the LLM [ours].
+        soft: a finding's prompt is the mean of its four rows under the predicted probabilities, in training as at
+            inference, so that the LLM is trained on the prompts it will get and teaches the head through them [ours].
     """
 
-    def __init__(self, visual_width: int, phrases: Tensor) -> None:
+    def __init__(self, visual_width: int, phrases: Tensor, soft: bool = False) -> None:
         super().__init__()
+        self.soft = soft
         self.head = nn.Linear(visual_width, len(FINDINGS) * len(STATES))
         self.table = nn.Embedding.from_pretrained(phrases.detach().clone(), freeze=False)
         rows = torch.arange(len(FINDINGS)) * len(STATES)
         self.register_buffer("rows", rows, persistent=False)
 
     def forward(self, tokens: Tensor, pooled: Tensor, states: Tensor | None = None) -> PromptOutput:
-        """Return 14 prompts an image, and `state_logits` (B, 14, 4) and the looked-up `states` (B, 14)."""
+        """Return 14 prompts an image, and `state_logits` (B, 14, 4) and `states` (B, 14), given or most likely.
+
+        Hard prompts are the rows of `states`; soft ones take no notice of given states.
+        """
         logits = self.head(pooled).unflatten(-1, (len(FINDINGS), len(STATES)))
         if states is None:
             states = logits.argmax(dim=-1)
-        return PromptOutput(self.table(self.rows + states), {"state_logits": logits, "states": states})
+        auxiliary = {"state_logits": logits, "states": states}
+        if self.soft:
+            table = self.table.weight.unflatten(0, (len(FINDINGS), len(STATES)))  # (14, 4, D)
+            return PromptOutput(torch.einsum("bns,nsd->bnd", logits.softmax(dim=-1), table), auxiliary)
+        return PromptOutput(self.table(self.rows + states), auxiliary)
 
 
 def phrase_embeddings(tokenizer: transformers.PreTrainedTokenizerBase, embed: Callable[[Tensor], Tensor]) -> Tensor:

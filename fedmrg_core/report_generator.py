@@ -18,8 +18,8 @@ import transformers
 from torch import Tensor
 from torch.nn import functional
 
-from fedmrg_core.adapters import GENERIC, SPECIALISED, AdaptedLLM, mutual_boosting
-from fedmrg_core.configuration import Generation, Losses, Method, Profile, Training
+from fedmrg_core.adapters import COPY, GENERIC, SPECIALISED, AdaptedLLM, copied_boosting, mutual_boosting
+from fedmrg_core.configuration import Generation, Losses, Method, Ownership, Profile, Training
 from fedmrg_core.encoder import (
     VisualEncoder,
     VisualProjection,
@@ -35,6 +35,12 @@ from fedmrg_core.trained_model import TrainedModel
 
 # What stands before every report; the small base LLM learns it in pretraining, a large one understands it.
 INSTRUCTION = "Findings:"
+
+# The modules of `configuration.MODULES` that make up each adapter, and what the names of the parts' tensors end in.
+ADAPTER_MODULES = {
+    GENERIC: {GENERIC: "", "generic_adapter_a": ".lora_A", "generic_adapter_b": ".lora_B"},
+    SPECIALISED: {SPECIALISED: ""},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,15 +96,24 @@ class ReportGenerator(TrainedModel):
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         adapter = profile.adapter
-        names = [name for name in (GENERIC, SPECIALISED) if name in method.modules]
-        self.llm = AdaptedLLM(llm, names, adapter.rank, adapter.alpha, adapter.target_modules)
+        self.llm = AdaptedLLM(
+            llm,
+            [name for name, modules in ADAPTER_MODULES.items() if method.modules.keys() & modules],
+            adapter.rank,
+            adapter.alpha,
+            adapter.target_modules,
+            kind=method.adapter_kind,
+            settings=method.adapter_settings,
+            copied=method.boosting == "feddat" and SPECIALISED in method.modules,
+        )
         self.encoder = encoder
         scale = self.llm.embedding_scale()
         self.projection = VisualProjection(encoder.width, self.llm.width, scale)
-        if method.prompts == "diagnosis":
-            self.prompt_source = DiagnosisPrompts(encoder.width, phrase_embeddings(tokenizer, self.llm.embed))
-        else:
+        if method.prompts == "none":
             self.prompt_source = NoPrompts()
+        else:
+            phrases = phrase_embeddings(tokenizer, self.llm.embed)
+            self.prompt_source = DiagnosisPrompts(encoder.width, phrases, soft=method.prompts == "soft-diagnosis")
         instruction = tokenizer(INSTRUCTION, add_special_tokens=False).input_ids
         self.register_buffer("instruction_ids", torch.tensor(instruction), persistent=False)
         self.settle_ownership()
@@ -107,13 +122,15 @@ class ReportGenerator(TrainedModel):
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """The adapters this method has, generic first."""
+        """The ways to write a report: the adapters this method has, generic first; GENERIC alone if it has none."""
         return self.llm.names
 
     def tensors_of(self, module: str) -> dict[str, Tensor]:
         """Parameters and floating-point buffers (BatchNorm statistics) of one module of `configuration.MODULES`."""
-        if module in (GENERIC, SPECIALISED):
-            return dict(self.llm.parameters_of(module))
+        for adapter, modules in ADAPTER_MODULES.items():
+            if module in modules:
+                found = self.llm.parameters_of(adapter) if adapter in self.llm.adapters else {}
+                return {key: tensor for key, tensor in found.items() if key.endswith(modules[module])}
         part = {
             "encoder": self.encoder,
             "projection": self.projection,
@@ -126,9 +143,28 @@ class ReportGenerator(TrainedModel):
         return {**dict(part.named_parameters()), **buffers}
 
     def save_adapter(self, name: str, folder: pathlib.Path) -> None:
-        """Save one adapter as a PEFT folder that opens without this package."""
+        """Save one adapter as a PEFT folder that opens without this package.
+
+        Raises:
+            InputError: the method has no such adapter.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.llm.save(name, folder)
+
+    def adapter_owner(self, name: str) -> Ownership | None:
+        """Who owns an adapter: personal if a part of it is, else shared if a part is; None if there is none."""
+        owners = {self.ownership[module] for module in ADAPTER_MODULES[name] if module in self.ownership}
+        return next(
+            (owner for owner in (Ownership.PERSONAL, Ownership.SHARED, Ownership.FROZEN) if owner in owners), None
+        )
+
+    def remember_shared(self) -> None:
+        """See :meth:`AdaptedLLM.remember_shared`: FedDAT's copy, AdaLoRA's importances."""
+        self.llm.remember_shared()
+
+    def after_step(self, progress: float) -> None:
+        """See :meth:`AdaptedLLM.after_step`: AdaLoRA's budget of ranks."""
+        self.llm.after_step(progress)
 
     # ---- forward ----
 
@@ -160,8 +196,12 @@ class ReportGenerator(TrainedModel):
         """The unweighted loss terms, keyed as in :class:`Losses`; a term of weight zero is not computed."""
         settings = self.training_settings
         prefix = self.prefix(batch.images, batch.states)
-        logits = dict(zip(self.adapters, self.report_logits(prefix, batch, self.adapters), strict=True))
-        terms = {"language": sum(language_loss(part, batch.report_ids, batch.report_mask) for part in logits.values())}
+        boosting = bool(weights.generic_to_specialised or weights.specialised_to_generic)
+        read = (*self.adapters, COPY) if boosting and self.method.boosting == "feddat" else self.adapters
+        logits = dict(zip(read, self.report_logits(prefix, batch, read), strict=True))
+        terms = {
+            "language": sum(language_loss(logits[name], batch.report_ids, batch.report_mask) for name in self.adapters)
+        }
         if weights.classification:
             terms["classification"] = classification_loss(
                 prefix.prompts.auxiliary["state_logits"], batch.states, disease_weights, settings.logit_adjustment
@@ -172,10 +212,13 @@ class ReportGenerator(TrainedModel):
             )
         if contrast is not None and weights.contrast_intra:
             terms["contrast_intra"] = intra_client_contrast(prefix.h, contrast.h_global, settings.contrast_temperature)
-        if weights.generic_to_specialised or weights.specialised_to_generic:
-            terms["generic_to_specialised"], terms["specialised_to_generic"] = mutual_boosting(
-                logits[GENERIC], logits[SPECIALISED], batch.report_mask, settings.distillation_temperature
+        if boosting:
+            boost = copied_boosting if COPY in logits else mutual_boosting
+            terms["generic_to_specialised"], terms["specialised_to_generic"] = boost(
+                *(logits[name] for name in read), batch.report_mask, settings.distillation_temperature
             )
+        if weights.orthogonality and self.llm.kind == "adalora":
+            terms["orthogonality"] = self.llm.orthogonality()
         return terms
 
     # ---- generation ----
@@ -196,19 +239,17 @@ class ReportGenerator(TrainedModel):
             B reports, and the prompt source's output.
         """
         prefix = self.prefix(images, states)
-        with self.llm.active(adapter) as model:
-            ids = model.generate(
-                inputs_embeds=prefix.embeddings,
-                attention_mask=torch.ones(prefix.embeddings.shape[:2], dtype=torch.long, device=images.device),
-                num_beams=settings.beams,
-                max_new_tokens=settings.max_new_tokens,
-                length_penalty=settings.length_penalty,
-                repetition_penalty=settings.repetition_penalty,
-                do_sample=False,
-                pad_token_id=self.tokenizer.pad_token_id,
-                bos_token_id=self.tokenizer.bos_token_id,
-                eos_token_id=self.tokenizer.eos_token_id,
-            )
+        ids = self.llm.generate(
+            prefix.embeddings,
+            adapter,
+            settings.beams,
+            max_new_tokens=settings.max_new_tokens,
+            length_penalty=settings.length_penalty,
+            repetition_penalty=settings.repetition_penalty,
+            pad_token_id=self.tokenizer.pad_token_id,
+            bos_token_id=self.tokenizer.bos_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+        )
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [" ".join(text.split()) for text in texts], prefix.prompts
 
@@ -245,14 +286,19 @@ def pad_reports(rows: Sequence[list[int]], padding: int) -> tuple[Tensor, Tensor
     return ids, mask
 
 
-def build_report_generator(profile: Profile, method: Method, base_models: pathlib.Path, seed: int) -> ReportGenerator:
+def build_report_generator(profile: Profile, method: Method, base_models: pathlib.Path, seed: int) -> TrainedModel:
     """Load backbone and LLM (the profile's names, or notebook 05's in `base_models`) and compose them.
 
-    The seed's "initialisation" stream sets every new parameter: the same on every client and engine.
+    A method without an LLM is built by `fedmrg_core.baselines`. The seed's "initialisation" stream sets every new
+    parameter: the same on every client and engine.
 
     Raises:
         InputError: a model folder is missing or has no safetensors weights.
     """
+    if method.model != "llm":
+        from fedmrg_core.baselines import build_whole_model  # it needs this module's parts
+
+        return build_whole_model(profile, method, base_models, seed)
     sources = profile.base_models
     llm_name = sources.llm or base_models / "llm"
     backbone_name = sources.backbone or base_models / "backbone"

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from fedmrg_core.code_state import training_code_hash
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -123,6 +125,7 @@ class RunFolder:
         """
         content = {
             **source_state(),
+            "training_code": training_code_hash(),
             "data_fingerprint": data_fingerprint,
             "seeds": dict(seeds),
             "wall_seconds": round(wall_seconds, 3),

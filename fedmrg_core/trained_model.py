@@ -27,6 +27,16 @@ class TrainedModel(nn.Module, abc.ABC):
     def tensors_of(self, module: str) -> dict[str, Tensor]:
         """Parameters and floating-point buffers (BatchNorm statistics) of one module of `configuration.MODULES`."""
 
+    def remember_shared(self) -> None:  # noqa: B027
+        """Called when a round's shared tensors have just been loaded, for models that keep something of them."""
+
+    def after_step(self, progress: float) -> None:  # noqa: B027
+        """Called after every step of the optimiser, while gradients are still there.
+
+        Args:
+            progress: share of the whole run that is done, in [0, 1].
+        """
+
     def settle_ownership(self) -> None:
         """Freeze what is frozen and remember how personal modules start; call it when all modules stand."""
         for name, owner in self.ownership.items():
@@ -68,6 +78,20 @@ class TrainedModel(nn.Module, abc.ABC):
             if module not in self.ownership:
                 raise InputError(f"model state: module {module!r} is unknown; expected {', '.join(self.ownership)}.")
             _copy_in(self.tensors_of(module), part)
+
+
+def parameter_counts(model: TrainedModel) -> dict[str, int]:
+    """How many parameters there are of each sort; buffers (BatchNorm statistics, fixed random matrices) do not count.
+
+    Returns:
+        ``shared`` and ``personal``, and ``trainable``, their sum; ``frozen`` (the LLM, and modules that the method
+        freezes), and ``total``, everything.
+    """
+    counts = {"shared": 0, "personal": 0}
+    for key, parameter in model.trainable().items():
+        counts[model.ownership[key.split("/")[0]].value] += parameter.numel()
+    trainable, total = sum(counts.values()), sum(parameter.numel() for parameter in model.parameters())
+    return {"trainable": trainable, **counts, "frozen": total - trainable, "total": total}
 
 
 def _copy_in(parameters: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:

@@ -13,6 +13,8 @@ import torch
 from tqdm.auto import tqdm
 
 from fedmrg_core.adapters import GENERIC
+from fedmrg_core.client_rules import FEATURE_MODULES
+from fedmrg_core.configuration import Method, Ownership
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.clinical_metrics import head_auroc
@@ -45,7 +47,8 @@ def evaluate_run(folder: pathlib.Path) -> pandas.DataFrame:
     """Write predictions.csv, head_auroc.csv, features.safetensors, features.csv and metrics.csv of a finished run.
 
     Every place and adapter is stored as soon as it is done, so that an interrupted evaluation goes on where it stopped.
-    The test studies are read here and nowhere else.
+    The test studies are read here and nowhere else. A method that shares nothing has no model for a centre that never
+    trained: its tables have no rows of role "unseen".
 
     Returns:
         The long table of metrics.csv.
@@ -53,18 +56,14 @@ def evaluate_run(folder: pathlib.Path) -> pandas.DataFrame:
     Raises:
         InputError: the run has no selected model yet.
     """
-    if not (folder / "model" / "shared.safetensors").is_file():
-        raise InputError(f"{folder}: no model/shared.safetensors; finish the run with notebook 06_federated_run first.")
-    experiment = load_experiment(folder)
-    if not isinstance(experiment, ReportExperiment):
-        raise InputError(f"{folder}: its experiment writes no reports; expected the run of notebook 06_federated_run.")
+    experiment = finished_experiment(folder)
     with torch_threads(experiment.configuration.threads):
         predictions = _predict_all(folder, experiment)
         features = _store_features(folder, experiment)
         _store_head_auroc(folder, experiment)
     training = pandas.concat(
         pandas.DataFrame({"study_id": studies.study_ids, "site": site, "reference": studies.texts})
-        for site, studies in ((client, experiment.tensors(client, "train")) for client in experiment.clients)
+        for site, studies in ((site, experiment.tensors(site, "train")) for site in experiment.sites)
     )
     settings = experiment.configuration
     floors = floor_predictions(predictions, training, settings.seed, features)
@@ -75,21 +74,84 @@ def evaluate_run(folder: pathlib.Path) -> pandas.DataFrame:
     return metrics
 
 
+def finished_experiment(folder: pathlib.Path) -> ReportExperiment:
+    """The experiment of a run folder whose run has ended.
+
+    Raises:
+        InputError: the run has no selected model yet, or writes no reports.
+    """
+    if not (folder / "model" / "shared.safetensors").is_file():
+        raise InputError(f"{folder}: no model/shared.safetensors; finish the run with notebook 06_federated_run first.")
+    experiment = load_experiment(folder)
+    if not isinstance(experiment, ReportExperiment):
+        raise InputError(f"{folder}: its experiment writes no reports; expected the run of notebook 06_federated_run.")
+    return experiment
+
+
 def test_sets(experiment: ReportExperiment) -> Iterator[TestSet]:
-    """The clients' test sets, then those of the unseen centres."""
-    for client in experiment.clients:
-        yield TestSet(client, "home", experiment.tensors(client, "test"))
-    for site, studies in experiment.partition.unseen.items():
-        yield TestSet(site, "unseen", ClientTensors(studies))
+    """The sites' test sets, then those of the unseen centres if the method shares a model that they could use."""
+    for site in experiment.sites:
+        yield TestSet(site, "home", experiment.tensors(site, "test"))
+    if shares_a_model(experiment.configuration.method):
+        for site, studies in experiment.partition.unseen.items():
+            yield TestSet(site, "unseen", ClientTensors(studies))
+
+
+def shares_a_model(method: Method) -> bool:
+    """Whether anything that the clients train comes together."""
+    return Ownership.SHARED in method.modules.values()
 
 
 def load_trained(folder: pathlib.Path, experiment: ReportExperiment, client: str | None = None) -> None:
-    """Load the selected model, with one client's personal modules if it is named."""
-    tensors = safetensors.torch.load_file(folder / "model" / "shared.safetensors")
+    """Load the selected model, with one client's own tensors if it is named and has any.
+
+    What is personal and nobody's here starts as every client's did.
+    """
+    tensors = experiment.model.initial_personal | safetensors.torch.load_file(folder / "model" / "shared.safetensors")
     if client is not None:
         personal = folder / "model" / "personal" / f"{folder_name(client)}.safetensors"
         tensors |= safetensors.torch.load_file(personal) if personal.is_file() else {}
     experiment.model.load_state(tensors)
+
+
+def stored_reports(
+    path: pathlib.Path, experiment: ReportExperiment, place: TestSet, adapter: str, label: str
+) -> pandas.DataFrame:
+    """The reports of a test set by the model as it stands, written to `path`.
+
+    Args:
+        path: of the CSV file.
+        experiment: with the model loaded.
+        place: the test set.
+        adapter: which of the model's adapters writes.
+        label: what the column ``adapter`` says.
+    """
+    generation = experiment.configuration.profile.generation
+    rows = write_reports(experiment.model, place.studies, adapter, generation, place.site)
+    frame = pandas.DataFrame(map(dataclasses.asdict, rows))
+    path.parent.mkdir(exist_ok=True)
+    write_predictions(path, frame.assign(site=place.site, split="test", role=place.role, adapter=label))
+    return stored_rows(path)
+
+
+def stored_rows(path: pathlib.Path) -> pandas.DataFrame:
+    """The rows that `stored_reports` wrote."""
+    return read_predictions(path).drop(columns="system")
+
+
+def predictions_path(folder: pathlib.Path, site: str, label: str) -> pathlib.Path:
+    """Where the reports of one place and adapter are stored."""
+    return folder / "predictions" / f"{folder_name(site)}-{label}.csv"
+
+
+def place_reports(folder: pathlib.Path, experiment: ReportExperiment, place: TestSet, adapter: str) -> pandas.DataFrame:
+    """The selected model's reports of one test set, written now unless they are stored."""
+    label = adapter.removesuffix("_adapter")
+    path = predictions_path(folder, place.site, label)
+    if path.is_file():
+        return stored_rows(path)
+    load_trained(folder, experiment, place.site if place.role == "home" else None)
+    return stored_reports(path, experiment, place, adapter, label)
 
 
 def _predict_all(folder: pathlib.Path, experiment: ReportExperiment) -> pandas.DataFrame:
@@ -99,21 +161,18 @@ def _predict_all(folder: pathlib.Path, experiment: ReportExperiment) -> pandas.D
         for adapter in experiment.model.adapters
         if place.role == "home" or adapter == GENERIC
     ]
-    parts = []
-    for place, adapter in tqdm(jobs, desc="test sets"):
-        short = adapter.removesuffix("_adapter")
-        path = folder / "predictions" / f"{folder_name(place.site)}-{short}.csv"
-        if not path.is_file():
-            load_trained(folder, experiment, place.site if place.role == "home" else None)
-            rows = write_reports(
-                experiment.model, place.studies, adapter, experiment.configuration.profile.generation, place.site
-            )
-            frame = pandas.DataFrame(map(dataclasses.asdict, rows))
-            frame = frame.assign(site=place.site, split="test", role=place.role, adapter=short)
-            path.parent.mkdir(exist_ok=True)
-            write_predictions(path, frame)
-        parts.append(read_predictions(path).drop(columns="system"))
+    parts = [place_reports(folder, experiment, place, adapter) for place, adapter in tqdm(jobs, desc="test sets")]
     return pandas.concat(parts, ignore_index=True)
+
+
+def _load_for_features(folder: pathlib.Path, experiment: ReportExperiment, site: str, role: str) -> None:
+    """The model whose encoder sees a site's images: the shared one, unless a module that this takes is personal.
+
+    Features of the shared one can be compared between sites, also where every client was tuned afterwards.
+    """
+    modules = experiment.configuration.method.modules
+    personal = any(modules.get(name) is Ownership.PERSONAL for name in (*FEATURE_MODULES, "diagnosis_head"))
+    load_trained(folder, experiment, site if personal and role == "home" else None)
 
 
 def _store_features(folder: pathlib.Path, experiment: ReportExperiment) -> dict[str, numpy.ndarray]:
@@ -122,11 +181,11 @@ def _store_features(folder: pathlib.Path, experiment: ReportExperiment) -> dict[
     Returns:
         (D,) by study id.
     """
-    load_trained(folder, experiment)
-    sets = [(client, "home", "train", experiment.tensors(client, "train")) for client in experiment.clients]
+    sets = [(site, "home", "train", experiment.tensors(site, "train")) for site in experiment.sites]
     sets += [(place.site, place.role, "test", place.studies) for place in test_sets(experiment)]
     arrays, frames = [], []
     for site, role, split, studies in tqdm(sets, desc="features"):
+        _load_for_features(folder, experiment, site, role)
         arrays.append(image_features(experiment.model, studies))
         frames.append(
             pandas.DataFrame(
@@ -146,13 +205,16 @@ def _store_features(folder: pathlib.Path, experiment: ReportExperiment) -> dict[
 
 
 def _store_head_auroc(folder: pathlib.Path, experiment: ReportExperiment) -> None:
-    """head_auroc.csv: the selected diagnosis head on all clients' validation studies pooled, finding by finding."""
+    """head_auroc.csv: the selected diagnosis head on all sites' validation studies pooled, finding by finding."""
     if "diagnosis_head" not in experiment.configuration.method.modules:
         return
-    load_trained(folder, experiment)
-    parts = [experiment.tensors(client, "validation") for client in experiment.clients]
-    probabilities = numpy.concatenate([state_probabilities(experiment.model, part) for part in parts])
-    states = numpy.concatenate([part.states.numpy() for part in parts])
+    probabilities, states = [], []
+    for site in experiment.sites:
+        studies = experiment.tensors(site, "validation")
+        _load_for_features(folder, experiment, site, "home")
+        probabilities.append(state_probabilities(experiment.model, studies))
+        states.append(studies.states.numpy())
+    probabilities, states = numpy.concatenate(probabilities), numpy.concatenate(states)
     rows = [
         {"finding": name, "auroc": value, "positive": int((states[:, k] == POSITIVE).sum()), "studies": len(states)}
         for k, (name, value) in enumerate(head_auroc(probabilities, states).items())

@@ -23,10 +23,14 @@
 # %% tags=["parameters"]
 profile = "smoke"  # a name in profiles/, or the path of a .yaml file
 data = "phantom"  # phantom, iu_xray, folder
-partition = "site"
+partition = "site"  # site, style, random, dirichlet
+clients = 0  # how many; 0: as many as the partition makes by itself
+unseen = ""  # sites held out, joined by commas; empty: those the data were prepared with
 method = "fedmrg"  # a row of methods.yaml
+variant = ""  # numbers that differ, e.g. "training.contrast_temperature=0.05,losses.classification=2"
 seed = 0
 engine = "in-process"  # or "simulation": flwr run
+threads = 0  # CPU threads; 0: all cores. The last bits of the result depend on their number
 workspace = ""  # where results are kept; the repository if empty
 
 # %%
@@ -34,15 +38,20 @@ import matplotlib.pyplot as plt
 import pandas
 import seaborn
 
-from fedmrg_core.configuration import Ownership, load_method, load_profile
-from fedmrg_core.data.prepared import load_prepared
-from fedmrg_core.federation.run import configure_run, run_federation
-from fedmrg_core.paths import base_models_folder, prepared_folder, run_folder, workspace_folder
+from fedmrg_core.configuration import Ownership
+from fedmrg_core.experiments import RunSettings
+from fedmrg_core.federation.experiment import load_experiment
+from fedmrg_core.federation.run import run_federation
+from fedmrg_core.federation.run_configuration import write_configuration
+from fedmrg_core.paths import workspace_folder
+from fedmrg_core.trained_model import parameter_counts
 
-settings, row = load_profile(profile), load_method(method)
+run = RunSettings(profile=profile, data=data, partition=partition, clients=clients, unseen=unseen, method=method,
+                  variant=variant, seed=seed)  # fmt: skip
 root = workspace_folder(workspace)
-folder = run_folder(root, settings.name, data, partition, row.name, seed)
-print(row.description)
+folder = run.folder(root)
+settings, row = run.load()
+print(f"{run.name}: {row.description}")
 
 # %% [markdown]
 # ## What leaves a hospital
@@ -50,6 +59,10 @@ print(row.description)
 # Ownership is declared in `methods.yaml`, module by module; what travels follows from it.
 
 # %%
+folder.mkdir(parents=True, exist_ok=True)
+configuration = write_configuration(folder, run.configuration(root, threads))
+counts = parameter_counts(load_experiment(folder).model)
+print(", ".join(f"{name} {count:,}" for name, count in counts.items()))
 pandas.DataFrame([(module, str(owner)) for module, owner in row.modules.items()], columns=["module", "owner"])
 
 # %% [markdown]
@@ -61,17 +74,6 @@ pandas.DataFrame([(module, str(owner)) for module, owner in row.modules.items()]
 
 # %%
 print(row.losses)
-configuration = configure_run(
-    folder,
-    profile=settings,
-    method=row,
-    data=data,
-    partition=partition,
-    seed=seed,
-    unseen_sites=load_prepared(prepared_folder(root, settings.name, data)).unseen_sites,
-    prepared=prepared_folder(root, settings.name, data),
-    base_models=base_models_folder(root, settings.name, data),
-)
 run_federation(folder, configuration, engine=engine)
 
 # %% [markdown]

@@ -21,19 +21,23 @@
 profile = "smoke"  # a name in profiles/, or the path of a .yaml file
 data = "phantom"
 partition = "site"
+clients = 0
+unseen = ""
 method = "fedmrg"  # a row of methods.yaml
+variant = ""
 seed = 0
 workspace = ""  # where results are kept; the repository if empty
 
 # %%
 import pandas
 
-from fedmrg_core.configuration import load_method, load_profile
-from fedmrg_core.paths import run_folder, workspace_folder
+from fedmrg_core.experiments import RunSettings
+from fedmrg_core.paths import workspace_folder
 from fedmrg_core.trained_run import evaluate_run
 
-settings = load_profile(profile)
-folder = run_folder(workspace_folder(workspace), settings.name, data, partition, load_method(method).name, seed)
+run = RunSettings(profile=profile, data=data, partition=partition, clients=clients, unseen=unseen, method=method,
+                  variant=variant, seed=seed)  # fmt: skip
+folder = run.folder(workspace_folder(workspace))
 
 # %% [markdown]
 # ## Reports, features, floors

@@ -20,7 +20,10 @@
 profile = "smoke"  # a name in profiles/, or the path of a .yaml file
 data = "phantom"
 partition = "site"
+clients = 0
+unseen = ""
 method = "fedmrg"  # a row of methods.yaml
+variant = ""
 seed = 0
 workspace = ""  # where results are kept; the repository if empty
 
@@ -29,14 +32,17 @@ import sys
 
 from IPython.display import Image, Markdown, display
 
-from fedmrg_core.configuration import REPOSITORY, load_method, load_profile
+from fedmrg_core.configuration import REPOSITORY
 from fedmrg_core.data.prepared import load_prepared
-from fedmrg_core.paths import prepared_folder, run_folder, workspace_folder
+from fedmrg_core.experiments import RunSettings
+from fedmrg_core.paths import workspace_folder
 
 sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
-settings, root = load_profile(profile), workspace_folder(workspace)
-folder = run_folder(root, settings.name, data, partition, load_method(method).name, seed)
-prepared = load_prepared(prepared_folder(root, settings.name, data))
+run = RunSettings(profile=profile, data=data, partition=partition, clients=clients, unseen=unseen, method=method,
+                  variant=variant, seed=seed)  # fmt: skip
+root = workspace_folder(workspace)
+folder = run.folder(root)
+prepared = load_prepared(run.prepared(root))
 out = folder / "figures"
 
 
@@ -95,6 +101,6 @@ show(client_distance.draw([folder], out))
 from figures import report_page
 
 if prepared.summary["images_publishable"]:
-    show(report_page.draw([folder], out, prepared_folder(root, settings.name, data)))
+    show(report_page.draw([folder], out, run.prepared(root)))
 else:
     print(f"{data}: images and reports of this data set must not be published; the page is left out.")

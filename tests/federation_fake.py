@@ -15,9 +15,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fedmrg_core.configuration import load_method, load_profile
+from fedmrg_core.client_state import HospitalState, LocalUpdate
+from fedmrg_core.configuration import Payload, ServerRule, load_method, load_profile
 from fedmrg_core.federation.run_configuration import RunConfiguration
-from fedmrg_core.local_training import HospitalState, LocalUpdate
 from fedmrg_core.seeds import torch_stream
 
 EXAMPLES = {"a": 3, "b": 5, "c": 8}
@@ -47,8 +47,14 @@ class FakeExperiment:
         return {
             "encoder/stage.weight": torch.randn(3, 4, generator=generator),
             "encoder/stage.scale": torch.ones(()),
+            "encoder/stage.variance": torch.ones(3),
+            "encoder/kernel": torch.randn(12, 5, 3, generator=generator),
             "generic_adapter/lora_A": torch.randn(2, 5, generator=generator),
+            "generic_adapter/lora_B": torch.zeros(6, 2),
         }
+
+    def shared_buffers(self) -> set[str]:
+        return {"encoder/stage.variance"} & set(self.initial_shared())
 
     def train(
         self,
@@ -71,6 +77,9 @@ class FakeExperiment:
             key: tensor + 0.1 * torch.randn(tensor.shape, generator=generator) + 0.01 * pull
             for key, tensor in shared.items()
         }
+        if not shared:
+            return self._alone(client, momentum, weights, kept)
+        new["encoder/stage.variance"] = new["encoder/stage.variance"].abs()
         new["generic_adapter/lora_A"] += 0.1 * momentum + 0.01 * weights.sum()
         prototype = new["encoder/stage.weight"].mean(dim=0)
         if kind == "nan":
@@ -84,12 +93,19 @@ class FakeExperiment:
         personal = {"personal/specialised_adapter/w": kept["personal/specialised_adapter/w"] + momentum}
         state = HospitalState({**personal, "optimiser/momentum": momentum, "disease_weights": weights})
         metrics = {"train_loss": float(new["encoder/stage.weight"].square().nan_to_num().mean())}
-        return LocalUpdate(new, prototype, state, EXAMPLES[client], metrics)
+        return LocalUpdate(new, prototype, state, EXAMPLES.get(client, 1), metrics)
+
+    def _alone(self, client: str, momentum: Tensor, weights: Tensor, kept: dict[str, Tensor]) -> LocalUpdate:
+        personal = {"personal/specialised_adapter/w": kept["personal/specialised_adapter/w"] + momentum}
+        state = HospitalState({**personal, "optimiser/momentum": momentum, "disease_weights": weights})
+        return LocalUpdate({}, None, state, EXAMPLES.get(client, 1), {"train_loss": 1.0})
 
     def validate(
-        self, client: str, shared: dict[str, Tensor], state: HospitalState
+        self, client: str, shared: dict[str, Tensor], state: HospitalState | None
     ) -> tuple[dict[str, float], HospitalState, int]:
-        loss = float(shared["generic_adapter/lora_A"].sum().abs() + state.tensors["optimiser/momentum"].abs().sum())
+        state = state or HospitalState({"optimiser/momentum": torch.ones(5), "disease_weights": torch.ones(2)})
+        own = state.tensors["optimiser/momentum"].abs().sum()
+        loss = float(sum(tensor.sum().abs() for tensor in shared.values()) + own)
         weights = state.tensors["disease_weights"] * 0.9
         return {"validation_loss": loss}, HospitalState({**state.tensors, "disease_weights": weights}), 2
 
@@ -101,18 +117,40 @@ class FakeExperiment:
             safetensors.torch.save_file(tensors, folder / f"{client}.safetensors")
 
 
-def fake_configuration(rounds: int = 3, min_clients: int = 2, seed: int = 0) -> RunConfiguration:
+class AloneExperiment(FakeExperiment):
+    """Nothing is shared."""
+
+    def initial_shared(self) -> dict[str, Tensor]:
+        return {}
+
+
+class PooledExperiment(FakeExperiment):
+    """One client has everything."""
+
+    clients = ("pooled",)
+
+
+def fake_configuration(
+    rounds: int = 3,
+    min_clients: int = 2,
+    seed: int = 0,
+    participation: float = 1.0,
+    experiment: str = "FakeExperiment",
+    **method: ServerRule | Payload,
+) -> RunConfiguration:
     profile = load_profile("smoke")
-    federation = profile.federation.model_copy(update={"rounds": rounds, "min_clients": min_clients})
+    federation = profile.federation.model_copy(
+        update={"rounds": rounds, "min_clients": min_clients, "participation": participation}
+    )
     return RunConfiguration(
         profile=profile.model_copy(update={"federation": federation}),
-        method=load_method("fedmrg"),
+        method=load_method("fedmrg").model_copy(update=method),
         data="fake",
         prepared="nowhere",
         base_models="nowhere",
         seed=seed,
         threads=1,
-        experiment=f"{__name__}:FakeExperiment",
+        experiment=f"{__name__}:{experiment}",
     )
 
 

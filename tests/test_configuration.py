@@ -53,6 +53,24 @@ def test_broken_yaml_is_named(tmp_path):
     [
         ({"modules": {"encoder": "shared"}}, "encoder and projection"),
         ({"model": "r2gen", "modules": {"encoder": "shared"}}, "module decoder"),
+        (
+            {"modules": {"encoder": "shared", "projection": "shared"}, "client": {"alternating": True}},
+            "both shared and personal",
+        ),
+        ({"modules": {"encoder": "personal", "projection": "personal"}, "client": {"moon": 1}}, "need a shared module"),
+        ({"modules": {"encoder": "shared", "projection": "shared"}, "server": {"rule": "fedsgd"}}, r"server\.rule"),
+        ({"modules": {"encoder": "shared", "projection": "shared"}, "payload": {"bits": 3}}, r"payload\.bits"),
+        (
+            {"modules": {"encoder": "shared", "projection": "shared", "generic_adapter_a": "shared"}},
+            "come together",
+        ),
+        (
+            {
+                "training": "centralised",
+                "modules": {"encoder": "shared", "projection": "shared", "generic_adapter": "personal"},
+            },
+            "no personal module",
+        ),
         ({"modules": {"encoder": "shared", "projection": "shared", "table": "shared"}}, "table"),
         ({"modules": {"encoder": "shared", "projection": "borrowed"}}, "borrowed"),
         ({"prompts": "diagnosis", "modules": {"encoder": "shared", "projection": "shared"}}, "diagnosis_head"),
@@ -66,6 +84,31 @@ def test_rows_whose_parts_do_not_fit(tmp_path, row, sentence):
     path = tmp_path / "methods.yaml"
     path.write_text(yaml.safe_dump({"mine": {"description": "", "prompts": "none", "losses": {}, **row}}))
     with pytest.raises(InputError, match=rf"method 'mine'.*{sentence}"):
+        load_methods(path)
+
+
+def test_a_row_like_another_takes_over_what_it_does_not_say(tmp_path):
+    path = tmp_path / "methods.yaml"
+    first = {
+        "description": "first",
+        "modules": {"encoder": "shared", "projection": "shared", "generic_adapter": "shared"},
+        "losses": {"language": 2.0},
+    }
+    second = {"like": "first", "modules": {"generic_adapter": None, "projection": "personal"}}
+    path.write_text(yaml.safe_dump({"first": first, "second": second, "third": {"like": "second", "losses": None}}))
+    methods = load_methods(path)
+    assert methods["second"].modules == {"encoder": "shared", "projection": "personal"}
+    assert (methods["second"].description, methods["second"].losses.language) == ("first", 2.0)
+    assert methods["third"].losses.language == 1.0
+
+
+@pytest.mark.parametrize(
+    "rows", [{"mine": {"like": "yours"}}, {"mine": {"like": "mine"}}, {"mine": {"like": "b"}, "b": {"like": "mine"}}]
+)
+def test_a_row_like_no_other_is_told(tmp_path, rows):
+    path = tmp_path / "methods.yaml"
+    path.write_text(yaml.safe_dump(rows))
+    with pytest.raises(InputError, match="like: .* is not another row"):
         load_methods(path)
 
 

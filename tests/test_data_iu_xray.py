@@ -9,12 +9,14 @@ import pathlib
 import re
 import tarfile
 
+import datasets
 import pytest
 from data_fixtures import FINDINGS_TEXT, IMPRESSION_TEXT, make_iu, save_noise, write_csv
 
 from fedmrg_core.data.iu_xray import load_iu_xray, load_iu_xray_public
 from fedmrg_core.data.iu_xray_files import image_key
-from fedmrg_core.data.study import LoadedStudies
+from fedmrg_core.data.partition import partition_clients
+from fedmrg_core.data.study import SPLITS, LoadedStudies
 from fedmrg_core.errors import InputError
 
 REAL = pathlib.Path(
@@ -65,6 +67,28 @@ def test_all_layouts_tell_the_same(drawn_root: pathlib.Path) -> None:
         == _facts(load_iu_xray(drawn_root, layout="r2gen"))
     )
     assert len(kaggle.studies) == 30 and set(kaggle.studies["impression"]) == {IMPRESSION_TEXT}
+
+
+@pytest.mark.parametrize("site", "ABCDE")
+def test_any_site_can_be_the_unseen_one(drawn_root: pathlib.Path, site: str) -> None:
+    studies = load_iu_xray(drawn_root).studies
+    partition = partition_clients(studies, unseen_sites=[site])
+    assert list(partition.clients) == [name for name in "ABCDE" if name != site]
+    own = {split: [row for row, at in _places(studies) if at == (site, split)] for split in SPLITS}
+    assert list(partition.unseen[site]["study_id"]) == own["test"] != []
+    assert list(partition.adaptation[site]["study_id"]) == own["train"] != []
+    assert partition.unused == {site: len(own["validation"])}
+    trained = {row for client in partition.clients.values() for split in SPLITS for row in
+               getattr(client, split)["study_id"]}  # fmt: skip
+    assert trained == {row for row, at in _places(studies) if at[0] != site}
+
+
+def _places(studies: datasets.Dataset) -> list[tuple[str, tuple[str, str]]]:
+    """(study, (site, split)) of every study."""
+    return [
+        (row, (site, split))
+        for row, site, split in zip(*(studies[n] for n in ("study_id", "site", "split")), strict=True)
+    ]
 
 
 def test_the_xml_archive_reads_like_the_folder(root: pathlib.Path) -> None:

@@ -13,13 +13,13 @@ import torch
 from data_fixtures import make_folder, make_iu
 
 from fedmrg_core.data import prepared
-from fedmrg_core.data.phantom.studies import TEXTS_PER_IMAGE
+from fedmrg_core.data.phantom.studies import TEXTS_PER_IMAGE, load_phantom
 from fedmrg_core.data.prepared import load_prepared, load_public_studies, prepare
-from fedmrg_core.data.sources import DATA_SOURCES
+from fedmrg_core.data.sources import DATA_SOURCES, corpus_name, data_source, read_name
 from fedmrg_core.errors import InputError
 from fedmrg_core.findings import label_report
 
-PHANTOM = {"train": 2, "validation": 1, "test": 1}
+PHANTOM = {"train": 2, "validation": 1, "test": 1, "adaptation": 3}
 
 
 def test_round_trip(tmp_path: pathlib.Path) -> None:
@@ -81,10 +81,29 @@ def test_the_phantom_prepares_with_its_unseen_centre(tmp_path: pathlib.Path) -> 
     made = prepare("phantom", None, tmp_path / "out", 32, 0, cache_folder=tmp_path / "cache", **PHANTOM)
     assert made.unseen_sites == ("centre-f",) and made.summary["images_publishable"] is True
     assert made.summary["studies"]["centre-a"] == {"train": 2, "validation": 1, "test": 1}
-    assert made.summary["studies"]["centre-f"] == {"test": 1} and made.left_out == []
+    assert made.summary["studies"]["centre-f"] == {"train": 3, "test": 1} and made.left_out == []
     other = prepare("phantom", "", tmp_path / "other", 32, 0, unseen_sites=["centre-a"], **PHANTOM)
     assert other.unseen_sites == ("centre-a",) and other.fingerprint == made.fingerprint
     assert str(tmp_path) not in (tmp_path / "out/summary.json").read_text()
+
+
+def test_a_name_sets_options_of_its_data_set(tmp_path: pathlib.Path) -> None:
+    assert all("-" not in name for name in DATA_SOURCES), "a dash begins the options of a name"
+    assert read_name("phantom-wording0.25-image1") == ("phantom", {"wording_strength": 0.25, "image_strength": 1.0})
+    assert data_source("phantom-image0") is DATA_SOURCES["phantom"] and corpus_name("phantom-image0") == "phantom"
+    made = {
+        name: prepare(name, None, tmp_path / name, 32, 0, **PHANTOM)
+        for name in ("phantom", "phantom-image0", "phantom-image0.5-wording0")
+    }
+    texts = {name: list(each.studies["findings"]) for name, each in made.items()}
+    pixels = {name: [image.tobytes() for image in each.studies["image"]] for name, each in made.items()}
+    assert texts["phantom"] == texts["phantom-image0"] != texts["phantom-image0.5-wording0"]
+    assert len({tuple(own) for own in pixels.values()}) == 3
+    assert all(each.unseen_sites == ("centre-f",) for each in made.values())
+    direct = load_phantom(**PHANTOM, image_size=32, image_strength=0.5, wording_strength=0.0).studies
+    assert prepared.fingerprint(direct) == made["phantom-image0.5-wording0"].fingerprint
+    public = [load_public_studies(name, "", 2, 32, 0).fingerprint for name in ("phantom", "phantom-wording0")]
+    assert public[0] == public[1], "base models are shared by all strengths"
 
 
 @pytest.mark.parametrize(
@@ -95,6 +114,13 @@ def test_the_phantom_prepares_with_its_unseen_centre(tmp_path: pathlib.Path) -> 
         ("folder", "", {}, "data 'folder' needs the parameter root"),
         ("folder", "nowhere", {}, "root nowhere is not a folder"),
         ("phantom", "somewhere", PHANTOM, "root is given but data 'phantom' reads no folder"),
+        ("phantom-image2", None, PHANTOM, "image_strength is 2.0; give a number from 0 to 1"),
+        ("phantom-image0.5-contrast1", None, PHANTOM, "'contrast1' is no option of it, expected phantom-image<number>"),
+        ("phantom-image", None, PHANTOM, "'image' is no option of it"),
+        ("phantom-image-1", None, PHANTOM, "'image' is no option of it"),
+        ("phantom-", None, PHANTOM, "'' is no option of it"),
+        ("phantom-image0-image1", None, PHANTOM, "sets 'image' twice"),
+        ("folder-image0", "", {}, "'folder' takes no options in its name; write data='folder'"),
         ("phantom", None, {"train": 2}, "option 'validation': Missing"),
         ("phantom", None, {**PHANTOM, "epochs": 2}, "option 'epochs': Unexpected keyword argument"),
         ("phantom", None, {**PHANTOM, "train": "many"}, "option 'train': .*integer.*'many'"),

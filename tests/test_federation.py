@@ -20,12 +20,12 @@ from federation_fake import EXAMPLES, everything, fake_configuration, server_jso
 from flwr.app import Array, ArrayRecord
 from flwr.common.serde import recorddict_to_proto
 
+from fedmrg_core.client_state import HospitalState
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation import files, grid, hospital, payload
 from fedmrg_core.federation.rounds import TooFewClients
 from fedmrg_core.federation.run import continue_federation, run_federation
 from fedmrg_core.federation.run_configuration import read_configuration
-from fedmrg_core.local_training import HospitalState
 
 
 @pytest.fixture(scope="module")

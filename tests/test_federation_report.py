@@ -65,15 +65,16 @@ def test_what_leaves_a_hospital(
     run_federation(tmp_path, configuration(workspace, tmp_path, method), stop_after_round=1, progress=False)
     row = load_methods()[method]
     shared = {name for name, owner in row.modules.items() if owner is Ownership.SHARED}
+    travelling = shared | ({"control"} if row.client.control_variates else set())
     contrast = row.losses.contrast_inter or row.losses.contrast_intra
-    assert len(contents) == 5
+    assert len(contents) == (1 if row.training == "centralised" else 5)
     for content in contents:
         leaving = {item.key: {array.key for array in item.array_record.items} for item in content.items}
         assert set(leaving) == {"arrays", "metrics"} | ({"prototypes"} if contrast else set())
-        assert {key.split("/")[0] for key in leaving["arrays"]} == shared
+        assert {key.split("/")[0] for key in leaving["arrays"]} == travelling
     ledger = pandas.read_csv(tmp_path / "ledger.csv")
     assert set(ledger[ledger.direction == "up"].module) & set(MODULES) == shared
-    kept = HospitalDisk(tmp_path, "centre-a").load(1)
+    kept = HospitalDisk(tmp_path, "pooled" if row.training == "centralised" else "centre-a").load(1)
     personal = {name for name, owner in row.modules.items() if owner is Ownership.PERSONAL}
     assert {key.split("/")[0] for key in kept.part("personal")} == personal
     assert kept.part("optimiser")
@@ -110,6 +111,29 @@ def test_the_engines_end_with_the_same_bytes(workspace: pathlib.Path, tmp_path: 
     expected, ended = everything(whole), everything(mixed)
     assert ended.keys() == expected.keys()
     assert [path for path, content in expected.items() if ended[path] != content] == []
+
+
+def test_half_of_the_clients_train(workspace: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Those who have not trained yet validate with initial personal modules, and the model is complete."""
+    half = SMALL.model_copy(update={"federation": SMALL.federation.model_copy(update={"participation": 0.4})})
+    settings = configuration(workspace, tmp_path).model_copy(update={"profile": half})
+    run_federation(tmp_path, settings, stop_after_round=1, progress=False)
+    table = pandas.read_csv(tmp_path / "rounds.csv").query("round == 1")
+    assert sorted(table.status) == ["not_sampled"] * 3 + ["ok"] * 2
+    assert table.validation_loss.notna().all()
+    run_federation(tmp_path, settings, progress=False)
+    trained = set(pandas.read_csv(tmp_path / "rounds.csv").query("status == 'ok'").client)
+    assert {path.stem for path in (tmp_path / "model" / "personal").iterdir()} <= trained
+
+
+def test_compression_shows_on_the_wire(workspace: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """A quarter at most, where the model is tiny and what frames the numbers weighs much."""
+    sizes = {}
+    for method in ("fedmrg", "fedmrg-compressed"):
+        run_federation(tmp_path / method, configuration(workspace, tmp_path / method, method), progress=False)
+        ledger = pandas.read_csv(tmp_path / method / "ledger.csv").query("module == 'message'")
+        sizes[method] = ledger.groupby("direction").bytes.sum()
+    assert (sizes["fedmrg-compressed"] < sizes["fedmrg"] / 4).all()
 
 
 def test_another_image_size_is_refused(workspace: pathlib.Path, tmp_path: pathlib.Path) -> None:

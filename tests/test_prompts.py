@@ -74,3 +74,26 @@ def test_updated_weights_move_halfway_to_relative_f1():
     new = updated_disease_weights(torch.full((14,), 0.5), predicted, states)
     assert new[0] == pytest.approx(0.75) and new[1] == pytest.approx((0.5 + 2 / 3) / 2, rel=1e-6)
     assert (new[2:] == 0.5).all()  # never met in validation: kept
+
+
+def test_soft_prompts_are_means_under_the_predicted_probabilities():
+    prompts = DiagnosisPrompts(5, torch.randn(len(FINDINGS) * len(STATES), 6), soft=True)
+    pooled, states = torch.randn(2, 5), torch.randint(0, 4, (2, 14))
+    out, inferred = prompts(torch.zeros(2, 2, 6), pooled, states), prompts(torch.zeros(2, 2, 6), pooled)
+    for b in range(2):
+        for n in range(14):
+            logits = (prompts.head.weight @ pooled[b] + prompts.head.bias)[n * 4 : n * 4 + 4].tolist()
+            weights = [math.exp(v) / sum(map(math.exp, logits)) for v in logits]
+            mean = sum(w * prompts.table.weight[n * 4 + s] for s, w in enumerate(weights))
+            torch.testing.assert_close(out.prompts[b, n], mean, rtol=1e-5, atol=1e-6)
+    assert torch.equal(out.prompts, inferred.prompts)  # true states make no difference
+    assert torch.equal(out.auxiliary["states"], states)
+    assert torch.equal(inferred.auxiliary["states"], inferred.auxiliary["state_logits"].argmax(-1))
+
+
+def test_the_head_learns_through_soft_prompts_and_not_through_hard_ones():
+    for soft in (True, False):
+        prompts = DiagnosisPrompts(5, torch.randn(len(FINDINGS) * len(STATES), 6), soft=soft)
+        prompts(torch.zeros(3, 2, 6), torch.randn(3, 5), torch.randint(0, 4, (3, 14))).prompts.square().sum().backward()
+        assert (prompts.head.weight.grad is not None) == soft
+        assert prompts.table.weight.grad.any()

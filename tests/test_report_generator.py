@@ -5,8 +5,8 @@ import torch
 from small_model import PROFILE, small_model, small_studies
 from torch.nn import functional
 
-from fedmrg_core.adapters import GENERIC, SPECIALISED
-from fedmrg_core.configuration import Losses, Ownership, load_methods
+from fedmrg_core.adapters import COPY, GENERIC, SPECIALISED, copied_boosting
+from fedmrg_core.configuration import Losses, Ownership
 from fedmrg_core.errors import InputError
 from fedmrg_core.local_training import ClientBatches
 from fedmrg_core.report_generator import Contrast, encode_reports, language_loss, pad_reports, total_loss
@@ -56,21 +56,74 @@ def test_teacher_forced_logits_equal_step_by_step_reading(model):
             torch.testing.assert_close(active(inputs_embeds=seen).logits[0, -1], logits[t], rtol=1e-4, atol=1e-5)
 
 
+# Terms of other models: of those without an LLM, and of AdaLoRA.
+FOREIGN_TERMS = {"image_report_contrast", "orthogonality"}
+
+
 def test_a_weight_of_zero_switches_a_term_off(model):
     batch = ClientBatches(model, small_studies(), PROFILE).batch(range(4))
     contrast, weights = contrast_for(model, 4), torch.full((14,), 0.5)
     everything = dict.fromkeys(Losses.model_fields, 0.7)
     full = model.loss_terms(batch, Losses(**everything), weights, contrast)
-    assert set(full) == set(Losses.model_fields)
+    assert set(full) == set(Losses.model_fields) - FOREIGN_TERMS
     for name in ("classification", "contrast_inter", "contrast_intra"):
         assert set(full) - set(model.loss_terms(batch, Losses(**{**everything, name: 0.0}), weights, contrast)) == {
             name
         }
-    for name in Losses.model_fields:
+    for name in full:
         less = total_loss(full, Losses(**{**everything, name: 0.0}))
         assert (total_loss(full, Losses(**everything)) - less).item() == pytest.approx(
             0.7 * full[name].item(), abs=1e-4
         )
+
+
+def test_adalora_has_a_term_of_its_own(folder):
+    model = small_model(folder, "fed-adalora").eval()
+    batch, weights = ClientBatches(model, small_studies(), PROFILE).batch(range(4)), torch.full((14,), 0.5)
+    terms = model.loss_terms(batch, model.method.losses, weights, None)
+    assert set(terms) == {"language", "orthogonality"}
+    assert terms["orthogonality"].item() == pytest.approx(model.llm.orthogonality().item())
+    assert terms["orthogonality"] > 0
+    assert set(model.loss_terms(batch, Losses(), weights, None)) == {"language"}
+
+
+def test_feddat_mixes_the_specialised_adapter_with_the_copy(folder):
+    model = small_model(folder, "feddat").eval()
+    with torch.no_grad():
+        for name in (GENERIC, SPECIALISED):
+            for parameter in model.llm.parameters_of(name).values():
+                parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(len(name)))
+    model.remember_shared()
+    with torch.no_grad():
+        for parameter in model.llm.parameters_of(GENERIC).values():
+            parameter += 0.05
+    batch, weights = ClientBatches(model, small_studies(), PROFILE).batch(range(4)), torch.full((14,), 0.5)
+    terms = model.loss_terms(batch, model.method.losses, weights, None)
+    assert set(terms) == {"language", "generic_to_specialised", "specialised_to_generic"}
+    generic, specialised, copied = model.report_logits(model.prefix(batch.images), batch, (GENERIC, SPECIALISED, COPY))
+    expected = copied_boosting(generic, specialised, copied, batch.report_mask, 3.0)
+    assert terms["generic_to_specialised"].item() == pytest.approx(expected[0].item(), rel=1e-4)
+    assert terms["specialised_to_generic"].item() == pytest.approx(expected[1].item(), rel=1e-4)
+    language = sum(language_loss(x, batch.report_ids, batch.report_mask) for x in (generic, specialised))
+    assert terms["language"].item() == pytest.approx(language.item(), rel=1e-5)
+    total_loss(terms, model.method.losses).backward()
+    assert all(p.grad is None for p in model.llm.parameters_of(COPY).values())
+
+
+OWNERS = {"fed-lora": "shared", "fedper": "personal", "ffa-lora": "shared", "fedsa-lora": "personal", "r2gengpt": None}
+
+
+@pytest.mark.parametrize(("row", "owner"), OWNERS.items())
+def test_the_owner_of_an_adapter(folder, row, owner):
+    assert small_model(folder, row).adapter_owner(GENERIC) == owner
+
+
+def test_factors_are_halves_of_one_adapter_and_start_alike_everywhere(folder):
+    model, again = small_model(folder, "ffa-lora"), small_model(folder, "ffa-lora")
+    a, b = (model.tensors_of(f"generic_adapter_{factor}") for factor in "ab")
+    assert {**a, **b}.keys() == model.llm.parameters_of(GENERIC).keys() and not a.keys() & b.keys()
+    assert all(torch.equal(a[key], again.tensors_of("generic_adapter_a")[key]) and a[key].any() for key in a)
+    assert not any(tensor.any() for tensor in b.values())
 
 
 def test_state_round_trip_and_ownership(model, folder):
@@ -93,18 +146,6 @@ def test_strict_state(model):
         model.load_state({**shared, name: torch.zeros(1, 2, 3, 4, 5)})
     with pytest.raises(InputError, match="module 'llm' is unknown"):
         model.load_state({"llm/weight": torch.zeros(1)})
-
-
-@pytest.mark.parametrize("method", load_methods())
-def test_each_method_shares_what_its_row_says(method, folder):
-    row = load_methods()[method]
-    built = small_model(folder, method)
-    for ownership in (Ownership.SHARED, Ownership.PERSONAL):
-        declared = {name for name, owner in row.modules.items() if owner is ownership}
-        assert {key.split("/")[0] for key in built.state(ownership)} == declared
-    trainable = {id(p) for p in built.parameters() if p.requires_grad}
-    owned = {id(t) for name in row.modules for t in built.tensors_of(name).values() if t.requires_grad}
-    assert trainable == owned
 
 
 def test_generation_is_repeatable_and_adapter_dependent(model):

@@ -9,37 +9,49 @@ import torch
 from small_model import PROFILE, small_base_models
 
 from fedmrg_core.configuration import Ownership, load_method
+from fedmrg_core.data.partition import Partition
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.experiment import forget_experiments, load_experiment
+from fedmrg_core.federation.report_experiment import ReportExperiment
 from fedmrg_core.federation.run import configure_run, run_federation
 from fedmrg_core.findings import FINDINGS
+from fedmrg_core.inference import image_features
 from fedmrg_core.trained_run import evaluate_run, load_trained
+from fedmrg_core.trained_run import test_sets as place_list
 from figures import client_distance, communication, convergence, feature_map, quality_by_client, report_page
 
 TEST_STUDIES = 3
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> pathlib.Path:
-    workspace = tmp_path_factory.mktemp("workspace")
-    small_base_models(workspace / "base_models")
-    prepare("phantom", None, workspace / "prepared", 32, seed=0, train=5, validation=3, test=TEST_STUDIES)
-    folder = workspace / "run"
-    settings = PROFILE.model_copy(
-        update={"federation": PROFILE.federation.model_copy(update={"rounds": 2}), "bootstrap_samples": 20}
-    )
+def workspace(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("workspace")
+    small_base_models(folder / "base_models")
+    prepare("phantom", None, folder / "prepared", 32, seed=0, train=5, validation=3, test=TEST_STUDIES)
+    return folder
+
+
+def federated(workspace: pathlib.Path, method: str, rounds: int, folder: str, **others) -> pathlib.Path:
+    """A finished run of a row."""
+    federation = PROFILE.federation.model_copy(update={"rounds": rounds})
     configuration = configure_run(
-        folder,
-        profile=settings,
-        method=load_method("fedmrg"),
+        workspace / folder,
+        profile=PROFILE.model_copy(update={"federation": federation, "bootstrap_samples": 20}),
+        method=load_method(method),
         data="phantom",
         prepared=workspace / "prepared",
         base_models=workspace / "base_models",
         threads=1,
+        **others,
     )
-    run_federation(folder, configuration, progress=False)
-    return folder
+    run_federation(workspace / folder, configuration, progress=False)
+    return workspace / folder
+
+
+@pytest.fixture(scope="module")
+def run(workspace) -> pathlib.Path:
+    return federated(workspace, "fedmrg", 2, "run")
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +127,90 @@ def test_every_figure_is_drawn_with_its_numbers(run, metrics, tmp_path):
 def test_unfinished_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="finish the run with notebook 06"):
         evaluate_run(tmp_path)
+
+
+FEW = {"unseen_sites": ("centre-c", "centre-d", "centre-e", "centre-f")}  # two clients are enough
+
+
+def test_every_hospital_alone(workspace):
+    """Nothing travels, every client writes with its own model, and there is none for an unseen centre."""
+    folder = federated(workspace, "local", 1, "local", **FEW)
+    assert safetensors.torch.load_file(folder / "model" / "shared.safetensors") == {}
+    own = [
+        safetensors.torch.load_file(folder / "model" / "personal" / f"centre-{name}.safetensors") for name in ("a", "b")
+    ]
+    assert own[0].keys() == own[1].keys() and any(not torch.equal(own[0][key], own[1][key]) for key in own[0])
+    scores = evaluate_run(folder)
+    assert set(scores.scope) == {"centre-a", "centre-b", "home"}
+    features = pandas.read_csv(folder / "features.csv")
+    stored = safetensors.torch.load_file(folder / "features.safetensors")["features"]
+    experiment = load_experiment(folder)
+    for site in experiment.sites:
+        load_trained(folder, experiment, site)
+        expected = image_features(experiment.model, experiment.tensors(site, "test"))
+        rows = features.index[(features.site == site) & (features.split == "test")]
+        torch.testing.assert_close(stored[rows], torch.from_numpy(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_all_studies_in_one_place(workspace):
+    """One client trains on the union; test sets stay with their sites."""
+    folder = federated(workspace, "centralised", 1, "centralised", **FEW)
+    rounds = pandas.read_csv(folder / "rounds.csv")
+    assert list(rounds.client) == ["pooled"]
+    assert (rounds.num_examples.item(), rounds.validation_examples.item()) == (2 * 5, 2 * 3)
+    experiment = load_experiment(folder)
+    both = [i for site in experiment.sites for i in experiment.tensors(site, "train").study_ids]
+    assert experiment.tensors("pooled", "train").study_ids == both
+    sites = [(place.site, place.role) for place in place_list(experiment)]
+    assert sites == [("centre-a", "home"), ("centre-b", "home"), *((site, "unseen") for site in FEW["unseen_sites"])]
+    load_trained(folder, experiment, "centre-a")  # has nothing of its own
+
+
+def test_a_site_called_pooled_is_refused(workspace):
+    experiment = load_experiment(federated(workspace, "centralised", 1, "centralised", **FEW))
+    partition = Partition({"pooled": None, "z": None}, {}, {})
+    settings = experiment.configuration
+
+    class Renamed(ReportExperiment):
+        partition = None
+
+    Renamed.partition = partition
+    with pytest.raises(InputError, match="'pooled'.*give the site another"):
+        Renamed(workspace, settings)
+
+
+def test_fine_tuned_clients_have_a_whole_model_each(workspace):
+    folder = federated(workspace, "fedavg-fine-tuned", 1, "fine-tuned", **FEW)
+    model = folder / "model"
+    shared = safetensors.torch.load_file(model / "shared.safetensors")
+    tuned = [safetensors.torch.load_file(model / "personal" / f"centre-{name}.safetensors") for name in ("a", "b")]
+    assert tuned[0].keys() == tuned[1].keys() == shared.keys()
+    assert not torch.equal(tuned[0]["projection/0.weight"], tuned[1]["projection/0.weight"])
+    assert {path.name for path in (model / "generic").iterdir()} == {"centre-a", "centre-b"}
+    experiment = load_experiment(folder)
+    load_trained(folder, experiment, "centre-b")
+    state = experiment.model.state(Ownership.SHARED)
+    assert all(torch.equal(state[key], tensor) for key, tensor in tuned[1].items())
+    load_trained(folder, experiment)  # an unseen centre's
+    assert all(torch.equal(tensor, shared[key]) for key, tensor in experiment.model.state(Ownership.SHARED).items())
+    content = {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
+    (folder / "manifest.json").unlink()  # as if killed before the end: the model is written again, whole
+    federated(workspace, "fedavg-fine-tuned", 1, "fine-tuned", **FEW)
+    assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == content
+
+
+def test_controls_are_no_part_of_the_model(workspace):
+    folder = federated(workspace, "scaffold", 2, "scaffold", **FEW)
+    shared = safetensors.torch.load_file(folder / "model" / "shared.safetensors")
+    assert {key.split("/")[0] for key in shared} == {"encoder", "projection", "generic_adapter"}
+    ledger = pandas.read_csv(folder / "ledger.csv")
+    assert set(ledger[ledger.module == "control"].direction) == {"up", "down"}
+
+
+def test_an_unseen_centre_has_nobodys_personal_modules(workspace):
+    folder = federated(workspace, "fedper", 1, "fedper", **FEW)
+    experiment = load_experiment(folder)
+    load_trained(folder, experiment, "centre-a")
+    load_trained(folder, experiment)
+    personal = experiment.model.state(Ownership.PERSONAL)
+    assert all(torch.equal(personal[key], tensor) for key, tensor in experiment.model.initial_personal.items())

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from fedmrg_core import findings
 from fedmrg_core.data.images import png_bytes
-from fedmrg_core.data.sources import call_loader, call_public_corpus, data_source
+from fedmrg_core.data.sources import call_loader, call_public_corpus, corpus_name, data_source
 from fedmrg_core.data.study import STUDY_FEATURES, LeftOut, LoadedStudies, check_studies
 from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS, STATES, label_report
@@ -85,7 +85,7 @@ def prepare(
     """Prepare a data set, or reuse the folder if it was made from the same arguments, files and code.
 
     Args:
-        data: name in `fedmrg_core.data.sources.DATA_SOURCES`.
+        data: name in `fedmrg_core.data.sources.DATA_SOURCES`, with options behind it where the row takes some.
         root: the folder with the data; None or "" for data sets that make their own.
         folder: where the prepared data go; an older prepared folder there is replaced.
         image_size: height and width of the images in pixels.
@@ -142,7 +142,7 @@ def load_studies(data: str, root: pathlib.Path | str | None, profile: str = "smo
     from fedmrg_core.configuration import load_profile
 
     settings = load_profile(profile)
-    options = settings.phantom.model_dump() if data == "phantom" else {}
+    options = settings.phantom.model_dump() if corpus_name(data) == "phantom" else {}
     return call_loader(data, root, settings.image_size, 0, **options)
 
 

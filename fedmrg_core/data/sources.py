@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import pkgutil
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,8 @@ class DataSource:
         needs_root: read from a folder of the user's.
         unseen_sites: sites that never train, unless told otherwise.
         images_publishable: images and reports may appear in figures that are published.
+        name_options: options of the loader that a data set's name may set, by the word that stands for them there:
+            with {"image": "image_strength"} the name "phantom-image0.5" means image_strength=0.5.
     """
 
     loader: str
@@ -34,6 +37,7 @@ class DataSource:
     needs_root: bool
     unseen_sites: tuple[str, ...]
     images_publishable: bool
+    name_options: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 DATA_SOURCES: dict[str, DataSource] = {
@@ -44,6 +48,7 @@ DATA_SOURCES: dict[str, DataSource] = {
         needs_root=False,
         unseen_sites=("centre-f",),
         images_publishable=True,
+        name_options={"image": "image_strength", "wording": "wording_strength"},
     ),
     "iu_xray": DataSource(
         loader="fedmrg_core.data.iu_xray:load_iu_xray",
@@ -65,33 +70,65 @@ DATA_SOURCES: dict[str, DataSource] = {
 
 
 def data_source(data: str) -> DataSource:
-    """The row of a data set.
+    """The row of a data set, whatever options its name sets.
 
     Raises:
-        InputError: no data set has this name.
+        InputError: as `read_name`.
     """
-    if data not in DATA_SOURCES:
+    return DATA_SOURCES[read_name(data)[0]]
+
+
+def corpus_name(data: str) -> str:
+    """The data set's name without options: data sets that differ in these alone share corpus and base models.
+
+    Raises:
+        InputError: as `read_name`.
+    """
+    return read_name(data)[0]
+
+
+def read_name(data: str) -> tuple[str, dict[str, float]]:
+    """Name of the row and the loader's options: "phantom-image0.5" -> ("phantom", {"image_strength": 0.5}).
+
+    Raises:
+        InputError: no data set has this name, or an option is malformed, unknown to the data set, or set twice.
+    """
+    base, *parts = data.split("-")
+    if base not in DATA_SOURCES:
         raise InputError(f"data is {data!r}; expected one of {', '.join(DATA_SOURCES)}.")
-    return DATA_SOURCES[data]
+    words = DATA_SOURCES[base].name_options
+    if parts and not words:
+        raise InputError(f"data is {data!r} but {base!r} takes no options in its name; write data={base!r}.")
+    options: dict[str, float] = {}
+    for part in parts:
+        match = re.fullmatch(r"([a-z_]+)(\d+(?:\.\d+)?)", part)
+        if match is None or match[1] not in words:
+            form = "-".join(f"{word}<number>" for word in words)
+            raise InputError(f"data is {data!r}; {part!r} is no option of it, expected {base}-{form}.")
+        if words[match[1]] in options:
+            raise InputError(f"data is {data!r}; it sets {match[1]!r} twice, once is enough.")
+        options[words[match[1]]] = float(match[2])
+    return base, options
 
 
 def call_loader(
     data: str, root: pathlib.Path | str | None, image_size: int, seed: int, **options: Any
 ) -> LoadedStudies:
-    """Load a data set's studies.
+    """Load a data set's studies, with the options that are given and those that its name sets.
 
     Raises:
         InputError: unknown data set, unknown, missing or ill-typed option, root missing, or whatever the loader finds.
     """
     source = data_source(data)
-    arguments = {"image_size": image_size, "seed": seed, **options, **_root_argument(data, source, root)}
+    arguments = {"image_size": image_size, "seed": seed, **options, **read_name(data)[1]}
+    arguments |= _root_argument(data, source, root)
     return _call(data, source.loader, arguments)
 
 
 def call_public_corpus(
     data: str, root: pathlib.Path | str | None, count: int, image_size: int, seed: int, **options: Any
 ) -> PublicPart:
-    """Load what a data set offers for pretraining, apart from every client's studies.
+    """Load what a data set offers for pretraining, apart from every client's studies; its name's options do not matter.
 
     Raises:
         InputError: as `call_loader`.

@@ -39,7 +39,8 @@ COLUMNS: tuple[str, ...] = (
     "states_head",
 )
 ROLES: tuple[str, ...] = ("home", "unseen")
-ADAPTERS: tuple[str, ...] = ("generic", "specialised", "none")  # "none": a floor
+# "none": a floor; "adapted-N": a shared model that went on alone on N studies of the unseen centre (notebook 09).
+ADAPTERS: tuple[str, ...] = ("generic", "specialised", "adapted-8", "adapted-32", "adapted-128", "none")
 SYSTEMS: tuple[str, ...] = ("model", *FLOORS)
 METRIC_COLUMNS: tuple[str, ...] = ("scope", "adapter", "system", "metric", "value", "low", "high", "studies")
 _STATES = re.compile(rf"[0-{len(STATES) - 1}]{{{len(FINDINGS)}}}")

@@ -33,12 +33,18 @@ class ServerState:
     """Everything the server knows after a round; enough to go on from."""
 
     round_number: int
-    shared: dict[str, Tensor]  # ``module/name``
+    shared: dict[str, Tensor]  # ``module/name``, as the hospitals have it
     prototypes: dict[str, Tensor]  # (D,) a client
     state_rounds: dict[str, int]  # last round in which each client's update was taken
+    model_rounds: dict[str, int]  # the round after which each hospital is known to have got the shared model
+    rule: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # what the server's rule remembers
+    unsent: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # what compression has left out downwards
     best: BestRound | None = None
     rounds: list[dict] = dataclasses.field(default_factory=list)  # rows of rounds.csv
     ledger: list[dict] = dataclasses.field(default_factory=list)  # rows of ledger.csv
+
+
+_TENSORS = ("shared", "prototypes", "rule", "unsent")
 
 
 def _name(round_number: int) -> str:
@@ -49,12 +55,13 @@ def save_checkpoint(folder: pathlib.Path, state: ServerState, fingerprint: str) 
     """Write the checkpoint of ``state.round_number`` and make it the current one."""
     name = _name(state.round_number)
     partial = partial_folder(folder / name)
-    write_tensors(partial / "shared.safetensors", state.shared)
-    write_tensors(partial / "prototypes.safetensors", state.prototypes)
+    for part in _TENSORS:
+        write_tensors(partial / f"{part}.safetensors", getattr(state, part))
     rest = {
         "fingerprint": fingerprint,
         "round_number": state.round_number,
         "state_rounds": state.state_rounds,
+        "model_rounds": state.model_rounds,
         "best": dataclasses.asdict(state.best) if state.best else None,
         "rounds": state.rounds,
         "ledger": state.ledger,
@@ -85,12 +92,8 @@ def load_checkpoint(folder: pathlib.Path, fingerprint: str) -> ServerState | Non
             "choose another run folder or delete this one."
         )
     best = BestRound(**rest.pop("best")) if rest["best"] else rest.pop("best")
-    return ServerState(
-        shared=read_tensors(source / "shared.safetensors"),
-        prototypes=read_tensors(source / "prototypes.safetensors"),
-        best=best,
-        **rest,
-    )
+    tensors = {part: read_tensors(source / f"{part}.safetensors") for part in _TENSORS}
+    return ServerState(**tensors, best=best, **rest)
 
 
 def load_shared(folder: pathlib.Path, round_number: int) -> dict[str, Tensor]:

@@ -1,25 +1,28 @@
-"""The one Flower ClientApp. What leaves a hospital is written in `train`: shared tensors, a prototype, metrics."""
+"""The one Flower ClientApp. What leaves a hospital is written in `train`: shared tensors, a prototype, metrics.
+
+How the shared tensors travel is the mod's business: `fedmrg_core.federation.model_exchange`.
+"""
 
 from __future__ import annotations
 
 import logging
-import pathlib
 import time
 
-import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedmrg_core.federation.experiment import Experiment, load_experiment
-from fedmrg_core.federation.hospital import HospitalDisk
+from fedmrg_core.federation.model_exchange import exchange_model, open_hospital
 from fedmrg_core.federation.payload import (
     ARRAYS,
+    BEST_ROUND,
     CONFIG,
     EXAMPLES,
     METRICS,
     PROTOTYPES,
     SECONDS,
+    SERVER_ROUND,
+    STATE_ROUND,
     error_reply,
     from_record,
     to_record,
@@ -37,32 +40,22 @@ def report_errors(message: Message, context: Context, call_next: ClientAppCallab
         return error_reply(error, message)
 
 
-app = ClientApp(mods=[report_errors])
-
-
-def _open(context: Context) -> tuple[Experiment, str, HospitalDisk]:
-    """The experiment, which of its clients this node is, and that hospital's disk."""
-    # In a real federation each hospital has a run folder of its own, named in its node's configuration.
-    run_folder = pathlib.Path(context.node_config.get("run-folder", context.run_config["run-folder"]))
-    experiment = load_experiment(run_folder)
-    torch.set_num_threads(experiment.configuration.threads)
-    client = experiment.clients[int(context.node_config["partition-id"])]
-    return experiment, client, HospitalDisk(run_folder, client)
+app = ClientApp(mods=[report_errors, exchange_model])
 
 
 @app.query()
 def identify(message: Message, context: Context) -> Message:
     """Tell the server which client this node is; loads model and data, so that what is missing shows before round 1."""
-    _, client, _ = _open(context)
+    _, client, _ = open_hospital(context)
     return Message(RecordDict({CONFIG: ConfigRecord({"client": client})}), reply_to=message)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train on the shared tensors that came; send the new ones. Personal modules and optimiser go to the disk."""
-    experiment, client, disk = _open(context)
+    experiment, client, disk = open_hospital(context)
     config = message.content[CONFIG]
-    round_number, state_round = int(config["server-round"]), int(config["state-round"])
+    round_number, state_round = int(config[SERVER_ROUND]), int(config[STATE_ROUND])
     shared = from_record(message.content[ARRAYS])
     state = disk.load(state_round)
     started = time.perf_counter()
@@ -79,7 +72,7 @@ def train(message: Message, context: Context) -> Message:
         different = sorted(set(update.shared) ^ set(shared))[0]
         raise ValueError(f"the update and the shared model differ in {different}")  # nothing else may leave
     disk.save_trained(round_number, update.state)
-    disk.keep({state_round, int(config["best-round"]), round_number})
+    disk.keep({state_round, int(config[BEST_ROUND]), round_number})
     content = RecordDict(
         {
             ARRAYS: to_record(update.shared),
@@ -93,14 +86,20 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Validate the aggregated tensors, with this round's personal modules, on the hospital's validation part."""
-    experiment, client, disk = _open(context)
-    round_number = int(message.content[CONFIG]["server-round"])
+    """Validate the aggregated tensors, with the hospital's own personal modules, on its validation part.
+
+    Those of this round, or of the last in which it trained. What validation changes is kept in the first case only: a
+    round may be run again after a crash, and must not change what an earlier one has left.
+    """
+    experiment, client, disk = open_hospital(context)
+    config = message.content[CONFIG]
+    state_round = int(config[STATE_ROUND])
     shared = from_record(message.content[ARRAYS])
-    trained = disk.load(round_number)
+    trained = disk.load(state_round)
     started = time.perf_counter()
     measures, validated, examples = experiment.validate(client, shared, trained)
     seconds = time.perf_counter() - started
-    disk.save_validated(round_number, trained, validated)
+    if state_round == int(config[SERVER_ROUND]):
+        disk.save_validated(state_round, trained, validated)
     metrics = MetricRecord({**measures, EXAMPLES: examples, SECONDS: seconds})
     return Message(RecordDict({METRICS: metrics}), reply_to=message)

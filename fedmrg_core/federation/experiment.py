@@ -6,14 +6,14 @@ import hashlib
 import importlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from torch import Tensor
 
+from fedmrg_core.client_state import HospitalState, LocalUpdate
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.run_configuration import RunConfiguration, read_configuration
-from fedmrg_core.local_training import HospitalState, LocalUpdate
 
 # Validation chooses the round with the lowest mean of this measure over the clients [ours].
 SELECTION_MEASURE = "validation_loss"
@@ -31,6 +31,9 @@ class Experiment(Protocol):
     def initial_shared(self) -> dict[str, Tensor]:
         """The shared tensors before round 1, ``module/name``."""
 
+    def shared_buffers(self) -> Collection[str]:
+        """Those of them that are no parameters (BatchNorm statistics); an experiment without any may lack this."""
+
     def train(
         self,
         client: str,
@@ -43,9 +46,12 @@ class Experiment(Protocol):
         """One client's update."""
 
     def validate(
-        self, client: str, shared: dict[str, Tensor], state: HospitalState
+        self, client: str, shared: dict[str, Tensor], state: HospitalState | None
     ) -> tuple[dict[str, float], HospitalState, int]:
-        """Measures on the client's validation part (`SELECTION_MEASURE` among them), its new state, its studies."""
+        """Measures on the client's validation part (`SELECTION_MEASURE` among them), its new state, its studies.
+
+        A client without a state has not trained yet; its personal modules are the initial ones.
+        """
 
     def save_model(
         self, folder: pathlib.Path, shared: dict[str, Tensor], personal: Mapping[str, dict[str, Tensor]]
@@ -54,6 +60,7 @@ class Experiment(Protocol):
 
 
 _in_memory: dict[pathlib.Path, Experiment] = {}
+_initial: dict[pathlib.Path, dict[str, Tensor]] = {}
 
 
 def load_experiment(run_folder: pathlib.Path) -> Experiment:
@@ -64,10 +71,24 @@ def load_experiment(run_folder: pathlib.Path) -> Experiment:
     """
     run_folder = run_folder.resolve()
     if run_folder not in _in_memory:
-        _in_memory.clear()
+        forget_experiments()
         configuration = read_configuration(run_folder)
         _in_memory[run_folder] = _factory(configuration)(run_folder, configuration)
     return _in_memory[run_folder]
+
+
+def initial_model(run_folder: pathlib.Path) -> dict[str, Tensor]:
+    """The shared tensors before round 1, copied the first time: the model in memory goes on to be trained."""
+    run_folder = run_folder.resolve()
+    if run_folder not in _initial:
+        tensors = load_experiment(run_folder).initial_shared()
+        _initial[run_folder] = {key: tensor.detach().cpu().float().clone() for key, tensor in tensors.items()}
+    return _initial[run_folder]
+
+
+def buffers_of(experiment: Experiment) -> frozenset[str]:
+    """The keys of shared tensors that are no parameters."""
+    return frozenset(experiment.shared_buffers()) if hasattr(experiment, "shared_buffers") else frozenset()
 
 
 def run_fingerprint(configuration: RunConfiguration, experiment: Experiment) -> str:
@@ -79,6 +100,7 @@ def run_fingerprint(configuration: RunConfiguration, experiment: Experiment) -> 
 def forget_experiments() -> None:
     """Free the model and the data that `load_experiment` keeps."""
     _in_memory.clear()
+    _initial.clear()
 
 
 def _factory(configuration: RunConfiguration):  # noqa: ANN202 - whatever the name stands for

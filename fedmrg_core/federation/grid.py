@@ -143,7 +143,7 @@ class InProcessGrid(Grid):
             reply = error_reply(error, received)
         if reply is None:
             return None
-        return _stored(_over_the_wire(reply), self._folder)
+        return stored_on_disk(_over_the_wire(reply), self._folder)
 
 
 def _over_the_wire(message: Message) -> Message:
@@ -151,8 +151,8 @@ def _over_the_wire(message: Message) -> Message:
     return message_from_proto(proto)
 
 
-def _stored(message: Message, folder: pathlib.Path) -> Message:
-    """The same message, its arrays on disk."""
+def stored_on_disk(message: Message, folder: pathlib.Path) -> Message:
+    """The same message, its arrays in a file of `folder` that has no name and vanishes with them."""
     if not message.has_content() or not message.content.array_records:
         return message
     file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open as long as one of its arrays lives

@@ -1,20 +1,25 @@
 """What stays in a hospital between rounds, on its own disk.
 
-One file a round, ``round-0003.safetensors``: personal modules, optimiser moments, disease weights. A round only reads
-the file that the server names (the last round in which this hospital's update was taken) and only writes its own, so
-that a round can be run again after a crash and comes out the same.
+One file a round, ``round-0003.safetensors``: personal modules, optimiser moments, disease weights; beside it, where
+updates are compressed, ``round-0003-unsent.safetensors``: what they left out. A round only reads the files that the
+server names (the last round in which this hospital's update was taken) and only writes its own, so that a round can be
+run again after a crash and comes out the same.
+
+The shared model as it came after round 3 is ``model-0003.safetensors``: the next round need not send it again.
 """
 
 from __future__ import annotations
 
 import pathlib
 import urllib.parse
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
+from torch import Tensor
 
+from fedmrg_core.client_state import HospitalState
+from fedmrg_core.errors import InputError
 from fedmrg_core.federation.files import read_tensors, write_tensors
-from fedmrg_core.local_training import HospitalState
 
 
 def folder_name(client: str) -> str:
@@ -38,6 +43,12 @@ class HospitalDisk:
 
     def _validated(self, round_number: int) -> pathlib.Path:
         return self.folder / f"round-{round_number:04d}-validated.safetensors"
+
+    def _unsent(self, round_number: int) -> pathlib.Path:
+        return self.folder / f"round-{round_number:04d}-unsent.safetensors"
+
+    def _model(self, round_number: int) -> pathlib.Path:
+        return self.folder / f"model-{round_number:04d}.safetensors"
 
     def load(self, round_number: int) -> HospitalState | None:
         """The state after a round (as trained, then as validated), or None for round 0: before the first.
@@ -69,7 +80,34 @@ class HospitalDisk:
 
     def keep(self, round_numbers: Collection[int]) -> None:
         """Remove every other round's files."""
-        kept = {path.name for number in round_numbers for path in (self._trained(number), self._validated(number))}
-        for path in self.folder.glob("round-*"):
-            if path.name not in kept:
+        kinds = (self._trained, self._validated, self._unsent)
+        self._remove_others("round-*", {kind(number) for number in round_numbers for kind in kinds})
+
+    def load_unsent(self, round_number: int) -> dict[str, Tensor]:
+        """What this hospital's updates up to a round left out; nothing before its first.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        return read_tensors(self._unsent(round_number)) if round_number else {}
+
+    def save_unsent(self, round_number: int, tensors: Mapping[str, Tensor]) -> None:
+        """Keep what a round's update left out."""
+        write_tensors(self._unsent(round_number), tensors)
+
+    def load_model(self, round_number: int) -> dict[str, Tensor] | None:
+        """The shared model as it came after a round, or None if this disk does not hold it whole."""
+        try:
+            return read_tensors(self._model(round_number))
+        except InputError:  # the server sends it again
+            return None
+
+    def save_model(self, round_number: int, tensors: Mapping[str, Tensor]) -> None:
+        """Keep the shared model of a round, and the one before it, on which the round is run again after a crash."""
+        write_tensors(self._model(round_number), tensors)
+        self._remove_others("model-*", {self._model(round_number), self._model(round_number - 1)})
+
+    def _remove_others(self, pattern: str, kept: Collection[pathlib.Path]) -> None:
+        for path in self.folder.glob(pattern):
+            if path not in kept:
                 path.unlink()

@@ -5,6 +5,7 @@ Everything travels as float32: NumPy has no bfloat16, and a sum of float32 has t
 
 from __future__ import annotations
 
+import hashlib
 import math
 import pathlib
 import traceback
@@ -20,6 +21,11 @@ from torch import Tensor
 ARRAYS, PROTOTYPES, METRICS, CONFIG = "arrays", "prototypes", "metrics", "config"
 # Names in the metrics record that are not measures.
 EXAMPLES, SECONDS = "num-examples", "local-seconds"
+# Names in the config record: which rounds' files a hospital goes on from.
+SERVER_ROUND, STATE_ROUND, BEST_ROUND = "server-round", "state-round", "best-round"
+# The shared model of a message: after which round it is, its digest, and whether its arrays are packed.
+MODEL_ROUND, MODEL_DIGEST, MODEL_PACKED = "model-round", "model-digest", "model-packed"
+NEEDS_MODEL = "needs-model"  # a hospital's answer when it has not the model of that digest
 
 
 class UnusableReply(ValueError):
@@ -56,13 +62,26 @@ def error_reply(error: Exception, message: Message) -> Message:
     return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message)
 
 
-def check_update(reply: Message, expected: ArrayRecord, prototype_length: int | None) -> dict[str, float]:
-    """Hold a training reply against the shared tensors that were sent.
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and bytes as float32: the same for two models that are the same to the bit."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        values = tensors[key].detach().to(device="cpu", dtype=torch.float32).contiguous().numpy()
+        digest.update(f"{key} {values.shape} ".encode())
+        digest.update(values.astype("<f4", copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def check_update(
+    reply: Message, expected: Mapping[str, tuple[int, ...]], prototype_length: int | None, dtype: str = "float32"
+) -> dict[str, float]:
+    """Hold a training reply against the shared model.
 
     Args:
         reply: the hospital's message.
-        expected: the record that went out.
+        expected: keys and shapes of the arrays that have to be in it.
         prototype_length: D if any client has sent a prototype before.
+        dtype: of the arrays: "uint8" where they are packed.
 
     Returns:
         The reply's metrics.
@@ -84,8 +103,8 @@ def check_update(reply: Message, expected: ArrayRecord, prototype_length: int | 
     if different:
         what = "missing" if different[0] in expected else "unknown"
         raise UnusableReply(f"array {different[0]} is {what}")
-    for key, array in expected.items():
-        _check_array(key, records[ARRAYS][key], tuple(array.shape))
+    for key, shape in expected.items():
+        _check_array(key, records[ARRAYS][key], shape, dtype)
     if PROTOTYPES in records:
         _check_prototype(records[PROTOTYPES], prototype_length)
     return metrics
@@ -120,14 +139,14 @@ def _check_prototype(record: ArrayRecord, length: int | None) -> None:
     _check_array("prototype", array, tuple(array.shape) if length is None else (length,))
 
 
-def _check_array(name: str, array: Array, shape: tuple[int, ...]) -> None:
+def _check_array(name: str, array: Array, shape: tuple[int, ...], dtype: str = "float32") -> None:
     try:
         values = array.numpy()
     except (ValueError, TypeError, EOFError, OSError) as error:
         raise UnusableReply(f"array {name} cannot be read") from error
     if values.shape != shape:
         raise UnusableReply(f"array {name} has shape {values.shape}, expected {shape}")
-    if values.dtype != numpy.float32:
-        raise UnusableReply(f"array {name} has type {values.dtype}, expected float32")
+    if values.dtype != numpy.dtype(dtype):
+        raise UnusableReply(f"array {name} has type {values.dtype}, expected {dtype}")
     if not numpy.isfinite(values).all():
         raise UnusableReply(f"array {name} holds NaN or infinity")

@@ -7,12 +7,14 @@ import hashlib
 import pathlib
 from collections.abc import Mapping
 
+import datasets
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from fedmrg_core import local_training
-from fedmrg_core.adapters import GENERIC, SPECIALISED
+from fedmrg_core.client_rules import initial_controls
+from fedmrg_core.client_state import HospitalState, LocalUpdate, without_controls
 from fedmrg_core.configuration import Ownership
 from fedmrg_core.data.partition import Partition, partition_clients
 from fedmrg_core.data.prepared import Prepared, load_prepared
@@ -20,14 +22,24 @@ from fedmrg_core.data.tensors import MEMORY_BUDGET, ClientTensors
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.hospital import folder_name
 from fedmrg_core.federation.run_configuration import RunConfiguration
-from fedmrg_core.local_training import HospitalState, LocalUpdate
-from fedmrg_core.report_generator import ReportGenerator, build_report_generator
+from fedmrg_core.fine_tuning import fine_tuned
+from fedmrg_core.report_generator import build_report_generator
+from fedmrg_core.seeds import torch_threads
+from fedmrg_core.trained_model import TrainedModel
+
+# The one client of a method with `training: centralised`.
+POOLED = "pooled"
 
 
 class ReportExperiment:
     """One report generator in memory and the studies of every client that this process has to do with.
 
     Model and tensors are made when they are first asked for: a server needs no images, a simulated node only its own.
+
+    Attributes:
+        sites: who holds studies, sorted: the clients that the partition deals to.
+        clients: who trains: the sites, or where the method is centralised "pooled", which holds all training and
+            validation studies of the sites. Test studies stay with their site.
 
     Args:
         run_folder: the folders of the configuration are relative to it.
@@ -42,7 +54,11 @@ class ReportExperiment:
         self.base_models = (run_folder / configuration.base_models).resolve()
         self._prepared_folder = (run_folder / configuration.prepared).resolve()
         self._tensors: dict[tuple[str, str], ClientTensors] = {}
-        self.clients = tuple(sorted(self.partition.clients))
+        self.sites = tuple(sorted(self.partition.clients))
+        centralised = configuration.method.training == "centralised"
+        self.clients = (POOLED,) if centralised else self.sites
+        if centralised and POOLED in self.sites:
+            raise InputError(f"site {POOLED!r}: this name is kept for all studies together; give the site another.")
 
     @functools.cached_property
     def prepared(self) -> Prepared:
@@ -68,19 +84,21 @@ class ReportExperiment:
         )
 
     @functools.cached_property
-    def model(self) -> ReportGenerator:
+    def model(self) -> TrainedModel:
         """The model; whoever uses it loads its tensors first."""
         settings = self.configuration
         model = build_report_generator(settings.profile, settings.method, self.base_models, settings.seed)
         return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def tensors(self, client: str, split: str) -> ClientTensors:
-        """One split of a client: "train", "validation" or "test"."""
+        """One split of a site or of "pooled": "train", "validation" or "test"."""
         if (client, split) not in self._tensors:
             # One budget for all clients together, so that memory does not grow with their number.
-            budget = MEMORY_BUDGET // (3 * len(self.clients))
-            studies = getattr(self.partition.clients[client], split)
-            self._tensors[client, split] = ClientTensors(studies, memory_budget=budget)
+            budget = MEMORY_BUDGET // (3 * len(self.sites))
+            holders = self.sites if client == POOLED and client in self.clients else (client,)
+            parts = [getattr(self.partition.clients[holder], split) for holder in holders]
+            studies = parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+            self._tensors[client, split] = ClientTensors(studies, memory_budget=budget * len(parts))
         return self._tensors[client, split]
 
     def fingerprints(self) -> dict[str, str]:
@@ -92,8 +110,13 @@ class ReportExperiment:
         return [given.llm or self.base_models / "llm", given.backbone or self.base_models / "backbone"]
 
     def initial_shared(self) -> dict[str, Tensor]:
-        """The shared modules as the seed initialises them."""
-        return {key: tensor.cpu().clone() for key, tensor in self.model.state(Ownership.SHARED).items()}
+        """The shared modules as the seed initialises them, and SCAFFOLD's controls at zero."""
+        controls = initial_controls(self.model) if self.configuration.method.client.control_variates else {}
+        return {key: tensor.cpu().clone() for key, tensor in self.model.state(Ownership.SHARED).items()} | controls
+
+    def shared_buffers(self) -> frozenset[str]:
+        """The shared tensors that are no parameters: BatchNorm statistics."""
+        return frozenset(self.model.state(Ownership.SHARED).keys() - self.model.trainable().keys())
 
     def train(
         self,
@@ -121,10 +144,11 @@ class ReportExperiment:
         )
 
     def validate(
-        self, client: str, shared: dict[str, Tensor], state: HospitalState
+        self, client: str, shared: dict[str, Tensor], state: HospitalState | None
     ) -> tuple[dict[str, float], HospitalState, int]:
-        """See :func:`fedmrg_core.local_training.validate_client`."""
+        """See :func:`fedmrg_core.local_training.validate_client`; a client without a state has not trained yet."""
         settings, studies = self.configuration, self.tensors(client, "validation")
+        state = state or local_training.first_state(self.model, self.tensors(client, "train"))
         measures, state = local_training.validate_client(
             self.model, studies, shared, state, client=client, profile=settings.profile, method=settings.method
         )
@@ -133,28 +157,59 @@ class ReportExperiment:
     def save_model(
         self, folder: pathlib.Path, shared: dict[str, Tensor], personal: Mapping[str, dict[str, Tensor]]
     ) -> None:
-        """Write shared.safetensors, the adapters as PEFT folders, each client's personal tensors, and the tokenizer."""
-        modules = self.configuration.method.modules
-        adapters = {name: modules[name] for name in (GENERIC, SPECIALISED) if name in modules}
+        """Write shared.safetensors, the adapters as PEFT folders, each client's own tensors, and the tokenizer.
+
+        A client's own tensors are its personal modules. With `client.fine_tuning_epochs` they are all its modules,
+        tuned here from the selected ones; the shared model stays as it is for centres that never trained.
+        """
+        shared = without_controls(shared)
         safetensors.torch.save_file(shared, folder / "shared.safetensors")
         self.model.load_state(shared)
-        for name, owner in adapters.items():
+        for name, owner in self._adapters().items():
             if owner is not Ownership.PERSONAL:
                 self.model.save_adapter(name, folder / name)
-        for client, tensors in personal.items():
-            if not tensors:
-                continue
-            (folder / "personal").mkdir(exist_ok=True)
-            safetensors.torch.save_file(tensors, folder / "personal" / f"{folder_name(client)}.safetensors")
-            self.model.load_state(tensors)
-            for name, owner in adapters.items():
-                if owner is Ownership.PERSONAL:
-                    self.model.save_adapter(name, folder / name.removesuffix("_adapter") / folder_name(client))
+        for client in sorted(personal):
+            tensors = self._own_tensors(client, shared, personal[client])
+            if tensors:
+                self._save_own(folder, client, tensors)
         self.model.tokenizer.save_pretrained(folder / "tokenizer")
         for path in (*folder.rglob("*.json"), *folder.rglob("*.md")):
             text = path.read_text(encoding="utf-8")
             if str(self.base_models) in text:  # peft and transformers note where the LLM lay on this machine
                 path.write_text(text.replace(str(self.base_models), "base_models"), encoding="utf-8")
+
+    def _adapters(self) -> dict[str, Ownership]:
+        """The adapters that can be saved, and who owns them."""
+        if self.configuration.method.model != "llm":
+            return {}
+        owners = {name: self.model.adapter_owner(name) for name in self.model.adapters}
+        return {name: owner for name, owner in owners.items() if owner is not None}
+
+    def _own_tensors(self, client: str, shared: dict[str, Tensor], personal: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is laid over the shared tensors for one client."""
+        settings = self.configuration
+        if not settings.method.client.fine_tuning_epochs:
+            return personal
+        with torch_threads(settings.threads):
+            return fine_tuned(
+                self.model,
+                self.tensors(client, "train"),
+                {**shared, **personal},
+                client=client,
+                profile=settings.profile,
+                method=settings.method,
+                seed=settings.seed,
+            )
+
+    def _save_own(self, folder: pathlib.Path, client: str, tensors: dict[str, Tensor]) -> None:
+        """personal/<client>.safetensors, and the client's own adapters as PEFT folders <adapter>/<client>."""
+        (folder / "personal").mkdir(exist_ok=True)
+        safetensors.torch.save_file(tensors, folder / "personal" / f"{folder_name(client)}.safetensors")
+        self.model.load_state(tensors)
+        tuned = self.configuration.method.client.fine_tuning_epochs > 0
+        for name, owner in self._adapters().items():
+            if tuned or owner is Ownership.PERSONAL:
+                self.model.save_adapter(name, folder / name.removesuffix("_adapter") / folder_name(client))
 
 
 def _hash_of_models(sources: list[str | pathlib.Path]) -> str:

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 OK = "ok"
 LEFT_OUT = "left_out"  # its update is not in the round's model
+NOT_SAMPLED = "not_sampled"  # it had a pause: partial participation
 NOT_VALIDATED = "not_validated"  # its update is, but it sent no usable validation
 
 LONGEST_REASON = 300  # characters of a client's error that are kept
@@ -57,8 +58,14 @@ class RoundRecord:
     def leave_out(self, client: str, reason: object, status: str = LEFT_OUT) -> None:
         """Enter that a client's reply was not used, and why."""
         text = " ".join(str(reason).split())[:LONGEST_REASON]
-        self._rows[client] |= {"status": status, "reason": text}
+        if self._rows[client]["status"] != NOT_SAMPLED:  # which is more to the point
+            self._rows[client]["status"] = status
+        self._rows[client]["reason"] = text
         logger.warning("round %d: client %s %s: %s", self.round_number, client, status.replace("_", " "), text)
+
+    def pause(self, client: str) -> None:
+        """Enter that a client does not train in this round."""
+        self._rows[client]["status"] = NOT_SAMPLED
 
     def rows(self) -> list[dict]:
         """Rows of rounds.csv, sorted by client."""
@@ -70,7 +77,7 @@ class RoundRecord:
 
     def why_too_few(self) -> str:
         """The clients that dropped out and their reasons, for the error that ends a run."""
-        dropped = [row for row in self.rows() if row["status"] != OK]
+        dropped = [row for row in self.rows() if row["reason"]]
         return "; ".join(f"{row['client']}: {row['reason']}" for row in dropped)
 
 

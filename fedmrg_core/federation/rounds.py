@@ -10,40 +10,46 @@ import logging
 import math
 import pathlib
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg, Strategy
+from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fedmrg_core.federation.checkpoints import BestRound, ServerState, load_checkpoint, save_checkpoint
-from fedmrg_core.federation.experiment import SELECTION_MEASURE, Experiment, run_fingerprint
+from fedmrg_core.federation.downlink import Downlink, SentModel, in_full, needs_model, with_model
+from fedmrg_core.federation.experiment import (
+    SELECTION_MEASURE,
+    Experiment,
+    buffers_of,
+    initial_model,
+    run_fingerprint,
+)
+from fedmrg_core.federation.grid import stored_on_disk
 from fedmrg_core.federation.payload import (
     ARRAYS,
+    BEST_ROUND,
     CONFIG,
     EXAMPLES,
     METRICS,
     PROTOTYPES,
+    STATE_ROUND,
     UnusableReply,
     check_metrics,
-    check_update,
     from_record,
     to_record,
 )
 from fedmrg_core.federation.round_record import NOT_VALIDATED, RoundRecord, write_tables, write_timing
 from fedmrg_core.federation.run_configuration import RunConfiguration
+from fedmrg_core.federation.server_rules import load_state, make_strategy, state_of
+from fedmrg_core.seeds import numpy_stream
 
 logger = logging.getLogger(__name__)
 
 
 class TooFewClients(RuntimeError):
     """Fewer usable clients than `min_clients`: the run has stopped."""
-
-
-def default_strategy() -> Strategy:
-    """FedAvg over every connected client, weighted by its training studies."""
-    return FedAvg(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1, weighted_by_key=EXAMPLES)
 
 
 def log_round(rows: list[dict]) -> None:
@@ -61,7 +67,7 @@ class FederatedRounds:
         run_folder: receives checkpoint/, rounds.csv, ledger.csv and timing.csv.
         configuration: of the run.
         experiment: the model and its clients.
-        strategy: which of Flower's strategies aggregates.
+        strategy: what aggregates, if not what the method's row of methods.yaml says.
         report: called after each round with its rows of rounds.csv.
     """
 
@@ -75,14 +81,18 @@ class FederatedRounds:
         report: Callable[[list[dict]], None] = log_round,
     ) -> None:
         self.grid, self.run_folder, self.experiment = grid, run_folder, experiment
-        self.settings = configuration.profile.federation
-        self.strategy = strategy or default_strategy()
+        self.settings, self.seed = configuration.profile.federation, configuration.seed
+        method, buffers = configuration.method, buffers_of(experiment)
+        self.strategy = strategy or make_strategy(method.server, buffers)
         self.report = report
         self.fingerprint = run_fingerprint(configuration, experiment)
         self.clients: dict[int, str] = {}  # by node
+        nothing_yet = dict.fromkeys(experiment.clients, 0)
         self.state = load_checkpoint(run_folder / "checkpoint", self.fingerprint) or ServerState(
-            0, experiment.initial_shared(), {}, dict.fromkeys(experiment.clients, 0)
+            0, initial_model(run_folder), {}, nothing_yet, nothing_yet
         )
+        self.downlink = Downlink(method.payload, self.state.shared, buffers)
+        load_state(self.strategy, self.state.rule)
 
     def run(self, last_round: int) -> None:
         """Run the rounds up to `last_round` that the checkpoint does not hold yet.
@@ -109,30 +119,46 @@ class FederatedRounds:
     def _round(self, record: RoundRecord) -> None:
         """Train and validate once; `self.state` is the state after it."""
         self._meet_clients(wait=not self.clients)
-        updates, prototypes = self._train(record)
-        self._require(record, len(updates))
-        # Clients are summed in the order of their names: the order of arrival would show in the last bits.
-        shared, _ = self.strategy.aggregate_train(record.round_number, list(updates.values()))
-        taken = tuple(updates)
+        sampled = sampled_clients(self.experiment.clients, self.settings.participation, self.seed, record.round_number)
+        resting = [client for client in self.experiment.clients if client not in sampled]
+        for client in resting:
+            record.pause(client)
+        updates, prototypes = self._train(record, sampled)
+        self._require(record, len(updates), len(sampled))
+        taken, aggregated = tuple(updates), self._aggregated(record.round_number, updates)
         updates.clear()  # the replies are large
-        losses = self._validate(record, shared, taken)
-        self._require(record, len(losses))
+        sent, unsent = self.downlink.following(aggregated, self.state)
         state_rounds = self.state.state_rounds | dict.fromkeys(taken, record.round_number)
+        # Those who rest validate as well: else rounds would be compared by the losses of different clients [ours].
+        losses = self._validate(record, sent, sorted((*taken, *resting)), taken, state_rounds)
+        self._require(record, len(losses), len(sampled))
         self.state = ServerState(
             round_number=record.round_number,
-            shared=from_record(shared),
+            shared=sent.tensors,
             prototypes=self.state.prototypes | prototypes,
             state_rounds=state_rounds,
+            model_rounds=self.state.model_rounds | dict.fromkeys(losses, record.round_number),
+            rule=state_of(self.strategy),
+            unsent=unsent,
             best=_better(self.state.best, record.round_number, losses, state_rounds),
             rounds=self.state.rounds + record.rows(),
             ledger=self.state.ledger + record.ledger_rows(),
         )
 
-    def _require(self, record: RoundRecord, usable: int) -> None:
-        if usable < self.settings.min_clients:
+    def _aggregated(self, round_number: int, updates: Mapping[str, Message]) -> dict[str, Tensor]:
+        if not self.state.shared:  # every module is personal
+            return {}
+        # Clients are summed in the order of their names: the order of arrival would show in the last bits.
+        arrays, _ = self.strategy.aggregate_train(round_number, list(updates.values()))
+        return from_record(arrays)
+
+    def _require(self, record: RoundRecord, usable: int, sampled: int) -> None:
+        """No run with fewer than `min_clients`, but where fewer were asked, as many as were asked will do."""
+        required = min(self.settings.min_clients, sampled)
+        if usable < required:
             raise TooFewClients(
-                f"round {record.round_number}: {usable} usable clients are left and min_clients is "
-                f"{self.settings.min_clients}; left out: {record.why_too_few()}."
+                f"round {record.round_number}: {usable} usable clients are left and min_clients is {required}; "
+                f"left out: {record.why_too_few()}."
             )
 
     def _meet_clients(self, wait: bool) -> None:
@@ -159,30 +185,30 @@ class FederatedRounds:
             if client in self.experiment.clients and client not in self.clients.values():
                 self.clients[node] = client
 
-    def _train(self, record: RoundRecord) -> tuple[dict[str, Message], dict[str, Tensor]]:
-        """Send the shared model to every client.
+    def _train(self, record: RoundRecord, sampled: Collection[str]) -> tuple[dict[str, Message], dict[str, Tensor]]:
+        """Have the sampled clients train from the shared model.
 
         Returns:
             Usable replies as the strategy wants them and the clients' new prototypes, both sorted by client.
         """
-        arrays, prototypes = to_record(self.state.shared), to_record(self.state.prototypes)
+        sent, prototypes = self.downlink.known(self.state), to_record(self.state.prototypes)
         best = self.state.best.state_rounds if self.state.best else {}
         outgoing = self._addressed(
-            self.strategy.configure_train(record.round_number, arrays, ConfigRecord(), self.grid),
-            self.experiment.clients,
+            self.strategy.configure_train(record.round_number, sent.full, ConfigRecord(), self.grid), sampled
         )
         for client, message in outgoing.items():
-            rounds = {"state-round": self.state.state_rounds[client], "best-round": best.get(client, 0)}
-            config = ConfigRecord({**message.content[CONFIG], **rounds})
-            message.content = RecordDict({**message.content, CONFIG: config, PROTOTYPES: prototypes})
-        replies = self._exchange(record, "train", outgoing)
+            rounds = {STATE_ROUND: self.state.state_rounds[client], BEST_ROUND: best.get(client, 0)}
+            with_model(message, sent, self._has_model(client), rounds)
+            message.content[PROTOTYPES] = prototypes
+        replies = self._exchange(record, "train", outgoing, sent)
         usable: dict[str, Message] = {}
         received: dict[str, Tensor] = {}
         length = next((len(tensor) for tensor in self.state.prototypes.values()), None)
-        for client in self.experiment.clients:
+        for client in sampled:
             try:
-                reply = _arrived(replies, client)
-                metrics = check_update(reply, arrays, length)
+                metrics, reply = self.downlink.read_update(
+                    _arrived(replies, client), sent, length, lambda message: stored_on_disk(message, self.run_folder)
+                )
             except UnusableReply as reason:
                 record.leave_out(client, reason)
                 continue
@@ -195,16 +221,36 @@ class FederatedRounds:
             usable[client] = reply
         return usable, received
 
-    def _validate(self, record: RoundRecord, shared: ArrayRecord, clients: Collection[str]) -> dict[str, float]:
-        """Send the aggregated model to the clients whose update is in it.
+    def _has_model(self, client: str) -> bool:
+        """Whether a client has the model that this round starts from."""
+        return self.state.model_rounds[client] == self.state.round_number
+
+    def _validate(
+        self,
+        record: RoundRecord,
+        sent: SentModel,
+        clients: Collection[str],
+        taken: Collection[str],
+        state_rounds: Mapping[str, int],
+    ) -> dict[str, float]:
+        """Send the new shared model.
+
+        Args:
+            record: of the round.
+            sent: the model.
+            clients: who is to validate it.
+            taken: those of them who have trained, and so have the model before it.
+            state_rounds: the round of each client's state that goes with it.
 
         Returns:
             `SELECTION_MEASURE` of each that answered.
         """
         outgoing = self._addressed(
-            self.strategy.configure_evaluate(record.round_number, shared, ConfigRecord(), self.grid), clients
+            self.strategy.configure_evaluate(record.round_number, sent.full, ConfigRecord(), self.grid), clients
         )
-        replies = self._exchange(record, "evaluate", outgoing)
+        for client, message in outgoing.items():
+            with_model(message, sent, client in taken or self._has_model(client), {STATE_ROUND: state_rounds[client]})
+        replies = self._exchange(record, "evaluate", outgoing, sent)
         losses = {}
         for client in clients:
             try:
@@ -224,12 +270,24 @@ class FederatedRounds:
         by_client = {self.clients.get(message.metadata.dst_node_id): message for message in messages}
         return {client: by_client[client] for client in sorted(clients) if client in by_client}
 
-    def _exchange(self, record: RoundRecord, phase: str, outgoing: Mapping[str, Message]) -> dict[str, Message]:
-        """Send messages and wait for the replies, keeping the ledger.
+    def _exchange(
+        self, record: RoundRecord, phase: str, outgoing: Mapping[str, Message], sent: SentModel
+    ) -> dict[str, Message]:
+        """Send messages and wait for the replies; those who turn out to need the whole model get it.
 
         Returns:
             Replies by client, errors among them.
         """
+        replies = self._sent_and_received(record, phase, outgoing)
+        again = {
+            client: in_full(outgoing[client], sent) for client, reply in sorted(replies.items()) if needs_model(reply)
+        }
+        return replies | self._sent_and_received(record, phase, again) if again else replies
+
+    def _sent_and_received(
+        self, record: RoundRecord, phase: str, outgoing: Mapping[str, Message]
+    ) -> dict[str, Message]:
+        """Send messages and wait for the replies, keeping the ledger."""
         for client, message in outgoing.items():
             record.count(message, phase, client, "down")
         replies = {}
@@ -238,6 +296,13 @@ class FederatedRounds:
         for client in sorted(replies):
             record.count(replies[client], phase, client, "up")
         return replies
+
+
+def sampled_clients(clients: Sequence[str], participation: float, seed: int, round_number: int) -> list[str]:
+    """Who trains in a round: the share of the clients, rounded up, drawn by name, in the order of `clients`."""
+    count = math.ceil(participation * len(clients) - 1e-9)  # 0.1 * 30 is a little more than 3
+    chosen = numpy_stream(seed, "participation", round_number).permutation(sorted(clients))[:count].tolist()
+    return [client for client in clients if client in chosen]
 
 
 def _arrived(replies: Mapping[str, Message], client: str) -> Message:

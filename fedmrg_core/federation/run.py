@@ -127,8 +127,7 @@ def _write_model(run_folder: pathlib.Path, state: ServerState, experiment: Exper
     personal = {}
     for client, round_number in best.state_rounds.items():
         kept = HospitalDisk(run_folder, client).load(round_number)
-        if kept is not None:
-            personal[client] = kept.part("personal")
+        personal[client] = kept.part("personal") if kept else {}  # nothing: it was never asked to train
     experiment.save_model(partial, load_shared(run_folder / "checkpoint", best.round_number), personal)
     replace_folder(partial, run_folder / "model")
 

@@ -14,6 +14,7 @@ from fedmrg_core.federation.experiment import SELECTION_MEASURE, load_experiment
 from fedmrg_core.federation.rounds import FederatedRounds, log_round
 from fedmrg_core.federation.run_configuration import read_configuration
 from fedmrg_core.run_folder import write_text
+from fedmrg_core.seeds import torch_threads
 
 FAILURE_FILE = "failure.txt"  # the sentence a run ended with that did not reach its last round
 
@@ -29,7 +30,8 @@ def main(grid: Grid, context: Context) -> None:
     run_folder = pathlib.Path(str(context.run_config["run-folder"]))
     last_round = int(context.run_config["last-round"])
     try:
-        rounds = FederatedRounds(grid, run_folder, read_configuration(run_folder), load_experiment(run_folder))
+        configuration = read_configuration(run_folder)
+        rounds = FederatedRounds(grid, run_folder, configuration, load_experiment(run_folder))
         if context.run_config["log"]:
             logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
             logging.getLogger("fedmrg_core").setLevel(logging.INFO)
@@ -47,7 +49,8 @@ def main(grid: Grid, context: Context) -> None:
                 bar.set_postfix({name: "left out" if v is None else f"{v:.3f}" for name, v in losses.items()})
 
             rounds.report = report
-            rounds.run(last_round)
+            with torch_threads(configuration.threads):  # what the server computes depends on it as well
+                rounds.run(last_round)
     except Exception as error:
         write_text(run_folder / FAILURE_FILE, f"{type(error).__name__}: {error}\n")
         raise

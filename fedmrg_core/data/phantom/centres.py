@@ -26,14 +26,14 @@ class PhantomSettings:
         InputError: a strength outside 0..1.
     """
 
-    image_style_strength: float = 1.0
+    image_strength: float = 1.0
     wording_strength: float = 1.0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise InputError(f"PhantomSettings: {field.name} is {value!r}; give a number from 0 to 1.")
+                raise InputError(f"PhantomCXR: {field.name} is {value!r}; give a number from 0 to 1.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,6 +42,7 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS
 from fedmrg_core.seeds import numpy_stream
 
+ADAPTATION_STUDIES = 128  # of the unseen centre, as many as adaptation is tried with at most
 TEXTS_PER_IMAGE = 4  # of the public corpus
 GENERATOR_VERSION = "4"
 PHANTOM_FEATURES = datasets.Features(
@@ -126,7 +127,7 @@ def _blended(centre_name: str, settings: PhantomSettings) -> Centre:
     own = centre(centre_name)
     return dataclasses.replace(
         own,
-        image=blended_image_style(own.image, settings.image_style_strength),
+        image=blended_image_style(own.image, settings.image_strength),
         report=blended_report_style(own.report, settings.wording_strength),
     )
 
@@ -150,11 +151,13 @@ def load_phantom(
     image_size: int = 128,
     seed: int = 0,
     cache_folder: pathlib.Path | None = None,
-    settings: PhantomSettings = DEFAULT_SETTINGS,
+    adaptation: int = ADAPTATION_STUDIES,
+    image_strength: float = 1.0,
+    wording_strength: float = 1.0,
     progress: bool = True,
 ) -> LoadedStudies:
-    """The phantom data set: `train`, `validation` and `test` studies of each training centre, `test` of the unseen
-    centre.
+    """The phantom data set: `train`, `validation` and `test` studies of each training centre, and of the unseen centre
+    `test` and, as its train split, `adaptation` studies.
 
     Args:
         train: number of training studies of each training centre.
@@ -163,27 +166,32 @@ def load_phantom(
         image_size: height and width of the images in pixels.
         seed: root seed.
         cache_folder: where a drawn data set is kept and found again; None draws it anew.
-        settings: how strongly the centres differ.
+        adaptation: number of studies of the unseen centre that a trained model may be adapted with; no client trains
+            on them.
+        image_strength: how strongly the centres' images differ in style, 0 (not at all) to 1.
+        wording_strength: likewise their reports.
         progress: show a progress bar while drawing.
 
     Returns:
         Studies by the Study schema with two more columns, `drawn` and `details`; nothing is ever left out.
 
     Raises:
-        InputError: a negative count, no study at all, or a size out of range.
+        InputError: a negative count, no study at all, or a size or strength out of range.
     """
     counts = {"train": train, "validation": validation, "test": test}
-    for split, count in counts.items():
+    asked = {**counts, "adaptation": adaptation}
+    for name, count in asked.items():
         if count < 0:
-            raise InputError(f"PhantomCXR: {split} is {count}; give a number of studies of 0 or more.")
+            raise InputError(f"PhantomCXR: {name} is {count}; give a number of studies of 0 or more.")
+    of_unseen = {"train": adaptation, "test": test}
     jobs = [
         (site, split, number)
         for site in CENTRES
-        for split, count in counts.items()
-        if site != UNSEEN_CENTRE or split == "test"
+        for split, count in (of_unseen if site == UNSEEN_CENTRE else counts).items()
         for number in range(count)
     ]
-    key = {"kind": "centres", **counts, "image_size": image_size, "seed": seed, **dataclasses.asdict(settings)}
+    settings = PhantomSettings(image_strength, wording_strength)
+    key = {"kind": "centres", **asked, "image_size": image_size, "seed": seed, **dataclasses.asdict(settings)}
     return LoadedStudies(_cached(jobs, key, image_size, seed, settings, cache_folder, progress), [])
 
 

@@ -1,0 +1,138 @@
+"""How many studies of its own a centre needs that joins after the federation [ours].
+
+The selected shared model goes on alone on the first n of the centre's training studies: its adapters and prompts learn,
+encoder, projection and diagnosis head are held still. Epochs, steps and learning rate were set before anything was run;
+nothing is chosen on the way, so no study is needed for validation.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+import pandas
+from tqdm.auto import tqdm
+
+from fedmrg_core.adapters import GENERIC, SPECIALISED
+from fedmrg_core.configuration import Method
+from fedmrg_core.data.tensors import ClientTensors
+from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.predictions import score_predictions
+from fedmrg_core.federation.report_experiment import ReportExperiment
+from fedmrg_core.fine_tuning import Plan, train_alone
+from fedmrg_core.report_generator import ADAPTER_MODULES
+from fedmrg_core.run_folder import write_text
+from fedmrg_core.seeds import numpy_stream, torch_threads
+from fedmrg_core.trained_run import (
+    TestSet,
+    finished_experiment,
+    load_trained,
+    place_reports,
+    predictions_path,
+    shares_a_model,
+    stored_reports,
+    stored_rows,
+    test_sets,
+)
+
+COUNTS = (0, 8, 32, 128)
+EPOCHS = 10
+LEAST_STEPS = 20
+RATE = 0.3  # of each module's pace, held constant
+COLUMNS = ("count", "metric", "value", "low", "high", "studies")
+
+
+def evaluate_adaptation(folder: pathlib.Path) -> pandas.DataFrame:
+    """Write adaptation.csv of a finished run: every measure on the unseen centres by number of their own studies.
+
+    Returns:
+        The long table: count, metric, value, low, high (a bootstrap interval), studies (test studies scored).
+
+    Raises:
+        InputError: the run is not finished, shares no model, or no unseen centre has training studies of its own.
+    """
+    experiment = finished_experiment(folder)
+    settings = experiment.configuration
+    with torch_threads(settings.threads):
+        by_count = adapt_to_sites(folder, experiment)
+    labels = {frame.adapter.iloc[0]: count for count, frame in by_count.items()}
+    reports = pandas.concat(by_count.values(), ignore_index=True)
+    scored = score_predictions(reports, settings.seed, settings.profile.bootstrap_samples)
+    scored = scored[(scored["scope"] == "unseen") & scored["adapter"].isin(labels)]
+    table = scored.assign(count=scored["adapter"].map(labels))[list(COLUMNS)].reset_index(drop=True)
+    write_text(folder / "adaptation.csv", table.to_csv(index=False, lineterminator="\n"))
+    return table
+
+
+def adapt_to_sites(
+    folder: pathlib.Path, experiment: ReportExperiment, counts: Sequence[int] = COUNTS
+) -> dict[int, pandas.DataFrame]:
+    """Adapt the selected model to each unseen centre and write its test reports.
+
+    A count is left out unless every such centre has as many studies: otherwise fewer centres would be compared with
+    more. Reports are stored as predictions/<site>-adapted-<count>.csv as soon as they are there, and not written again.
+
+    Args:
+        folder: of the finished run.
+        experiment: its experiment.
+        counts: numbers of the centre's own training studies; 0 is the selected model as it is.
+
+    Returns:
+        Rows of predictions by count, all centres together.
+
+    Raises:
+        InputError: the method shares no model, or no unseen centre has training studies of its own.
+    """
+    if not shares_a_model(experiment.configuration.method):
+        raise InputError(f"{folder}: its method shares no model that a new centre could adapt; choose another method.")
+    studies = {s: ClientTensors(part) for s, part in experiment.partition.adaptation.items() if len(part)}
+    if not studies:
+        raise InputError(f"{folder}: no unseen centre has training studies of its own to adapt with; prepare some.")
+    places = [place for place in test_sets(experiment) if place.role == "unseen" and place.site in studies]
+    usable = [count for count in counts if all(len(studies[place.site]) >= count for place in places)]
+    jobs = [(count, place) for count in usable for place in places]
+    frames: dict[int, list[pandas.DataFrame]] = {}
+    for count, place in tqdm(jobs, desc="adaptation"):
+        frames.setdefault(count, []).append(_reports(folder, experiment, place, studies[place.site], count))
+    return {count: pandas.concat(parts, ignore_index=True) for count, parts in frames.items()}
+
+
+def _reports(
+    folder: pathlib.Path, experiment: ReportExperiment, place: TestSet, studies: ClientTensors, count: int
+) -> pandas.DataFrame:
+    """One centre's test reports after adaptation to `count` of its studies, stored or written now."""
+    if count == 0:
+        return place_reports(folder, experiment, place, GENERIC)
+    label = f"adapted-{count}"
+    path = predictions_path(folder, place.site, label)
+    if path.is_file():
+        return stored_rows(path)
+    adapt(folder, experiment, place.site, studies, count)
+    return stored_reports(path, experiment, place, GENERIC, label)
+
+
+def adapt(folder: pathlib.Path, experiment: ReportExperiment, site: str, studies: ClientTensors, count: int) -> None:
+    """Leave in memory the selected model adapted to the first `count` studies of one centre, in a seeded order.
+
+    The studies of a smaller count are among those of a larger one. A specialised adapter starts as a copy of the
+    generic one: the centre has none of its own.
+    """
+    settings, model = experiment.configuration, experiment.model
+    load_trained(folder, experiment)
+    if {GENERIC, SPECIALISED} <= settings.method.modules.keys():
+        model.load_state({f"{SPECIALISED}/{key}": t.detach() for key, t in model.tensors_of(GENERIC).items()})
+    order = numpy_stream(settings.seed, "adaptation", site).permutation(len(studies)).tolist()
+    plan = Plan(adapted_modules(settings.method), EPOCHS, RATE, LEAST_STEPS, order[:count])
+    stream = ("adaptation", site, count)
+    train_alone(
+        model, studies, plan, stream=stream, profile=settings.profile, method=settings.method, seed=settings.seed
+    )
+
+
+def adapted_modules(method: Method) -> frozenset[str]:
+    """The modules that adaptation trains: adapters and prompt table, else the decoder, else the projection [ours]."""
+    adapters = {module for modules in ADAPTER_MODULES.values() for module in modules}
+    for wanted in (adapters | {"prompt_table"}, {"decoder"}, {"projection"}):
+        if found := wanted & method.modules.keys():
+            return frozenset(found)
+    return frozenset(method.modules)

@@ -1,0 +1,67 @@
+"""Build a baseline that is trained whole from a profile, a row of methods.yaml and the base models' folder."""
+
+from __future__ import annotations
+
+import pathlib
+
+import torch
+import transformers
+
+from fedmrg_core.baselines.transformer import Sizes
+from fedmrg_core.baselines.whole_model import WholeModel
+from fedmrg_core.configuration import Method, Profile
+from fedmrg_core.encoder import VisualEncoder, load_encoder
+from fedmrg_core.errors import InputError
+from fedmrg_core.seeds import stream_seed
+from fedmrg_core.trained_model import TrainedModel
+
+
+def build_whole_model(profile: Profile, method: Method, base_models: pathlib.Path, seed: int) -> TrainedModel:
+    """Load the backbone, and build a decoder as wide and as deep as the LLM, whose tokenizer it shares.
+
+    The seed's "initialisation" stream sets every new parameter: the same on every client and engine.
+
+    Args:
+        profile: names of the base models, lengths of reports, image size.
+        method: a row of methods.yaml with model transformer, r2gen, wcl or dcl.
+        base_models: folder of notebook 05, for what the profile does not name.
+        seed: root seed.
+
+    Raises:
+        InputError: a model folder is missing or not what it should be, or the row asks for what its model has not.
+    """
+    given = profile.base_models
+    llm_name, backbone_name = given.llm or base_models / "llm", given.backbone or base_models / "backbone"
+    for name in (llm_name, backbone_name):
+        if isinstance(name, pathlib.Path) and not name.is_dir():
+            raise InputError(f"base models: folder {name} does not exist; run notebook 05_base_models first.")
+    llm, tokenizer = _llm_description(llm_name)
+    longest = max(profile.training.max_report_tokens, profile.generation.max_new_tokens) + 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, "initialisation"))
+        encoder = load_encoder(backbone_name)
+        sizes = Sizes.like_llm(llm, _token_count(encoder, profile.image_size), longest)
+        return WholeModel(encoder, sizes, tokenizer, method, profile)
+
+
+def _llm_description(
+    name: str | pathlib.Path,
+) -> tuple[transformers.PretrainedConfig, transformers.PreTrainedTokenizerBase]:
+    """The LLM's sizes and its tokenizer, without its weights."""
+    try:
+        llm, tokenizer = (kind.from_pretrained(name) for kind in (transformers.AutoConfig, transformers.AutoTokenizer))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"LLM: configuration or tokenizer of {name} cannot be loaded ({reason}); expected a folder or a cached "
+            "hub name with both."
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return llm, tokenizer
+
+
+@torch.no_grad()
+def _token_count(encoder: VisualEncoder, image_size: int) -> int:
+    """M, how many tokens the encoder makes of an image."""
+    return encoder.eval()(torch.zeros(1, 1, image_size, image_size)).tokens.shape[1]

@@ -1,0 +1,181 @@
+"""A model trained whole: the visual encoder, and a decoder in the widest sense that writes the report.
+
+L = L_LM + lambda L_contrast        (the contrast: WCL and DCL only)
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from fedmrg_core.adapters import GENERIC
+from fedmrg_core.baselines.findings_graph import FindingsGraph
+from fedmrg_core.baselines.image_report_contrast import (
+    HARDEST,
+    ContrastHeads,
+    image_report_contrast,
+    negative_weights,
+)
+from fedmrg_core.baselines.relational_memory import MemoryDrivenDecoder
+from fedmrg_core.baselines.transformer import ImageEncoder, ReportDecoder, Sizes
+from fedmrg_core.configuration import Generation, Losses, Method, Profile
+from fedmrg_core.encoder import VisualEncoder, VisualProjection
+from fedmrg_core.errors import InputError
+from fedmrg_core.prompts import PromptOutput
+from fedmrg_core.report_generator import Batch, Contrast, Prefix, language_loss
+from fedmrg_core.trained_model import TrainedModel
+
+LOSSES = {
+    "transformer": ("language",),
+    "r2gen": ("language",),
+    "wcl": ("language", "image_report_contrast"),
+    "dcl": ("language", "image_report_contrast"),
+}
+
+
+class WholeDecoder(nn.Module):
+    """The module `decoder`: everything from the encoder's tokens to the report.
+
+    Args:
+        model: transformer, r2gen, wcl or dcl.
+        visual_width: d_v, of the encoder's tokens.
+        sizes: of the Transformer.
+        tokenizer: of the reports.
+    """
+
+    def __init__(
+        self, model: str, visual_width: int, sizes: Sizes, tokenizer: transformers.PreTrainedTokenizerBase
+    ) -> None:
+        super().__init__()
+        self.projection = VisualProjection(visual_width, sizes.width)
+        self.image = ImageEncoder(sizes)
+        self.report = (MemoryDrivenDecoder if model == "r2gen" else ReportDecoder)(sizes, tokenizer)
+        self.graph = FindingsGraph(sizes.width, sizes.heads) if model == "dcl" else None
+        self.contrast = ContrastHeads(sizes.width) if "image_report_contrast" in LOSSES[model] else None
+
+    def seen(self, tokens: Tensor) -> Tensor:
+        """What the report is written from, (B, M, D) or (B, M + 15, D), of the encoder's tokens (B, M, d_v)."""
+        image = self.image(inputs_embeds=self.projection(tokens)).last_hidden_state
+        return image if self.graph is None else torch.cat([image, self.graph(image)], dim=1)
+
+
+class WholeModel(TrainedModel):
+    """Stands wherever :class:`fedmrg_core.report_generator.ReportGenerator` does; it has one way to write, GENERIC.
+
+    Args:
+        encoder: E.
+        sizes: of the Transformer.
+        tokenizer: of the reports, the LLM's own.
+        method: which model it is, and who owns `encoder` and `decoder`.
+        profile: temperatures and the like.
+
+    Raises:
+        InputError: the method asks for prompts, modules or losses that this model does not have.
+    """
+
+    adapters: tuple[str, ...] = (GENERIC,)
+
+    def __init__(
+        self,
+        encoder: VisualEncoder,
+        sizes: Sizes,
+        tokenizer: transformers.PreTrainedTokenizerBase,
+        method: Method,
+        profile: Profile,
+    ) -> None:
+        super().__init__(method)
+        check_method(method)
+        self.training_settings = profile.training
+        self.tokenizer = tokenizer
+        self.encoder = encoder
+        self.decoder = WholeDecoder(method.model, encoder.width, sizes, tokenizer)
+        self.settle_ownership()
+
+    def tensors_of(self, module: str) -> dict[str, Tensor]:
+        """Parameters and floating-point buffers (BatchNorm statistics) of `encoder` or `decoder`."""
+        part = {"encoder": self.encoder, "decoder": self.decoder}[module]
+        kept = part.state_dict()  # without the constant buffers
+        buffers = {n: b for n, b in part.named_buffers() if n in kept and b.is_floating_point()}
+        return {**dict(part.named_parameters()), **buffers}
+
+    def save_adapter(self, name: str, folder: pathlib.Path) -> None:
+        """Refuse: the tensors of this model are in shared.safetensors and personal/.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"{folder}: method {self.method.name!r} has no {name} to save; its model is trained whole.")
+
+    def features(self, images: Tensor) -> Tensor:
+        """Feature h, (B, D): the encoder's pooled feature at the decoder's width."""
+        return self.decoder.projection(self.encoder(images).pooled)
+
+    def prefix(self, images: Tensor, states: Tensor | None = None) -> Prefix:
+        """What the report is written from; no prompts, so `states` are not looked at."""
+        found = self.encoder(images)
+        seen = self.decoder.seen(found.tokens)
+        return Prefix(seen, self.decoder.projection(found.pooled), PromptOutput(seen[:, :0], {}))
+
+    def report_logits(self, prefix: Prefix, batch: Batch, adapters: Sequence[str]) -> list[Tensor]:
+        """Teacher-forced logits (B, T, vocabulary) of the report, once for each name in `adapters`."""
+        return [self.decoder.report.logits(prefix.embeddings, batch.report_ids)] * len(adapters)
+
+    def loss_terms(
+        self, batch: Batch, weights: Losses, disease_weights: Tensor, contrast: Contrast | None
+    ) -> dict[str, Tensor]:
+        """The unweighted loss terms, keyed as in :class:`Losses`; a term of weight zero is not computed."""
+        prefix = self.prefix(batch.images)
+        logits = self.report_logits(prefix, batch, self.adapters)[0]
+        terms = {"language": language_loss(logits, batch.report_ids, batch.report_mask)}
+        if weights.image_report_contrast:
+            heads = self.decoder.contrast
+            terms["image_report_contrast"] = image_report_contrast(
+                heads.image(prefix.embeddings.mean(dim=1)),
+                heads.report(self.decoder.report.read(batch.report_ids, batch.report_mask)),
+                negative_weights(batch.states, batch.report_ids, HARDEST if self.method.model == "wcl" else 1.0),
+                self.training_settings.contrast_temperature,
+            )
+        return terms
+
+    @torch.no_grad()
+    def generate(
+        self, images: Tensor, adapter: str, settings: Generation, states: Tensor | None = None
+    ) -> tuple[list[str], PromptOutput]:
+        """Write reports by beam search.
+
+        Args:
+            images: (B, 1, H, W) in [0, 1].
+            adapter: GENERIC, the only way to write.
+            settings: beams, lengths and penalties.
+            states: not looked at.
+
+        Returns:
+            B reports, and no prompts.
+        """
+        prefix = self.prefix(images)
+        ids = self.decoder.report.write(prefix.embeddings, settings)
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [" ".join(text.split()) for text in texts], prefix.prompts
+
+
+def check_method(method: Method) -> None:
+    """Refuse a row of methods.yaml that asks for what its model does not have, rather than leave it out in silence.
+
+    Raises:
+        InputError: naming the row and the key.
+    """
+    where, model = f"methods.yaml: method {method.name!r}", method.model
+    if model not in LOSSES:
+        raise InputError(f"{where}: model {model!r} is not trained whole; expected one of {', '.join(LOSSES)}.")
+    if method.prompts != "none":
+        raise InputError(f"{where}: prompts: {method.prompts} needs model: llm; expected none.")
+    for module in method.modules:
+        if module not in ("encoder", "decoder"):
+            raise InputError(f"{where}: modules.{module} is no part of model {model}; expected encoder and decoder.")
+    for name, weight in method.losses:
+        if weight and name not in LOSSES[model]:
+            raise InputError(f"{where}: losses.{name} is none of model {model}'s; expected {', '.join(LOSSES[model])}.")

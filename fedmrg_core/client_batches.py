@@ -1,0 +1,90 @@
+"""A client's studies as seeded batches, and their features under a model as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy
+import torch
+from torch import Tensor
+
+from fedmrg_core.configuration import Profile
+from fedmrg_core.report_generator import Batch, encode_reports, pad_reports
+from fedmrg_core.trained_model import TrainedModel
+
+
+class Studies(Protocol):
+    """What training needs of a client's studies (`fedmrg_core.data.tensors.ClientTensors`)."""
+
+    texts: Sequence[str]
+    states: Tensor  # (N, 14)
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: Sequence[int]) -> Tensor:
+        """(B, 1, H, W) in [0, 1]."""
+
+
+class ClientBatches:
+    """A client's studies as seeded batches of :class:`Batch`.
+
+    Args:
+        model: its tokenizer and its device are used.
+        studies: the client's.
+        profile: batch size, length of reports, image shift.
+        chosen: indices of the studies to use; all if None.
+    """
+
+    def __init__(
+        self, model: TrainedModel, studies: Studies, profile: Profile, chosen: Sequence[int] | None = None
+    ) -> None:
+        self.studies, self.settings = studies, profile.training
+        self.padding = model.tokenizer.pad_token_id
+        self.report_ids = encode_reports(model.tokenizer, studies.texts, profile.training)
+        self.device = next(model.parameters()).device
+        self.chosen = list(range(len(studies)) if chosen is None else chosen)
+
+    def batch(self, indices: Sequence[int], generator: numpy.random.Generator | None = None) -> Batch:
+        """The studies at `indices`; with a generator, their images are shifted at random."""
+        images = self.studies.images(indices)
+        if generator is not None and self.settings.image_shift:
+            images = shifted(images, self.settings.image_shift, generator)
+        ids, mask = pad_reports([self.report_ids[i] for i in indices], self.padding)
+        states = self.studies.states[torch.as_tensor(indices)]
+        return Batch(*(tensor.to(self.device) for tensor in (images, states, ids, mask)))
+
+    def shuffled(self, generator: numpy.random.Generator) -> list[list[int]]:
+        """One epoch's batches of indices: reports of similar length together, so that little is padding [ours].
+
+        Lengths are sorted within random groups of eight batches, so batches differ from epoch to epoch. A last batch
+        of one study joins the one before it (BatchNorm, InfoNCE).
+        """
+        size = self.settings.batch_size
+        order = [self.chosen[place] for place in generator.permutation(len(self.chosen))]
+        groups = [order[i : i + 8 * size] for i in range(0, len(order), 8 * size)]
+        order = [index for group in groups for index in sorted(group, key=lambda i: len(self.report_ids[i]))]
+        batches = [order[i : i + size] for i in range(0, len(order), size)]
+        if len(batches) > 1 and len(batches[-1]) == 1:
+            alone = batches.pop()
+            batches[-1] += alone
+        return [batches[i] for i in generator.permutation(len(batches))]
+
+    def in_order(self) -> list[list[int]]:
+        """All studies in order, in batches twice the training size."""
+        size = 2 * self.settings.batch_size
+        return [list(range(i, min(i + size, len(self.studies)))) for i in range(0, len(self.studies), size)]
+
+    @torch.no_grad()
+    def features(self, model: TrainedModel) -> Tensor:
+        """H (N, D) of all the studies' images, not shifted, under the model as it stands; leaves it in evaluation."""
+        model.eval()
+        return torch.cat([model.features(self.batch(indices).images) for indices in self.in_order()])
+
+
+def shifted(images: Tensor, largest: int, generator: numpy.random.Generator) -> Tensor:
+    """Each image of (B, 1, H, W) moved by up to `largest` pixels either way, edges repeated."""
+    height, width = images.shape[-2:]
+    padded = torch.nn.functional.pad(images, (largest,) * 4, mode="replicate")
+    offsets = generator.integers(0, 2 * largest + 1, size=(len(images), 2)).tolist()
+    return torch.stack([image[:, y : y + height, x : x + width] for image, (y, x) in zip(padded, offsets, strict=True)])

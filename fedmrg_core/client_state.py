@@ -1,0 +1,41 @@
+"""What a client keeps between rounds, and what its update sends."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import Tensor
+
+# Server controls and client controls travel among the shared tensors under this name, as if it were a module's.
+CONTROL = "control"
+
+
+@dataclasses.dataclass(frozen=True)
+class HospitalState:
+    """All that stays in the hospital between rounds: flat tensors, so that safetensors holds it.
+
+    Keys: ``personal/<module>/<name>``, ``optimiser/<key>/<moment>``, ``disease_weights``, and where the method's rules
+    ask for them ``previous/<key>`` (MOON: the client's last local model) and ``control/<key>`` (SCAFFOLD: its control).
+    """
+
+    tensors: dict[str, Tensor]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under ``prefix/``, without it."""
+        return {k.removeprefix(prefix + "/"): v for k, v in self.tensors.items() if k.startswith(prefix + "/")}
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalUpdate:
+    """What one client's update leaves: `shared` and `prototype` travel, `state` stays."""
+
+    shared: dict[str, Tensor]
+    prototype: Tensor | None  # (D,) mean feature mu_k; None where the method has no contrast
+    state: HospitalState
+    examples: int
+    metrics: dict[str, float]
+
+
+def without_controls(shared: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The model's own tensors among the shared ones."""
+    return {key: tensor for key, tensor in shared.items() if not key.startswith(f"{CONTROL}/")}

@@ -1,0 +1,128 @@
+"""Dirichlet over findings: clients that differ in what their patients have [related: label skew by a Dirichlet draw].
+
+The label of a study is its main finding: the positive finding that is rarest in training, or "no finding". Patients of
+the train split are dealt by flwr-datasets' `DirichletPartitioner`; validation and test follow the shares that came
+out, finding by finding, so that a client is measured on the case mix it was trained on.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping
+
+import datasets
+import numpy
+from flwr_datasets.partitioner import DirichletPartitioner
+
+from fedmrg_core.data.partition.parts import (
+    ClientStudies,
+    check_patients,
+    clients_of_patients,
+    count_held,
+    describe_shortage,
+    shortages,
+    smallest_counts,
+)
+from fedmrg_core.data.study import SPLITS
+from fedmrg_core.errors import InputError
+from fedmrg_core.findings import FINDINGS, POSITIVE
+from fedmrg_core.seeds import numpy_stream, stream_seed
+
+CONCENTRATION = 0.5  # where the partition's name gives none [ours]
+MOST_DRAWS = 300  # before a concentration counts as impossible for these data
+NO_FINDING = FINDINGS[-1]
+
+
+def by_findings(studies: datasets.Dataset, clients: int, seed: int, concentration: float) -> dict[str, ClientStudies]:
+    """Deal patients by main finding with shares from Dirichlet(concentration); small values make clients unlike.
+
+    The draw is repeated until every client has `parts.smallest_counts` of each split.
+
+    Raises:
+        InputError: a split has fewer patients than there are clients, or no draw gave every client enough studies.
+    """
+    check_patients(studies, clients)
+    patients, splits = list(studies["patient_id"]), list(studies["split"])
+    needed = smallest_counts(splits, clients)
+    labels = main_findings(studies)
+    refusal = ""
+    for draw in range(MOST_DRAWS):
+        owner = _deal(labels, clients, seed, draw, concentration)
+        held = count_held(patients, splits, owner)
+        short = shortages(held, clients, needed)
+        if not short:
+            return clients_of_patients(studies, owner, clients)
+        refusal = refusal or describe_shortage(short[0], held, clients, needed)
+    raise InputError(
+        f"partition 'dirichlet-{concentration:g}' with {clients} clients: {refusal}, and {MOST_DRAWS} draws did not "
+        "mend it; raise the concentration or lower clients."
+    )
+
+
+def main_findings(studies: datasets.Dataset) -> dict[str, dict[str, str]]:
+    """Split -> patient -> main finding over all studies of the patient in that split.
+
+    Rarity is counted in studies of the train split; a finding that no training study has counts as rarest, and equally
+    rare ones rank as in FINDINGS.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    seen: dict[str, dict[str, set[str]]] = {split: {} for split in SPLITS}
+    columns = (studies[name] for name in ("patient_id", "split", "states"))
+    for patient, split, states in zip(*columns, strict=True):
+        found = {name for name, state in zip(FINDINGS, states, strict=True) if state == POSITIVE} - {NO_FINDING}
+        seen[split].setdefault(patient, set()).update(found)
+        counts.update(found if split == "train" else ())
+    rank = {name: (counts[name], FINDINGS.index(name)) for name in FINDINGS}
+    return {
+        split: {patient: min(found, key=rank.__getitem__, default=NO_FINDING) for patient, found in of_split.items()}
+        for split, of_split in seen.items()
+    }
+
+
+def _deal(
+    labels: Mapping[str, Mapping[str, str]], clients: int, seed: int, draw: int, concentration: float
+) -> dict[str, int]:
+    """Patient -> client number, for one draw of the shares."""
+    partitioner = DirichletPartitioner(
+        num_partitions=clients,
+        partition_by="main_finding",
+        alpha=concentration,
+        min_partition_size=0,
+        seed=stream_seed(seed, "partition", "dirichlet", draw),
+    )
+    train = dict(sorted(labels["train"].items()))
+    order = numpy_stream(seed, "partition", "dirichlet", draw, "train").permutation(len(train))
+    # The partitioner cuts each label's rows as they stand; unshuffled, a client would get whole sites of them.
+    partitioner.dataset = datasets.Dataset.from_dict(
+        {"patient_id": list(train), "main_finding": list(train.values())}
+    ).select(order)
+    owner: dict[str, int] = {}
+    for client in range(clients):
+        owner |= dict.fromkeys(partitioner.load_partition(client)["patient_id"], client)
+    shares = _shares(train, owner, clients)
+    for split in SPLITS[1:]:
+        rng = numpy_stream(seed, "partition", "dirichlet", draw, split)
+        for finding, patients in _by_label(labels[split]).items():
+            rng.shuffle(patients)
+            share = shares[finding] if shares[finding].any() else sum(shares.values())
+            ends = numpy.cumsum(share) / share.sum() * len(patients) + rng.random()  # rounds up as often as down
+            for client, part in enumerate(numpy.split(patients, numpy.floor(ends[:-1]).astype(int))):
+                for patient in part.tolist():
+                    owner.setdefault(patient, client)  # a patient of training studies stays with their client
+    return owner
+
+
+def _shares(train: Mapping[str, str], owner: Mapping[str, int], clients: int) -> dict[str, numpy.ndarray]:
+    """Finding -> number of training patients at each client (K,)."""
+    shares = {name: numpy.zeros(clients) for name in FINDINGS}
+    for patient, finding in train.items():
+        shares[finding][owner[patient]] += 1
+    return shares
+
+
+def _by_label(labels: Mapping[str, str]) -> dict[str, list[str]]:
+    """Finding -> patients, both sorted."""
+    patients: dict[str, list[str]] = {}
+    for patient, finding in sorted(labels.items(), key=lambda item: (item[1], item[0])):
+        patients.setdefault(finding, []).append(patient)
+    return patients

@@ -1,0 +1,260 @@
+"""A comparison's long table as CSV, and as Markdown and LaTeX pages with one table for each setting and role."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+
+import pandas
+
+from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES, REFERENCE
+from fedmrg_core.evaluation.published import published_note, published_table, published_tag
+from fedmrg_core.evaluation.statistics import CONFIDENCE
+from fedmrg_core.run_folder import write_text
+
+SHOWN = ("bleu_1", "bleu_4", "meteor", "rouge_l", "cider", CLINICAL_F1, CLINICAL_F1.replace("example", "micro"))
+TESTED = ("bleu_4", CLINICAL_F1)
+PUBLISHED = ("bleu_4", CLINICAL_F1)
+SIGNIFICANT = 1 - CONFIDENCE
+ROLES = {"home": "the clients' own test studies", "unseen": "the centre that never trained"}
+_ORDER = {"federated": 0, "local": 1, "centralised": 2, "floor": 3}
+_UNITS = ((1024**2, "MiB"), (1024, "KiB"), (1, "B"))
+_EMPTY = "–"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One number as a table shows it."""
+
+    text: str
+    interval: str = ""  # shown small
+    bold: bool = False
+    mark: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """One setting and role, ready to be written."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    rules: frozenset[int]  # rows that a rule stands above
+
+
+def write_comparison(
+    table: pandas.DataFrame,
+    out_folder: pathlib.Path | str,
+    name: str,
+    *,
+    notes: Sequence[str] = (),
+    against: str = REFERENCE,
+    differences: bool = False,
+    published: bool = False,
+) -> list[pathlib.Path]:
+    """Write NAME.csv (the long table, every number), NAME.md and NAME.tex.
+
+    Args:
+        table: of `comparison.main_table` or `comparison.ablation_table`.
+        out_folder: where to.
+        name: of the files.
+        notes: sentences that go below the tables, e.g. `Runs.notes`.
+        against: the method the others were tested against.
+        differences: show what `against` is ahead by, with its interval, in place of costs and fairness (ablations).
+        published: add the publication's BLEU-4 and clinical F1, tagged.
+
+    Returns:
+        The three paths.
+    """
+    pages = [
+        _page(part, str(setting), str(role), against, differences, published)
+        for (setting, role), part in table.groupby(["setting", "role"], sort=False)
+    ]
+    below = [*_explanations(table, against, differences), *([published_note()] if published else []), *notes]
+    folder = pathlib.Path(out_folder)
+    texts = {
+        ".csv": table.to_csv(index=False, lineterminator="\n"),
+        ".md": _markdown(pages, below),
+        ".tex": _latex(pages, below),
+    }
+    for ending, text in texts.items():
+        write_text(folder / f"{name}{ending}", text)
+    return [folder / f"{name}{ending}" for ending in texts]
+
+
+def _page(part: pandas.DataFrame, setting: str, role: str, against: str, differences: bool, published: bool) -> Page:
+    metrics = [key for key in SHOWN if key in set(part["metric"])]
+    by_method = {method: rows.set_index("metric") for method, rows in part.groupby("method", sort=False)}
+    order = sorted(by_method, key=lambda method: _ORDER[by_method[method]["exchange"].iloc[0]])
+    columns = [(MEASURES[key], _value_column(by_method, key)) for key in metrics]
+    if differences:
+        columns += [(f"Δ {MEASURES[key]}", _difference_column(key)) for key in TESTED if key in metrics]
+    else:
+        if role == "home":
+            columns += [
+                (f"{title}, {MEASURES[key]}", _plain_column(key, name))
+                for name, title in (("worst_client", "Worst client"), ("harmonic_mean", "Harmonic mean"))
+                for key in TESTED
+                if key in metrics
+            ]
+        columns += [("Up", _bytes_column("bytes_up")), ("Down", _bytes_column("bytes_down"))]
+        columns += [("Parameters sent", _count_column())]
+    if published:
+        columns += [(f"{MEASURES[key]} {published_tag()}", _published_column(key)) for key in PUBLISHED]
+    rows = tuple((Cell(method), *(make(method, by_method[method]) for _, make in columns)) for method in order)
+    kinds = [_ORDER[by_method[method]["exchange"].iloc[0]] for method in order]
+    rules = frozenset(row for row in range(1, len(kinds)) if kinds[row] != kinds[row - 1] and kinds[row] != 2)
+    seeds, studies = part.loc[part["system"] == "model", "seeds"], int(part["studies"].max())
+    number = f"{seeds.min():.0f}" if seeds.min() == seeds.max() else f"{seeds.min():.0f} to {seeds.max():.0f}"
+    title = f"{setting}, {ROLES[role]}: {studies} studies, {number} seed{'' if number == '1' else 's'}"
+    return Page(title, ("Method", *(title for title, _ in columns)), rows, rules)
+
+
+Column = Callable[[str, pandas.DataFrame], Cell]
+
+
+def _value_column(by_method: dict[str, pandas.DataFrame], key: str) -> Column:
+    federated = [rows.loc[key, "value"] for rows in by_method.values() if _has(rows, key) and _federated(rows)]
+    best = max(federated, default=float("nan"))
+
+    def cell(_: str, rows: pandas.DataFrame) -> Cell:
+        if not _has(rows, key):
+            return Cell(_EMPTY)
+        row = rows.loc[key]
+        mark = "*" if row["p_holm"] < SIGNIFICANT else ""
+        interval = "" if pandas.isna(row["low"]) else f"[{row['low']:.3f}, {row['high']:.3f}]"
+        return Cell(f"{row['value']:.3f}", interval, bool(_federated(rows) and row["value"] >= best), mark)
+
+    return cell
+
+
+def _difference_column(key: str) -> Column:
+    def cell(_: str, rows: pandas.DataFrame) -> Cell:
+        if not _has(rows, key) or pandas.isna(rows.loc[key, "difference"]):
+            return Cell(_EMPTY)
+        row = rows.loc[key]
+        interval = f"[{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
+        return Cell(f"{row['difference']:+.3f}", interval, mark="*" if row["p_holm"] < SIGNIFICANT else "")
+
+    return cell
+
+
+def _plain_column(key: str, name: str) -> Column:
+    def cell(_: str, rows: pandas.DataFrame) -> Cell:
+        known = _has(rows, key) and pandas.notna(rows.loc[key, name])
+        return Cell(f"{rows.loc[key, name]:.3f}") if known else Cell(_EMPTY)
+
+    return cell
+
+
+def _bytes_column(name: str) -> Column:
+    def cell(_: str, rows: pandas.DataFrame) -> Cell:
+        number = rows[name].iloc[0]
+        if pandas.isna(number):
+            return Cell(_EMPTY)
+        size, unit = next((s, u) for s, u in _UNITS if number >= s or s == 1)
+        return Cell(f"{number / size:.2f} {unit}" if size > 1 else f"{number:.0f} {unit}")
+
+    return cell
+
+
+def _count_column() -> Column:
+    def cell(_: str, rows: pandas.DataFrame) -> Cell:
+        number = rows["parameters_sent"].iloc[0]
+        return Cell(_EMPTY if pandas.isna(number) else f"{number / 1e6:.3f} M")
+
+    return cell
+
+
+def _published_column(key: str) -> Column:
+    table = published_table()
+    values = table[table["metric"] == key].set_index("method")["value"]
+    return lambda method, _: Cell(f"{values[method]:.3f}" if method in values.index else _EMPTY)
+
+
+def _has(rows: pandas.DataFrame, key: str) -> bool:
+    return key in rows.index
+
+
+def _federated(rows: pandas.DataFrame) -> bool:
+    return rows["exchange"].iloc[0] == "federated"
+
+
+def _explanations(table: pandas.DataFrame, against: str, differences: bool) -> list[str]:
+    models = table[table["system"] == "model"]
+    shares = {data.partition(",")[0].startswith("phantom") for data in models["setting"]}
+    lines = ["Synthetic phantom data."] if shares == {True} else []
+    if True in shares and False in shares:
+        lines.append("Settings whose name begins with phantom are synthetic data.")
+    lines.append(
+        f"Means over seeds; brackets: {CONFIDENCE:.0%} bootstrap intervals over seeds and studies. Bold: best federated "
+        "method."
+    )
+    if (models["interval"] == "approximate").any():
+        rough = ", ".join(MEASURES[key] for key in dict.fromkeys(models[models["interval"] == "approximate"]["metric"]))
+        lines.append(f"Intervals put together from those of the single seeds and their spread: {rough}.")
+    if models["p_holm"].notna().any():
+        lines.append(
+            f"*: differs from {against} (paired exchange test on the same studies and seeds, p < {SIGNIFICANT:.2f} "
+            "after Holm's correction for the number of methods)."
+        )
+    if differences:
+        lines.append(f"Δ: {against} minus the row, with its paired interval; above zero, what is missing helps.")
+    else:
+        lines.append("Up, down: bytes on the wire of one client in one round, training and validation.")
+    lines.append(
+        "Clinical F1: averaged over examples, 14 findings, uncertain counted as negative; micro over findings."
+    )
+    if (table["exchange"] == "floor").any():
+        lines.append("Floors need no trained model: a method that does not beat them has learned nothing.")
+    return lines
+
+
+def _markdown(pages: Sequence[Page], below: Sequence[str]) -> str:
+    lines: list[str] = []
+    for page in pages:
+        lines += [f"**{page.title}**", "", f"| {' | '.join(page.header)} |"]
+        lines += [f"|{'|'.join(['---', *['---:'] * (len(page.header) - 1)])}|"]
+        lines += [f"| {' | '.join(map(_markdown_cell, row))} |" for row in page.rows]
+        lines.append("")
+    return "\n".join([*lines, *(f"- {line}" for line in below)]) + "\n"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = cell.text.replace("|", "\\|")
+    text = f"**{text}**" if cell.bold else text
+    small = f" <small>{cell.interval}</small>" if cell.interval else ""
+    return text + cell.mark.replace("*", "\\*") + small
+
+
+_LATEX = {"\\": r"\textbackslash{}", **{sign: f"\\{sign}" for sign in "&%$#_{}"}, "~": r"\textasciitilde{}",
+          "^": r"\textasciicircum{}", "Δ": r"$\Delta$", "–": "--"}  # fmt: skip
+
+
+def escape_latex(text: str) -> str:
+    """Text as LaTeX sets it literally."""
+    return "".join(_LATEX.get(sign, sign) for sign in text)
+
+
+def _latex(pages: Sequence[Page], below: Sequence[str]) -> str:
+    r"""A table environment a page; needs \usepackage{booktabs,graphicx} and UTF-8."""
+    parts = ["% needs \\usepackage{booktabs,graphicx}"]
+    for page in pages:
+        lines = [r"\begin{table}", r"\centering", rf"\caption{{{escape_latex(page.title)}.}}"]
+        lines += [r"\resizebox{\linewidth}{!}{%", rf"\begin{{tabular}}{{l{'r' * (len(page.header) - 1)}}}", r"\toprule"]
+        lines += [" & ".join(map(escape_latex, page.header)) + r" \\", r"\midrule"]
+        for number, row in enumerate(page.rows):
+            lines += [r"\midrule"] if number in page.rules else []
+            lines.append(" & ".join(map(_latex_cell, row)) + r" \\")
+        lines += [r"\bottomrule", r"\end{tabular}}"]
+        lines += [r"\par\smallskip\footnotesize\raggedright", *map(escape_latex, below), r"\end{table}"]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = escape_latex(cell.text)
+    text = rf"\textbf{{{text}}}" if cell.bold else text
+    mark = rf"$^{{{cell.mark}}}$" if cell.mark else ""
+    return text + mark + (rf" {{\scriptsize {escape_latex(cell.interval)}}}" if cell.interval else "")

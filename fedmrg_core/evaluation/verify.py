@@ -1,0 +1,107 @@
+"""Numbers of runs made again, held against the reference runs: reproduced, not reproduced, not run."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+import pandas
+
+from fedmrg_core.evaluation.comparison import MEASURES
+from fedmrg_core.evaluation.stored_runs import Run, load_run
+
+REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run"
+COLUMNS = (
+    "run",
+    "scope",  # a client, home (all of them) or unseen
+    "adapter",
+    "metric",
+    "reference",
+    "low",
+    "high",
+    "rerun",
+    "equal",  # to the digits that the reference keeps
+    "status",
+    "note",
+)
+DIGITS = 5  # decimals that reference runs keep
+_KEYS = ["scope", "adapter", "metric"]
+# 2 is bad input, as everywhere on the command line.
+EXIT_CODES = {REPRODUCED: 0, NOT_REPRODUCED: 1, NOT_RUN: 3}
+
+
+def verify(
+    reference_root: pathlib.Path | str, results_root: pathlib.Path | str, names: Sequence[str]
+) -> pandas.DataFrame:
+    """Compare runs with their references, number by number.
+
+    A number is reproduced if it lies in the reference's bootstrap interval over studies, bounds included. A run on other
+    data or with another configuration reproduces nothing, whatever its numbers are.
+
+    Args:
+        reference_root: the folder of all profiles' references.
+        results_root: where runs are kept.
+        names: `experiments.RunSettings.name` of each run to compare.
+
+    Returns:
+        Columns `COLUMNS`, a row for each run, scope, adapter and measure of `comparison.MEASURES` that has an interval.
+
+    Raises:
+        InputError: a reference is missing or broken, or a run is broken.
+    """
+    rows = [
+        row for name in names for row in _verify_run(pathlib.Path(reference_root), pathlib.Path(results_root), name)
+    ]
+    return pandas.DataFrame(rows, columns=list(COLUMNS))
+
+
+def exit_code(rows: pandas.DataFrame) -> int:
+    """0: everything reproduced; 1: something was not; 3: nothing failed, but something was not run (or nothing asked)."""
+    found = set(rows["status"]) or {NOT_RUN}
+    worst = next(status for status in (NOT_REPRODUCED, NOT_RUN, REPRODUCED) if status in found)
+    return EXIT_CODES[worst]
+
+
+def _verify_run(reference_root: pathlib.Path, results_root: pathlib.Path, name: str) -> list[dict[str, object]]:
+    reference, folder = load_run(reference_root / name), results_root / name
+    finished = (folder / "metrics.csv").is_file() and (folder / "manifest.json").is_file()
+    rerun = load_run(folder) if finished else None
+    note = _difference(reference, rerun) if rerun else ""
+    found = _numbers(rerun)["value"] if rerun else pandas.Series(dtype=float)
+    return [
+        {
+            "run": name,
+            **dict(zip(_KEYS, key, strict=True)),
+            "reference": row["value"],
+            "low": row["low"],
+            "high": row["high"],
+            **_verdict(row, float(found.get(key, float("nan"))), note),
+        }
+        for key, row in _numbers(reference).iterrows()
+    ]
+
+
+def _verdict(row: pandas.Series, value: float, note: str) -> dict[str, object]:
+    equal = round(value, DIGITS) == round(row["value"], DIGITS)
+    if pandas.isna(value):
+        status = NOT_RUN
+    else:
+        status = REPRODUCED if not note and (equal or row["low"] <= value <= row["high"]) else NOT_REPRODUCED
+    return {"rerun": value, "equal": equal, "status": status, "note": note}
+
+
+def _numbers(run: Run) -> pandas.DataFrame:
+    table = run.metrics
+    chosen = table["metric"].isin(MEASURES) & (table["system"] == "model") & table["low"].notna()
+    return table[chosen].set_index(_KEYS)[["value", "low", "high"]]
+
+
+def _difference(reference: Run, rerun: Run) -> str:
+    """What makes the two another run, in a few words; "" if nothing does."""
+    if reference.fingerprint != rerun.fingerprint:
+        return "made with other data"
+    before, after = reference.content(), rerun.content()
+    different = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    if reference.setting != rerun.setting or reference.seed != rerun.seed:
+        different.append("setting or seed")
+    return f"made with another {', '.join(different)}" if different else ""

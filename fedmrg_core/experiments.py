@@ -1,0 +1,183 @@
+"""Which runs there are: the settings of one run, where it lies, and the lists of runs in experiments.yaml."""
+
+from __future__ import annotations
+
+import itertools
+import pathlib
+
+import pydantic
+import yaml
+
+from fedmrg_core.configuration import (
+    REPOSITORY,
+    Method,
+    Profile,
+    Strict,
+    apply_variant,
+    load_method,
+    load_methods,
+    load_profile,
+)
+from fedmrg_core.data.sources import corpus_name
+from fedmrg_core.errors import InputError
+from fedmrg_core.federation.run_configuration import RunConfiguration, configure_run
+from fedmrg_core.paths import base_models_folder, prepared_folder
+
+
+class RunSettings(Strict):
+    """The settings that tell one federated run from another; notebooks 06 to 08 take them as parameters."""
+
+    profile: str = "smoke"  # a name in profiles/, or the path of a .yaml file
+    data: str = "phantom"
+    partition: str = "site"
+    clients: int = pydantic.Field(0, ge=0)  # 0: as many as the partition makes by itself
+    unseen: str = ""  # sites held out, joined by commas; empty: those the data were prepared with
+    method: str = "fedmrg"  # a row of methods.yaml
+    variant: str = ""  # numbers that differ from the two files, see `configuration.apply_variant`
+    seed: int = 0
+
+    @property
+    def profile_name(self) -> str:
+        """The profile's name, without folder and ending."""
+        return pathlib.Path(self.profile).stem if self.profile.endswith(".yaml") else self.profile
+
+    @property
+    def name(self) -> str:
+        """The run folder below results/, e.g. ``smoke/phantom,style,clients=3/fedmrg/seed-0``."""
+        dealt = [] if self.partition == "site" else [self.partition]
+        dealt += [f"clients={self.clients}"] if self.clients else []
+        dealt += [f"unseen={self.unseen.replace(',', '+')}"] if self.unseen else []
+        data = ",".join([self.data, *dealt])
+        method = ",".join(filter(None, [self.method, self.variant]))
+        return f"{self.profile_name}/{data}/{method}/seed-{self.seed}"
+
+    @classmethod
+    def from_name(cls, name: str) -> RunSettings:
+        """The settings of a run folder's name, the inverse of `name`.
+
+        Raises:
+            InputError: no run folder is called so.
+        """
+        try:
+            profile, data_name, method_name, seed_name = name.split("/")
+            data, *dealt = data_name.split(",")
+            method, _, variant = method_name.partition(",")
+            further: dict[str, str] = {}
+            for part in dealt:
+                key, equals, value = part.partition("=")
+                further |= {key: value.replace("+", ",")} if equals else {"partition": key}
+            seed = seed_name.removeprefix("seed-")
+            settings = {"profile": profile, "data": data, "method": method, "variant": variant, "seed": seed}
+            run = cls.model_validate({**settings, **further})
+        except ValueError as error:
+            raise InputError(f"run: {name!r} is no run; expected profile/data/method/seed-N.") from error
+        return run
+
+    def folder(self, workspace: pathlib.Path) -> pathlib.Path:
+        """The run folder (contract 4)."""
+        return workspace / "results" / self.name
+
+    def prepared(self, workspace: pathlib.Path) -> pathlib.Path:
+        """The prepared studies it trains on."""
+        return prepared_folder(workspace, self.profile_name, self.data)
+
+    def base_models(self, workspace: pathlib.Path) -> pathlib.Path:
+        """The base models it starts from."""
+        return base_models_folder(workspace, self.profile_name, corpus_name(self.data))
+
+    def load(self) -> tuple[Profile, Method]:
+        """Profile and row of methods.yaml, with the variant's numbers.
+
+        Raises:
+            InputError: the profile, the method or the variant is unknown or does not fit.
+        """
+        return apply_variant(load_profile(self.profile), load_method(self.method), self.variant)
+
+    def configuration(self, workspace: pathlib.Path, threads: int = 0) -> RunConfiguration:
+        """What `federation.run.run_federation` takes.
+
+        Args:
+            workspace: the tree with the prepared studies and base models.
+            threads: CPU threads of a local update; 0: all cores. The last bits depend on it.
+
+        Raises:
+            InputError: see `load`; or a setting is ill-typed.
+        """
+        profile, method = self.load()
+        return configure_run(
+            self.folder(workspace),
+            profile=profile,
+            method=method,
+            data=self.data,
+            partition=self.partition,
+            clients=self.clients or None,
+            unseen_sites=tuple(self.unseen.split(",")) if self.unseen else None,
+            seed=self.seed,
+            prepared=self.prepared(workspace),
+            base_models=self.base_models(workspace),
+            **({"threads": threads} if threads else {}),
+        )
+
+
+class Experiment(Strict):
+    """A block of experiments.yaml: every combination of its lists is a run; an empty list stands for the default."""
+
+    data: tuple[str, ...] = ("phantom",)
+    partition: tuple[str, ...] = ("site",)
+    clients: tuple[int, ...] = (0,)
+    unseen: tuple[str, ...] = ("",)
+    method: tuple[str, ...] = ("fedmrg",)
+    variant: tuple[str, ...] = ("",)
+    seed: tuple[int, ...] = (0,)
+
+    def runs(self, profile: str) -> list[RunSettings]:
+        """Its runs; all methods of a seed before the next seed, so that a table is whole as early as possible."""
+        names = ("seed", "data", "partition", "clients", "unseen", "method", "variant")
+        combinations = itertools.product(*(getattr(self, name) for name in names))
+        return [RunSettings(profile=profile, **dict(zip(names, values, strict=True))) for values in combinations]
+
+
+def load_experiments(path: pathlib.Path = REPOSITORY / "experiments.yaml") -> dict[str, list[Experiment]]:
+    """Read the table of experiments: a name, and one block or a list of blocks.
+
+    Raises:
+        InputError: it is missing or not YAML, or a block has an unknown key or an ill-typed value.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"experiments: file {path} does not exist.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"experiments: {path} is not valid YAML in UTF-8.") from error
+    experiments = {}
+    for name, blocks in content.items():
+        try:
+            blocks = blocks if isinstance(blocks, list) else [blocks]
+            experiments[name] = [Experiment.model_validate(block) for block in blocks]
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"])) or "the block"
+            raise InputError(f"{path.name}: experiment {name!r}: {key}: {first['msg']}.") from error
+    return experiments
+
+
+def runs_of(
+    names: list[str], profile: str, experiments: dict[str, list[Experiment]] | None = None
+) -> list[RunSettings]:
+    """Every run of these experiments once, in order, each held against profiles and methods before anything runs.
+
+    Raises:
+        InputError: an experiment, a profile, a method or a variant is unknown.
+    """
+    experiments = load_experiments() if experiments is None else experiments
+    numbers, methods = load_profile(profile), load_methods()
+    runs: dict[str, RunSettings] = {}
+    for name in names:
+        if name not in experiments:
+            raise InputError(
+                f"experiment: {name!r} is unknown; expected one of {', '.join(experiments)} (experiments.yaml)."
+            )
+        for run in itertools.chain.from_iterable(block.runs(profile) for block in experiments[name]):
+            apply_variant(numbers, methods.get(run.method) or load_method(run.method), run.variant)
+            runs[run.name] = run
+    return list(runs.values())

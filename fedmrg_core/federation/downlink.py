@@ -1,0 +1,156 @@
+"""The server's side of the exchange of models (the hospitals': `model_exchange`): who is sent what."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from torch import Tensor
+
+from fedmrg_core.configuration import Payload
+from fedmrg_core.errors import InputError
+from fedmrg_core.federation.checkpoints import ServerState
+from fedmrg_core.federation.compression import is_factorised, pack, packed_sizes, unpack
+from fedmrg_core.federation.payload import (
+    ARRAYS,
+    CONFIG,
+    MODEL_DIGEST,
+    MODEL_PACKED,
+    MODEL_ROUND,
+    NEEDS_MODEL,
+    UnusableReply,
+    check_update,
+    digest_of,
+    to_record,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SentModel:
+    """The shared model after a round, as every hospital has it or is sent it."""
+
+    round_number: int
+    tensors: dict[str, Tensor]
+    digest: str
+    full: ArrayRecord
+    news: ArrayRecord | None  # for those who have the model before it; None: nothing that they have not
+    packed: bool  # whether `news` is compressed
+
+
+class Downlink:
+    """Makes what is sent, and reads what comes back, as the method's payload has it.
+
+    Args:
+        payload: rank and bits of what travels.
+        shared: the shared tensors, for their shapes.
+        buffers: the keys among them that are no parameters.
+
+    Raises:
+        InputError: the rank is so large that it changes nothing.
+    """
+
+    def __init__(self, payload: Payload, shared: Mapping[str, Tensor], buffers: Collection[str]) -> None:
+        self.payload, self.buffers = payload, buffers
+        self.shapes = {key: tuple(tensor.shape) for key, tensor in shared.items()}
+        matrices = [shape for shape in self.shapes.values() if len(shape) > 1]
+        if payload.rank and matrices and not any(is_factorised(shape, payload) for shape in matrices):
+            raise InputError(
+                f"payload.rank is {payload.rank}, and no shared matrix is larger than its factors of that rank; "
+                "choose a smaller rank, or leave it out to send matrices in full."
+            )
+
+    def known(self, state: ServerState) -> SentModel:
+        """The model of a checkpoint, for a round that starts from it: those who have it are told its digest only."""
+        return SentModel(
+            state.round_number, state.shared, digest_of(state.shared), to_record(state.shared), news=None, packed=False
+        )
+
+    def following(self, aggregated: dict[str, Tensor], state: ServerState) -> tuple[SentModel, dict[str, Tensor]]:
+        """The model after `state`'s, and what its compression leaves out for the one after that.
+
+        Hospitals train and validate what arrives; the server goes on from that as well.
+        """
+        tensors, news, unsent = aggregated, None, {}
+        if self.payload.compressed:
+            packed = pack(aggregated, state.shared, state.unsent, self.payload, self.buffers)
+            tensors, news, unsent = packed.received, packed.record, packed.unsent
+        full = to_record(tensors)
+        sent = SentModel(
+            state.round_number + 1, tensors, digest_of(tensors), full, news or full, self.payload.compressed
+        )
+        return sent, unsent
+
+    def read_update(
+        self, reply: Message, sent: SentModel, prototype_length: int | None, store: Callable[[Message], Message]
+    ) -> tuple[dict[str, float], Message]:
+        """Check a training reply and unpack it.
+
+        Args:
+            reply: the hospital's message.
+            sent: the model it was trained from.
+            prototype_length: D if any client has sent a prototype before.
+            store: takes a message's unpacked arrays out of memory.
+
+        Returns:
+            Its metrics, and the message with whole arrays in the order of their keys.
+
+        Raises:
+            UnusableReply: see :func:`fedmrg_core.federation.payload.check_update`, or what is packed makes no model.
+        """
+        if not self.payload.compressed:
+            metrics = check_update(reply, self.shapes, prototype_length)
+            record = reply.content[ARRAYS]
+            reply.content[ARRAYS] = ArrayRecord({key: record[key] for key in sorted(record)})
+            return metrics, reply
+        sizes = packed_sizes(self.shapes, self.payload, self.buffers)
+        metrics = check_update(reply, {name: (size,) for name, size in sizes.items()}, prototype_length, "uint8")
+        try:
+            model = unpack(reply.content[ARRAYS], sent.tensors, self.payload, self.buffers)
+        except ValueError as error:
+            raise UnusableReply(str(error)) from error
+        reply.content[ARRAYS] = to_record(model)
+        return metrics, store(reply)
+
+
+def with_model(
+    message: Message, sent: SentModel, news_only: bool, more: Mapping[str, str | int | bool] | None = None
+) -> None:
+    """Put a model into a message, in place of what the strategy put there.
+
+    Args:
+        message: of the strategy, its config record in it.
+        sent: the model.
+        news_only: the hospital has the model before it, or, where that is all, this one.
+        more: further entries of the config record.
+    """
+    content = {name: record for name, record in message.content.items() if name != ARRAYS}
+    arrays = sent.news if news_only else sent.full
+    if arrays is not None:
+        content[ARRAYS] = arrays
+    config = {
+        MODEL_ROUND: sent.round_number,
+        MODEL_DIGEST: sent.digest,
+        MODEL_PACKED: sent.packed and news_only,
+        **(more or {}),
+    }
+    content[CONFIG] = ConfigRecord({**message.content[CONFIG], **config})
+    message.content = RecordDict(content)
+
+
+def in_full(message: Message, sent: SentModel) -> Message:
+    """The same request once more with the whole model, for a hospital that has answered that it needs it."""
+    again = Message(
+        RecordDict(dict(message.content)),
+        dst_node_id=message.metadata.dst_node_id,
+        message_type=message.metadata.message_type,
+    )
+    with_model(again, sent, news_only=False)
+    return again
+
+
+def needs_model(reply: Message) -> bool:
+    """Whether a hospital has answered that it has not the model it was told of."""
+    if not reply.has_content() or CONFIG not in reply.content.config_records:
+        return False
+    return reply.content[CONFIG].get(NEEDS_MODEL) is True

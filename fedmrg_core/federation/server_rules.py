@@ -1,0 +1,200 @@
+"""How the server makes the next shared model of the clients' updates: Flower's strategies, and one of our own.
+
+A strategy that remembers something from round to round has `state` and `load_state`: the checkpoint keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import numpy
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, Strategy
+from torch import Tensor
+from torch.nn import functional
+
+from fedmrg_core.adapters import GENERIC
+from fedmrg_core.configuration import ServerRule
+from fedmrg_core.federation.payload import ARRAYS, EXAMPLES, METRICS, module_of
+
+# Every connected client, weighted by its training studies; who takes part is the loop's choice.
+_EVERYBODY = {
+    "min_train_nodes": 1,
+    "min_evaluate_nodes": 1,
+    "min_available_nodes": 1,
+    "weighted_by_key": EXAMPLES,
+}
+_NEGLIGIBLE = 1e-10  # of the largest singular value
+
+
+def make_strategy(rule: ServerRule, buffers: Collection[str] = ()) -> Strategy:
+    """The strategy of one row of methods.yaml.
+
+    Args:
+        rule: which one, and its numbers.
+        buffers: keys of shared tensors that are no parameters (BatchNorm statistics). Every rule averages them plainly:
+            a step of momentum or Adam could make a variance negative [ours].
+    """
+    if rule.rule == "fedavg":
+        return FedAvg(**_EVERYBODY)
+    if rule.rule == "exact-lora":
+        return ExactLora(**_EVERYBODY)
+    if rule.rule == "fedavgm":
+        strategy = ServerMomentum(server_learning_rate=rule.learning_rate, server_momentum=rule.momentum, **_EVERYBODY)
+    else:
+        strategy = ServerAdam(eta=rule.learning_rate, tau=rule.tau, **_EVERYBODY)
+    strategy.buffers = frozenset(buffers)
+    return strategy
+
+
+def state_of(strategy: Strategy) -> dict[str, Tensor]:
+    """What a strategy carries from round to round; nothing for plain averages."""
+    return strategy.state() if isinstance(strategy, ServerMomentum | ServerAdam) else {}
+
+
+def load_state(strategy: Strategy, state: Mapping[str, Tensor]) -> None:
+    """Give a new strategy what :func:`state_of` took from another; nothing is the state before round 1."""
+    if state and isinstance(strategy, ServerMomentum | ServerAdam):
+        strategy.load_state(state)
+
+
+class _PlainBuffers(FedAvg):
+    """Stands between Flower's server optimisers and FedAvg, and remembers the plain means of the buffers."""
+
+    buffers: frozenset[str] = frozenset()
+    _means: Mapping[str, Array] = {}
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The weighted mean of the clients' arrays."""
+        arrays, metrics = super().aggregate_train(server_round, replies)
+        self._means = {} if arrays is None else {key: arrays[key] for key in self.buffers & set(arrays)}
+        return arrays, metrics
+
+    def with_plain_buffers(self, arrays: ArrayRecord) -> ArrayRecord:
+        """A server optimiser's result with the plain mean of each buffer, in float32 throughout."""
+        values = {key: self._means.get(key, array).numpy() for key, array in arrays.items()}
+        return ArrayRecord({key: Array(numpy.asarray(value, numpy.float32)) for key, value in values.items()})
+
+
+class ServerMomentum(FedAvgM, _PlainBuffers):
+    """Flower's FedAvgM, from the model that the clients have [related: Hsu et al. 2019]."""
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """As Flower's, but from `arrays` in every round: Flower goes on from its own last result."""
+        self.current_arrays = arrays
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """As Flower's, buffers averaged plainly."""
+        self._keys = list(self.current_arrays)
+        arrays, metrics = super().aggregate_train(server_round, replies)
+        return arrays if arrays is None else self.with_plain_buffers(arrays), metrics
+
+    def state(self) -> dict[str, Tensor]:
+        """``momentum/<key>`` for each array, once a round was aggregated."""
+        if self.momentum_vector is None:
+            return {}
+        pairs = zip(self._keys, self.momentum_vector, strict=True)
+        return {f"momentum/{key}": torch.tensor(values) for key, values in pairs}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from :meth:`state`; arrays come in the order of their keys."""
+        self.momentum_vector = [state[name].numpy() for name in sorted(state)]
+
+
+class ServerAdam(FedAdam, _PlainBuffers):
+    """Flower's FedAdam [related: Reddi et al. 2020]."""
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """As Flower's, buffers averaged plainly."""
+        arrays, metrics = super().aggregate_train(server_round, replies)
+        return arrays if arrays is None else self.with_plain_buffers(arrays), metrics
+
+    def state(self) -> dict[str, Tensor]:
+        """``first_moment/<key>`` and ``second_moment/<key>`` for each array, once a round was aggregated."""
+        moments = {"first_moment": self.m_t or {}, "second_moment": self.v_t or {}}
+        return {f"{name}/{key}": torch.tensor(value) for name, part in moments.items() for key, value in part.items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from :meth:`state`."""
+        parts: dict[str, dict[str, numpy.ndarray]] = {"first_moment": {}, "second_moment": {}}
+        for name, tensor in state.items():
+            moment, _, key = name.partition("/")
+            parts[moment][key] = tensor.numpy()
+        self.m_t, self.v_t = parts.values()
+
+
+class ExactLora(FedAvg):
+    """FedAvg, but LoRA factors are made of the mean of the clients' products [related: exact aggregation of LoRA].
+
+    The mean of the factors is not the factor of the mean: mean(B_k) mean(A_k) differs from mean(B_k A_k). The latter is
+    factorised to the adapter's rank r by truncated SVD: exact where its rank is at most r, else the nearest
+    matrix of rank r. Of K clients' products it may be K r.
+    """
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The weighted mean of all arrays, the generic adapter's factors by their mean products."""
+        replies = [reply for reply in replies if not reply.has_error()]
+        arrays, metrics = super().aggregate_train(server_round, replies)
+        if arrays is None:
+            return arrays, metrics
+        examples = torch.tensor([float(reply.content[METRICS][EXAMPLES]) for reply in replies]).double()
+        weights = examples / examples.sum()
+        for a_key in list(arrays):
+            b_key = a_key.removesuffix("lora_A") + "lora_B"
+            if module_of(a_key) != GENERIC or not a_key.endswith("lora_A") or b_key not in arrays:
+                continue
+            b, a = ([_tensor(reply.content[ARRAYS][key]) for reply in replies] for key in (b_key, a_key))
+            factors = factorised_mean(b, a, weights, _tensor(arrays[a_key]))
+            for key, factor in zip((b_key, a_key), factors, strict=True):
+                arrays[key] = Array.from_numpy_ndarray(factor.float().contiguous().numpy())
+        return arrays, metrics
+
+
+def factorised_mean(b: Sequence[Tensor], a: Sequence[Tensor], weights: Tensor, mean_a: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors of the weighted mean of products, of the clients' own rank.
+
+    Args:
+        b: (out, r) of each client.
+        a: (r, in) of each client.
+        weights: (K,) that sum to one.
+        mean_a: (r, in), the mean of `a`; see below.
+
+    Returns:
+        B = U sqrt(S) and A = sqrt(S) V', float64, each left vector's largest entry positive. Directions in which the
+        mean product is zero get a zero column of B and a row of A as long as the mean A's rows are: with zeros in both
+        no gradient would ever reach them [ours].
+    """
+    rank = len(a[0])
+    # Of the stacks' triangular factors the SVD is that of the whole product, and much smaller than it.
+    left, left_small = torch.linalg.qr(torch.cat([w * b_k.double() for w, b_k in zip(weights, b, strict=True)], dim=1))
+    right, right_small = torch.linalg.qr(torch.cat([a_k.double() for a_k in a]).T)
+    u, s, vh = torch.linalg.svd(left_small @ right_small.T, full_matrices=False)
+    u, s, vh = left @ u[:, :rank], s[:rank], vh[:rank] @ right.T
+    largest = u.abs().argmax(dim=0)
+    signs = torch.where(u[largest, torch.arange(len(s))] < 0, -1.0, 1.0).double()
+    lengths = s.sqrt()
+    empty = s <= _NEGLIGIBLE * s[0]
+    b_lengths = torch.where(empty, torch.zeros_like(s), lengths)
+    a_lengths = torch.where(empty, mean_a.double().norm(dim=1).mean(), lengths)
+    missing = rank - len(s)  # a layer narrower than the rank
+    return (
+        functional.pad(u * (signs * b_lengths), (0, missing)),
+        torch.cat([(signs * a_lengths)[:, None] * vh, mean_a[len(s) :].double()]),
+    )
+
+
+def _tensor(array: Array) -> Tensor:
+    return torch.from_numpy(numpy.asarray(array.numpy(), order="C"))

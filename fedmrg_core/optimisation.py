@@ -1,0 +1,75 @@
+"""AdamW with a pace for each module, its moments kept by the hospital, and the course of the learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from fedmrg_core.configuration import MODULES, Method, Profile, Training
+
+# Modules that learn at the encoder's pace; the adapters and the prompt table at their own. A decoder trained whole
+# starts from nothing, as the encoder's neighbours do, and goes at the encoder's pace [ours].
+ENCODER_PACED = ("encoder", "projection", "diagnosis_head", "decoder")
+
+
+def pace_of(module: str, settings: Training, method: Method) -> float:
+    """The highest learning rate of a module; the row's own factor is for adapters, not for the prompt table."""
+    if module in ENCODER_PACED:
+        return settings.learning_rate
+    return settings.adapter_learning_rate * (method.adapter_pace if "adapter" in module else 1.0)
+
+
+def build_optimiser(
+    trainable: Mapping[str, nn.Parameter],
+    settings: Training,
+    method: Method,
+    moments: Mapping[str, Tensor] | None = None,
+) -> torch.optim.AdamW:
+    """AdamW over parameters keyed ``module/name``, one group a module.
+
+    Args:
+        trainable: what it changes.
+        settings: paces and weight decay.
+        method: its `adapter_pace`.
+        moments: ``<key>/step``, ``<key>/exp_avg`` and ``<key>/exp_avg_sq`` to go on with; a parameter without starts
+            afresh.
+    """
+    groups = [
+        {"params": [p for k, p in trainable.items() if k.split("/")[0] == module], "pace": pace_of(module, settings, method)}
+        for module in MODULES
+    ]
+    groups = [{**group, "lr": group["pace"]} for group in groups if group["params"]]
+    optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+    for key, parameter in trainable.items():
+        if moments and f"{key}/step" in moments:
+            optimiser.state[parameter] = {
+                "step": moments[f"{key}/step"].clone(),  # AdamW keeps its step count on the CPU
+                **{name: moments[f"{key}/{name}"].clone().to(parameter.device) for name in ("exp_avg", "exp_avg_sq")},
+            }
+    return optimiser
+
+
+def moments_of(optimiser: torch.optim.AdamW, trainable: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Copies of the optimiser's moments on the CPU, keyed ``<key>/<moment>``."""
+    return {
+        f"{key}/{name}": moment.detach().cpu().clone()
+        for key, parameter in trainable.items()
+        for name, moment in optimiser.state.get(parameter, {}).items()
+    }
+
+
+def scheduled_factor(progress: float, profile: Profile) -> float:
+    """Linear warm-up, then a cosine to a twentieth over the rounds; `progress` counts rounds from 0 [ours]."""
+    warmup, rounds = profile.training.warmup_rounds, profile.federation.rounds
+    if progress < warmup:
+        return (progress + 0.05) / (warmup + 0.05)
+    return 0.05 + 0.95 * (1 + math.cos(math.pi * (progress - warmup) / max(rounds - warmup, 1))) / 2
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
+    """Every module's pace times `factor`."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["pace"] * factor

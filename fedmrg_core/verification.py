@@ -1,0 +1,78 @@
+"""`fedmrg verify`: run the reference runs again through the workflow and compare every number."""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pandas
+
+from fedmrg_core.configuration import REPOSITORY
+from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.verify import exit_code, verify
+from fedmrg_core.experiments import RunSettings
+from fedmrg_core.paths import reference_folder
+from fedmrg_core.reference import reference_runs
+
+
+def verify_references(profile: str, only: Sequence[str], rerun: bool, data_root: str, cores: int) -> pandas.DataFrame:
+    """Run what is asked, and hold each number against its reference.
+
+    Args:
+        profile: whose reference runs.
+        only: methods, data sets or run names; none: every reference run of the profile.
+        rerun: run what results/ lacks, through Snakemake; otherwise only compare what is there.
+        data_root: the folder of a real data set.
+        cores: of Snakemake.
+
+    Returns:
+        See :func:`fedmrg_core.evaluation.verify.verify`.
+
+    Raises:
+        InputError: there is no reference run of the profile, or none that `only` names.
+    """
+    root = reference_folder(profile).parent
+    runs = reference_runs(root, profile)
+    chosen = [run for run in runs if not only or {run.method, run.data, run.name} & set(only)]
+    if not chosen:
+        known = ", ".join(dict.fromkeys(name for run in runs for name in (run.method, run.data)))
+        raise InputError(f"verify: no reference run of profile {profile!r} is called so; expected one of {known}.")
+    if rerun:
+        for run in chosen:
+            _run_again(run, root, data_root, cores)
+    return verify(root, REPOSITORY / "results", [run.name for run in chosen])
+
+
+def _run_again(run: RunSettings, reference_root: pathlib.Path, data_root: str, cores: int) -> None:
+    """One run through the workflow; one that fails is told and counts as not run."""
+    threads = _threads(reference_root / run.name)
+    settings = {**run.model_dump(), "data_root": data_root, "threads": threads}
+    given = [f"{key}={value}" for key, value in settings.items() if value != ""]
+    target = f"results/{run.name}/notebooks/07_evaluation.ipynb"
+    command = [sys.executable, "-m", "snakemake", target, "--cores", str(cores), "--nolock", "--rerun-incomplete"]
+    command += ["--rerun-triggers", "mtime", "params", "input", "--config", *given]
+    print(shlex.join(command), flush=True)
+    if subprocess.run(command, cwd=REPOSITORY).returncode:
+        print(f"{run.name}: the run failed; see the log above.", file=sys.stderr, flush=True)
+
+
+def _threads(reference: pathlib.Path) -> int:
+    """The number of threads the reference was made with: the last bits depend on it."""
+    import yaml
+
+    return int(yaml.safe_load((reference / "config.yaml").read_text(encoding="utf-8"))["threads"])
+
+
+def print_verdict(rows: pandas.DataFrame) -> int:
+    """Print the table and a line that sums it up.
+
+    Returns:
+        The exit code.
+    """
+    with pandas.option_context("display.max_rows", None, "display.width", 200):
+        print(rows.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    print(", ".join(f"{count} {status}" for status, count in rows.status.value_counts().items()))
+    return exit_code(rows)
