@@ -17,6 +17,7 @@ import shlex
 import pydantic
 from snakemake.exceptions import WorkflowError
 
+from fedmrg_core.data.partition import partition_rule
 from fedmrg_core.data.sources import corpus_name, data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.experiments import RunSettings, runs_of
@@ -48,6 +49,7 @@ def check_settings():
         runs = runs_of(names, run.profile)
         for each in [run, *runs]:
             data_source(each.data)
+            partition_rule(each.partition)
     except (InputError, pydantic.ValidationError) as error:
         raise WorkflowError(str(error)) from None
     return chosen, run, names, runs

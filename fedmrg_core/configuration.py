@@ -32,7 +32,7 @@ class Strict(pydantic.BaseModel):
 
 
 class PhantomCounts(Strict):
-    """Studies per training centre; the unseen centre gets `test` studies."""
+    """Studies per training centre; the unseen centre gets `test` studies, and 128 to adapt to it."""
 
     train: int = pydantic.Field(gt=0)
     validation: int = pydantic.Field(gt=0)

@@ -38,7 +38,10 @@ def build_optimiser(
             afresh.
     """
     groups = [
-        {"params": [p for k, p in trainable.items() if k.split("/")[0] == module], "pace": pace_of(module, settings, method)}
+        {
+            "params": [p for k, p in trainable.items() if k.split("/")[0] == module],
+            "pace": pace_of(module, settings, method),
+        }
         for module in MODULES
     ]
     groups = [{**group, "lr": group["pace"]} for group in groups if group["params"]]

@@ -89,8 +89,8 @@ def data_name(run: pathlib.Path | str) -> str:
 
 
 def is_phantom(run: pathlib.Path | str) -> bool:
-    """Whether the run used phantom data."""
-    return data_name(run) == "phantom"
+    """Whether the run used phantom data, with whatever options its name sets."""
+    return data_name(run).partition("-")[0] == "phantom"
 
 
 def run_label(run: pathlib.Path | str) -> str:

@@ -37,6 +37,7 @@ from tqdm.auto import tqdm
 from fedmrg_core.configuration import load_profile
 from fedmrg_core.data.partition import partition_clients
 from fedmrg_core.data.prepared import load_prepared
+from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.encoder import VisualProjection, inter_client_contrast, intra_client_contrast, load_encoder
 from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_folder
@@ -55,7 +56,9 @@ prepared = load_prepared(prepared_folder(root, settings.name, data))
 partition = partition_clients(prepared.studies, "site", seed=seed, unseen_sites=prepared.unseen_sites)
 clients = {name: ClientTensors(part.train.select(range(min(studies_per_centre, len(part.train)))))
            for name, part in partition.clients.items()}  # fmt: skip
-encoder = load_encoder(settings.base_models.backbone or base_models_folder(root, settings.name, data) / "backbone")
+encoder = load_encoder(
+    settings.base_models.backbone or base_models_folder(root, settings.name, corpus_name(data)) / "backbone"
+)
 projection = VisualProjection(encoder.width, settings.base_models.llm_width)
 seen = encoder.eval()(clients[next(iter(clients))].images(range(2)))
 print("tokens", tuple(seen.tokens.shape), "· pooled", tuple(seen.pooled.shape))

@@ -38,6 +38,7 @@ from fedmrg_core.base_models import steered_reports
 from fedmrg_core.configuration import load_profile
 from fedmrg_core.data.partition import partition_clients
 from fedmrg_core.data.prepared import load_prepared
+from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.encoder import load_encoder, load_pretrained
 from fedmrg_core.evaluation.clinical_metrics import head_auroc
@@ -73,7 +74,7 @@ _ = plt.gca().set(title=f"states in the reports of {name}", xlabel="share of stu
 # and change one state. It follows often, not always: it is small, and the adapters of notebook 06 go on from here.
 
 # %%
-folder = base_models_folder(root, settings.name, data)
+folder = base_models_folder(root, settings.name, corpus_name(data))
 llm = load_pretrained(transformers.AutoModelForCausalLM, settings.base_models.llm or folder / "llm", "LLM").eval()
 tokenizer = transformers.AutoTokenizer.from_pretrained(settings.base_models.llm or folder / "llm")
 embed = llm.get_input_embeddings()

@@ -36,6 +36,7 @@ from fedmrg_core.adapters import GENERIC, SPECIALISED, AdaptedLLM, mutual_boosti
 from fedmrg_core.configuration import load_profile
 from fedmrg_core.data.partition import partition_clients
 from fedmrg_core.data.prepared import load_prepared
+from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.encoder import load_pretrained
 from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_folder
 from fedmrg_core.report_generator import encode_reports, language_loss, pad_reports
@@ -52,7 +53,7 @@ _ = torch.manual_seed(stream_seed(seed, "notebook", "adapters"))
 # traffic [derived]. The LLM's own weights never change.
 
 # %%
-folder = base_models_folder(root, settings.name, data)
+folder = base_models_folder(root, settings.name, corpus_name(data))
 source = settings.base_models.llm or folder / "llm"
 llm = load_pretrained(transformers.AutoModelForCausalLM, source, "LLM")
 tokenizer = transformers.AutoTokenizer.from_pretrained(source)

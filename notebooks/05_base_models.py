@@ -40,13 +40,14 @@ import transformers
 from fedmrg_core import base_models
 from fedmrg_core.configuration import load_profile
 from fedmrg_core.data.prepared import load_public_studies
+from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.paths import base_models_folder, workspace_folder
 
 print("torch", torch.__version__, "· transformers", transformers.__version__)
 datasets.disable_progress_bars()
 settings = load_profile(profile)
 sizes = settings.base_models
-folder = base_models_folder(workspace_folder(workspace), settings.name, data)
+folder = base_models_folder(workspace_folder(workspace), settings.name, corpus_name(data))
 
 # %% [markdown]
 # ## The public corpus

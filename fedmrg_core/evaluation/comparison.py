@@ -56,7 +56,7 @@ COLUMNS = (
     "value",  # mean over seeds
     "low",
     "high",
-    "interval",  # bootstrap: over seeds and studies; approximate: see `_approximate`
+    "interval",  # bootstrap: over seeds and studies; approximate: see `approximate_interval`
     "seeds",
     "studies",
     "worst_client",
@@ -154,7 +154,7 @@ def _measures(tables: Sequence[pandas.DataFrame]) -> list[str]:
 
 def _row(tables: Sequence[pandas.DataFrame], key: str) -> dict[str, object]:
     """One measure over the seeds' stored tables."""
-    interval = _approximate(tables, key)
+    interval = approximate_interval(tables, key)
     return {
         "metric": key,
         "value": interval.value,
@@ -173,7 +173,7 @@ def _mean_of(tables: Sequence[pandas.DataFrame], key: str) -> float:
     return float(numpy.mean([table.loc[key, "value"] for table in tables]))
 
 
-def _approximate(tables: Sequence[pandas.DataFrame], key: str) -> Interval:
+def approximate_interval(tables: Sequence[pandas.DataFrame], key: str) -> Interval:
     """Mean over seeds, its interval from the seeds' stored intervals over studies and the spread between seeds [ours].
 
     For what cannot be resampled: METEOR and CIDEr, and runs whose predictions are not stored. The halves' squares add

@@ -188,8 +188,8 @@ def _explanations(table: pandas.DataFrame, against: str, differences: bool) -> l
     if True in shares and False in shares:
         lines.append("Settings whose name begins with phantom are synthetic data.")
     lines.append(
-        f"Means over seeds; brackets: {CONFIDENCE:.0%} bootstrap intervals over seeds and studies. Bold: best federated "
-        "method."
+        f"Means over seeds; brackets: {CONFIDENCE:.0%} bootstrap intervals over seeds and studies. Bold: best "
+        "federated method."
     )
     if (models["interval"] == "approximate").any():
         rough = ", ".join(MEASURES[key] for key in dict.fromkeys(models[models["interval"] == "approximate"]["metric"]))

@@ -35,8 +35,8 @@ def verify(
 ) -> pandas.DataFrame:
     """Compare runs with their references, number by number.
 
-    A number is reproduced if it lies in the reference's bootstrap interval over studies, bounds included. A run on other
-    data or with another configuration reproduces nothing, whatever its numbers are.
+    A number is reproduced if it lies in the reference's bootstrap interval over studies, bounds included. A run on
+    other data or with another configuration reproduces nothing, whatever its numbers are.
 
     Args:
         reference_root: the folder of all profiles' references.
@@ -56,7 +56,7 @@ def verify(
 
 
 def exit_code(rows: pandas.DataFrame) -> int:
-    """0: everything reproduced; 1: something was not; 3: nothing failed, but something was not run (or nothing asked)."""
+    """0: everything reproduced; 1: something was not; 3: nothing failed, but something, or everything, was not run."""
     found = set(rows["status"]) or {NOT_RUN}
     worst = next(status for status in (NOT_REPRODUCED, NOT_RUN, REPRODUCED) if status in found)
     return EXIT_CODES[worst]

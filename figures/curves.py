@@ -1,0 +1,115 @@
+"""What the figures of several runs share: checked runs, points with intervals, curves over a number of the runs."""
+
+from __future__ import annotations
+
+import collections
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES, REFERENCE, estimates
+from fedmrg_core.evaluation.statistics import CONFIDENCE
+from fedmrg_core.evaluation.stored_runs import Run, Runs
+from figures import common
+
+SHOWN = ("bleu_4", CLINICAL_F1)
+ROLES = {"home": "at home", "unseen": "unseen centre"}
+INTERVALS = f"bars: {CONFIDENCE:.0%} bootstrap intervals over seeds and studies"
+_MARKERS = "osD^vP*X<>ph"
+
+
+def styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """A colour and a marker by name, the same for the same names; the reference method is black."""
+    others = sorted(set(names) - {REFERENCE})
+    colours = seaborn.color_palette(common.PALETTE, 10)
+    found = {
+        name: {"color": colours[place % 10], "marker": _MARKERS[(place + place // 10) % len(_MARKERS)]}
+        for place, name in enumerate(others)
+    }
+    return {REFERENCE: {"color": "black", "marker": "o"}, **found} if REFERENCE in names else found
+
+
+def points(runs: Runs, x: Callable[[Run], float | None], name: str = "x") -> pandas.DataFrame:
+    """Means over seeds with intervals of every group of runs that has an x.
+
+    Args:
+        runs: checked runs.
+        x: what is drawn along the axis, of a run; None leaves it out.
+        name: what the column of x is called.
+
+    Returns:
+        The columns of `comparison.estimates`, `line` (the row of methods.yaml) and `name`, sorted by line and x.
+    """
+    keys = [
+        {"setting": setting, "method": label, "line": group[0].method, name: x(group[0])}
+        for (setting, label), group in runs.groups().items()
+    ]
+    table = estimates(runs).merge(pandas.DataFrame(keys), on=["setting", "method"])
+    return table.dropna(subset=name).sort_values(["line", name], kind="stable").reset_index(drop=True)
+
+
+def one_at_a_time(runs: Runs, axes: dict[str, str]) -> pandas.DataFrame:
+    """Points along each axis, taken from the runs whose other axes are where most runs of their method have them.
+
+    Args:
+        runs: checked runs.
+        axes: dotted key of a profile or method by the axis's name, e.g. {"tau": "training.contrast_temperature"}.
+
+    Returns:
+        As `points`, with a column axis. A method without two values along an axis is not on it.
+    """
+    contents = {id(run): run.content() for run in runs}
+    usual: dict[tuple[str, str], Any] = {}
+    for key in axes.values():
+        for method in dict.fromkeys(run.method for run in runs):
+            values = collections.Counter(contents[id(run)][key] for run in runs if run.method == method)
+            usual[method, key] = values.most_common(1)[0][0]
+    parts = []
+    for axis, key in axes.items():
+        others = set(axes.values()) - {key}
+
+        def value(run: Run, key: str = key, others: set[str] = others) -> float | None:
+            content = contents[id(run)]
+            return content[key] if all(content[o] == usual[run.method, o] for o in others) else None
+
+        table = points(runs, value)
+        several = table.groupby("line")["x"].transform("nunique") > 1
+        parts.append(table[several].assign(axis=axis))
+    return pandas.concat(parts, ignore_index=True)
+
+
+def error_bars(axis: Axes, x: pandas.Series, rows: pandas.DataFrame, **style: Any) -> None:
+    """Values with their intervals; bounds beyond the value on the wrong side count as none."""
+    errors = [(rows["value"] - rows["low"]).clip(lower=0), (rows["high"] - rows["value"]).clip(lower=0)]
+    axis.errorbar(x, rows["value"], errors, **{"ms": 4, "lw": 1.2, "elinewidth": 1, "capsize": 2, **style})
+
+
+def draw_lines(axis: Axes, data: pandas.DataFrame, metric: str, x: str = "x") -> None:
+    """A line each method (column line) and role: full at home, dashed on the unseen centre."""
+    looks = styles(sorted(set(data["line"])))
+    shown = data[data["metric"] == metric]
+    for (line, role), rows in shown.groupby(["line", "role"], sort=False):
+        rows = rows.sort_values(x)
+        error_bars(
+            axis, rows[x], rows, ls="-" if role == "home" else "--", label=f"{line}, {ROLES[role]}", **looks[line]
+        )
+    axis.set_ylabel(MEASURES[metric])
+
+
+def legend_beside(axis: Axes, title: str = "Method") -> None:
+    """The axis's legend, to its right."""
+    axis.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), title=title)
+
+
+def finish(
+    figure: Figure, name: str, data: pandas.DataFrame, runs: Runs, text: str, out_folder: pathlib.Path | str
+) -> list[pathlib.Path]:
+    """Caption (with what the reader has to know about the runs) and files."""
+    seaborn.despine(figure)
+    common.caption(figure, "\n".join([text, *runs.notes]), runs.folders)
+    return common.save_figure(figure, name, data, out_folder)

@@ -1,0 +1,61 @@
+"""Convergence of several methods: validation measures by round, mean over clients, range over seeds."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import pandas
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/method_convergence.py`
+
+from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.stored_runs import Runs, load_runs
+from figures import common, curves
+from figures.convergence import MEASURES
+
+
+def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
+    """A panel a measure, a line a method, a band from the lowest to the highest seed.
+
+    Raises:
+        InputError: see `load_runs`; or rounds.csv is missing or holds no validation measure.
+    """
+    runs = load_runs(common.check_runs(run_folders))
+    data = _by_round(runs)
+    measures = [measure for measure in MEASURES if measure in set(data["measure"])]
+    figure, axes = common.new_figure(1, len(measures), 3.1 * len(measures) + 1.6, 3.4)
+    looks = curves.styles(sorted(set(data["line"])))
+    for axis, measure in zip(axes, measures, strict=True):
+        for line, rows in data[data["measure"] == measure].groupby("line"):
+            by_round = rows.groupby("round")["value"].agg(["mean", "min", "max"])
+            axis.plot(by_round.index, by_round["mean"], lw=1.2, ms=2.5, label=line, **looks[line])
+            axis.fill_between(
+                by_round.index, by_round["min"], by_round["max"], color=looks[line]["color"], alpha=0.15, lw=0
+            )
+        axis.set(xlabel="Round", ylabel=common.readable(measure.removeprefix("validation_")))
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    handles, labels = axes[0].get_legend_handles_labels()
+    axes[-1].legend(handles, labels, loc="upper left", bbox_to_anchor=(1.02, 1.0), title="Method")
+    text = "Validation studies; mean over clients and seeds, band: range over seeds."
+    return curves.finish(figure, "method_convergence", data, runs, text, out_folder)
+
+
+def _by_round(runs: Runs) -> pandas.DataFrame:
+    tables = []
+    for run in runs:
+        rounds = common.read_table(run.folder, "rounds.csv", ("round", "client"))
+        present = [measure for measure in MEASURES if measure in rounds]
+        means = rounds.groupby("round")[present].mean().reset_index().melt("round", var_name="measure")
+        tables.append(means.dropna(subset="value").assign(line=runs.label(run), setting=run.setting, seed=run.seed))
+    data = pandas.concat(tables, ignore_index=True)
+    if data.empty:
+        raise InputError(f"No rounds.csv of these runs has any of {', '.join(MEASURES)}; train the runs first.")
+    if data["setting"].nunique() > 1:
+        data["line"] = data["line"] + ", " + data["setting"]
+    return data
+
+
+if __name__ == "__main__":
+    common.run_script(draw, __doc__)

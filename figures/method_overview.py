@@ -1,0 +1,159 @@
+"""Method overview: the modules of one hospital, who owns them, and what travels, with the bytes that were measured."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import pandas
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/method_overview.py`
+
+from fedmrg_core.configuration import Ownership
+from fedmrg_core.evaluation.stored_runs import Run, load_runs
+from figures import common
+
+# Centre (x, y) and label of each module; what a method lacks is not drawn.
+PLACES = {
+    "encoder": (2.6, 3.0, "Encoder"),
+    "projection": (4.6, 3.0, "Projection"),
+    "diagnosis_head": (4.6, 1.6, "Diagnosis head"),
+    "prompt_table": (6.6, 1.6, "Prompt table"),
+    "generic_adapter": (8.9, 3.75, "Generic adapter"),
+    "generic_adapter_a": (8.9, 4.0, "Adapter, factor A"),
+    "generic_adapter_b": (8.9, 3.5, "Adapter, factor B"),
+    "specialised_adapter": (8.9, 1.45, "Specialised adapter"),
+    "decoder": (7.6, 3.0, "Decoder"),
+}
+FIXED = {"image": (0.8, 3.0, "Chest X-ray"), "report": (11.3, 2.6, "Report")}
+LLM = (8.9, 2.6, "Language model")
+FLOWS = (
+    ("image", "encoder"),
+    ("encoder", "projection"),
+    ("encoder", "diagnosis_head"),
+    ("diagnosis_head", "prompt_table"),
+    ("projection", "llm"),
+    ("prompt_table", "llm"),
+    ("encoder", "decoder"),
+    ("llm", "report"),
+    ("decoder", "report"),
+)
+SERVER_HEIGHT, HALF_WIDTH, HALF_HEIGHT = 5.6, 0.82, 0.27
+NAMES = {
+    Ownership.SHARED: "shared: travels every round",
+    Ownership.PERSONAL: "personal: never leaves the hospital",
+    Ownership.FROZEN: "frozen",
+}
+KIBIBYTE = 1024
+
+
+def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
+    """One diagram a run: modules and their owners from config.yaml, bytes up of a client and round from ledger.csv.
+
+    Raises:
+        InputError: see `load_runs`.
+    """
+    folders = common.check_runs(run_folders)
+    return [path for folder in folders for path in _draw_run(load_runs([folder])[0], folders, out_folder)]
+
+
+def modules_table(run: Run) -> pandas.DataFrame:
+    """Columns module, ownership and bytes_up: the mean bytes of a client that trained in a round; 0 if not sent."""
+    up = run.ledger[run.ledger["direction"] == "up"]
+    trained = len(up.loc[up["module"] == "encoder", ["round", "client"]].drop_duplicates()) or 1
+    sent = up.groupby("module")["bytes"].sum() / trained
+    rows = [(name, owner.value, float(sent.get(name, 0.0))) for name, owner in run.configuration.method.modules.items()]
+    if "prototypes" in sent:
+        rows.append(("prototypes", "shared", float(sent["prototypes"])))
+    return pandas.DataFrame(rows, columns=["module", "ownership", "bytes_up"])
+
+
+def _draw_run(run: Run, runs: Sequence[pathlib.Path], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
+    data = modules_table(run)
+    palette = seaborn.color_palette(common.PALETTE)
+    colours = {Ownership.SHARED: palette[0], Ownership.PERSONAL: palette[1], Ownership.FROZEN: (0.75, 0.75, 0.75)}
+    figure, (axis,) = common.new_figure(1, 1, 8.6, 4.6)
+    axis.set(xlim=(-0.3, 12.3), ylim=(0.4, 6.3))
+    axis.axis("off")
+    _frame(axis, -0.15, 0.75, 12.3, 3.85, f"Hospital k: {run.method}")
+    places = {name: PLACES[name] for name in run.configuration.method.modules if name in PLACES} | FIXED
+    if "decoder" not in places:
+        places["llm"] = LLM
+    owners = run.configuration.method.modules
+    for start, end in FLOWS:
+        if start in places and end in places:
+            _arrow(axis, places[start], places[end])
+    for name, place in places.items():
+        colour = "white" if name in FIXED else colours[owners.get(name, Ownership.FROZEN)]
+        _box(axis, place, colour)
+    if {"generic_adapter", "specialised_adapter"} <= owners.keys():
+        _teach(axis, *(run.content()[f"losses.{way}"] for way in ("generic_to_specialised", "specialised_to_generic")))
+    _server(axis, data, colours[Ownership.SHARED])
+    shown = [Patch(facecolor=colours[owner], alpha=0.45, edgecolor="0.3", label=text) for owner, text in NAMES.items()]
+    figure.legend(handles=shown, loc="outside upper center", ncols=3)
+    common.caption(figure, "Bytes: one client, one round, up, measured on the wire.", [run.folder])
+    return common.save_figure(figure, common.figure_name("method_overview", run.folder, runs), data, out_folder)
+
+
+def _frame(axis: Axes, x: float, y: float, width: float, height: float, title: str) -> None:
+    axis.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.05", fill=False, ec="0.6", ls="--"))
+    axis.text(x + 0.15, y + height - 0.05, title, ha="left", va="top", fontsize=8, color="0.3")
+
+
+def _box(axis: Axes, place: tuple[float, float, str], colour: object) -> None:
+    x, y, text = place
+    corner = (x - HALF_WIDTH, y - HALF_HEIGHT)
+    shape = FancyBboxPatch(
+        corner, 2 * HALF_WIDTH, 2 * HALF_HEIGHT, boxstyle="round,pad=0.03", fc=colour, ec="0.3", alpha=0.45, zorder=2
+    )
+    axis.add_patch(shape)
+    axis.text(x, y, text, ha="center", va="center", fontsize=7, zorder=3)
+
+
+def _arrow(axis: Axes, start: tuple[float, float, str], end: tuple[float, float, str], **style: object) -> None:
+    (x, y, _), (to_x, to_y, _) = start, end
+    look = {"arrowstyle": "-|>", "mutation_scale": 9, "color": "0.3", "lw": 1, "zorder": 1, **style}
+    first = (x + HALF_WIDTH + 0.05, y)
+    last = (to_x - HALF_WIDTH - 0.05, to_y)
+    axis.add_patch(FancyArrowPatch(first, last, shrinkA=0, shrinkB=0, **look))
+
+
+def _teach(axis: Axes, generic_to_specialised: float, specialised_to_generic: float) -> None:
+    """The two adapters teach each other, past the language model."""
+    (x, top, _), (_, bottom, _) = PLACES["generic_adapter"], PLACES["specialised_adapter"]
+    sides = ((-0.55, top, bottom, generic_to_specialised, r"$L_{g2l}$"),
+             (0.55, bottom, top, specialised_to_generic, r"$L_{l2g}$"))  # fmt: skip
+    for shift, start, end, weight, name in sides:
+        if weight > 0:
+            step = HALF_HEIGHT if start > end else -HALF_HEIGHT
+            ends = ((x + shift, start - step - 0.03), (x + shift, end + step + 0.03))
+            axis.add_patch(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=8, color="0.1", ls=":", zorder=4))
+            axis.text(x + shift + 0.08, (start + end) / 2 - 0.62, name, fontsize=7, va="center", zorder=4)
+
+
+def _server(axis: Axes, data: pandas.DataFrame, colour: object) -> None:
+    """The server above, and what goes up to it."""
+    _box(axis, (6.0, SERVER_HEIGHT, "Server: average"), "white")
+    sent = data[data["bytes_up"] > 0]
+    if sent.empty:
+        axis.text(6.0, 5.0, "nothing travels", ha="center", va="center", fontsize=7, color="0.3")
+        return
+    for x, ends in ((5.7, (4.7, SERVER_HEIGHT - 0.35)), (6.3, (SERVER_HEIGHT - 0.35, 4.7))):
+        style = {"arrowstyle": "-|>", "mutation_scale": 10, "color": colour, "lw": 1.6}
+        axis.add_patch(FancyArrowPatch((x, ends[0]), (x, ends[1]), **style))
+    words = [f"{row.module.replace('_', ' ')} {_size(row.bytes_up)}" for row in sent.itertuples()]
+    half = -(-len(words) // 2)
+    axis.text(6.55, 5.0, "\n".join([", ".join(words[:half]), ", ".join(words[half:])]), fontsize=6.5, va="center")
+    axis.text(5.45, 5.0, "images and reports stay", fontsize=6.5, va="center", ha="right", color="0.3")
+
+
+def _size(number: float) -> str:
+    return f"{number / KIBIBYTE**2:.2f} MiB" if number >= KIBIBYTE**2 else f"{number / KIBIBYTE:.1f} KiB"
+
+
+if __name__ == "__main__":
+    common.run_script(draw, __doc__)

@@ -1,0 +1,35 @@
+"""Participation: quality over the share of the clients that train in a round."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/participation.py`
+
+from fedmrg_core.evaluation.stored_runs import load_runs
+from figures import common, curves
+
+KEY = "federation.participation"
+
+
+def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
+    """A panel a measure, a line a method.
+
+    Raises:
+        InputError: see `load_runs`.
+    """
+    runs = load_runs(common.check_runs(run_folders), varying=[KEY])
+    data = curves.points(runs, lambda run: run.content()[KEY], "participation")
+    figure, axes = common.new_figure(1, len(curves.SHOWN), 7.6, 2.8)
+    for axis, metric in zip(axes, curves.SHOWN, strict=True):
+        curves.draw_lines(axis, data, metric, "participation")
+        axis.set_xlabel("Share of the clients in a round")
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    curves.legend_beside(axes[-1])
+    return curves.finish(figure, "participation", data, runs, f"Test studies; {curves.INTERVALS}.", out_folder)
+
+
+if __name__ == "__main__":
+    common.run_script(draw, __doc__)
