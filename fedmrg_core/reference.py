@@ -6,6 +6,7 @@ import gzip
 import json
 import pathlib
 import shutil
+from collections.abc import Sequence
 
 import pandas
 
@@ -72,3 +73,25 @@ def reference_runs(reference_root: pathlib.Path, profile: str) -> list[RunSettin
     """The reference runs of a profile, in the order of their names."""
     manifests = (reference_root / profile).glob("*/*/seed-*/manifest.json")
     return [RunSettings.from_name(path.parent.relative_to(reference_root).as_posix()) for path in sorted(manifests)]
+
+
+def finished_runs(
+    runs: Sequence[RunSettings], workspace: pathlib.Path, reference_root: pathlib.Path
+) -> tuple[list[pathlib.Path], list[str]]:
+    """Where each run's measures are: in results/ if it was made here, else among the references.
+
+    Returns:
+        Folders of the runs that there are, and the names of those that there are not.
+    """
+    found, missing = [], []
+    for run in runs:
+        places = [place for place in (run.folder(workspace), reference_root / run.name) if _is_evaluated(place)]
+        if places:
+            found.append(places[0])
+        else:
+            missing.append(run.name)
+    return found, missing
+
+
+def _is_evaluated(folder: pathlib.Path) -> bool:
+    return all((folder / name).is_file() for name in ("manifest.json", "metrics.csv"))

@@ -42,6 +42,9 @@ class FakeExperiment:
     def fingerprints(self) -> dict[str, str]:
         return {"data": "fake"}
 
+    def parameter_counts(self) -> dict[str, int]:
+        return {"shared": 13}
+
     def initial_shared(self) -> dict[str, Tensor]:
         generator = torch_stream(self.seed, "initialisation")
         return {

@@ -28,6 +28,9 @@ class Experiment(Protocol):
     def fingerprints(self) -> dict[str, str]:
         """Hashes of the data and of all else the run starts from: a checkpoint goes on only with the same ones."""
 
+    def parameter_counts(self) -> dict[str, int]:
+        """How many parameters are shared, personal, trainable, frozen; for the manifest."""
+
     def initial_shared(self) -> dict[str, Tensor]:
         """The shared tensors before round 1, ``module/name``."""
 

@@ -25,7 +25,7 @@ from fedmrg_core.federation.run_configuration import RunConfiguration
 from fedmrg_core.fine_tuning import fine_tuned
 from fedmrg_core.report_generator import build_report_generator
 from fedmrg_core.seeds import torch_threads
-from fedmrg_core.trained_model import TrainedModel
+from fedmrg_core.trained_model import TrainedModel, parameter_counts
 
 # The one client of a method with `training: centralised`.
 POOLED = "pooled"
@@ -108,6 +108,10 @@ class ReportExperiment:
     def _model_sources(self) -> list[str | pathlib.Path]:
         given = self.configuration.profile.base_models
         return [given.llm or self.base_models / "llm", given.backbone or self.base_models / "backbone"]
+
+    def parameter_counts(self) -> dict[str, int]:
+        """See :func:`fedmrg_core.trained_model.parameter_counts`."""
+        return parameter_counts(self.model)
 
     def initial_shared(self) -> dict[str, Tensor]:
         """The shared modules as the seed initialises them, and SCAFFOLD's controls at zero."""

@@ -148,6 +148,7 @@ def _write_manifest(
         wall_seconds=float(timing.wall_seconds.sum()),
         local_seconds=float(timing.local_seconds.sum()),
         fingerprints=fingerprints,
+        parameters=experiment.parameter_counts(),
         engine=engine,
         threads=configuration.threads,
         rounds=state.round_number,

@@ -1,0 +1,137 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 10 · The benchmark
+#
+# Every method of `methods.yaml` beside the others, from run folders alone: those made here, and the reference runs under
+# `figures/reference/` for what was not. The tests are paired, study by study, against FedMRG, with Holm's correction for the
+# number of methods; intervals are over seeds and studies. A run that does not exist is named, never filled in.
+
+# %% tags=["parameters"]
+profile = "smoke"  # a name in profiles/
+workspace = ""  # where results are kept; the repository if empty
+
+# %%
+import pathlib
+import sys
+
+from IPython.display import Image, Markdown, display
+
+from fedmrg_core.configuration import REPOSITORY
+from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation import comparison, table_writers
+from fedmrg_core.evaluation.stored_runs import load_runs
+from fedmrg_core.experiments import runs_of
+from fedmrg_core.paths import reference_folder, workspace_folder
+from fedmrg_core.reference import finished_runs
+
+sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
+root = workspace_folder(workspace)
+out = root / "report" / f"benchmark-{pathlib.Path(profile).stem}"
+
+
+def stored(*names: str) -> list[pathlib.Path]:
+    """The run folders there are of these experiments; what is missing is counted and named."""
+    folders, missing = finished_runs(runs_of(list(names), profile), root, reference_folder(profile).parent)
+    print(f"{', '.join(names)}: {len(folders)} runs")
+    print("\n".join(f"  not run: {name}" for name in missing))
+    return folders
+
+
+def show(draw, folders: list[pathlib.Path], least: int = 2) -> None:
+    """Draw a figure if there are runs enough for it."""
+    if len(folders) < least:
+        print("Not drawn: too few of its runs are there.")
+        return
+    try:
+        paths = draw(folders, out)
+    except InputError as error:
+        print(f"Not drawn: {error}")
+        return
+    for path in (path for path in paths if path.suffix == ".png"):
+        display(Markdown(f"`{path.name}` beside {path.stem}.pdf and {path.stem}.csv"), Image(str(path)))
+
+
+def tabulate(name: str, folders: list[pathlib.Path], **settings: bool) -> None:
+    """Write a comparison as CSV, Markdown and LaTeX, and show the Markdown."""
+    if not folders:
+        return
+    runs = load_runs(folders)
+    paths = table_writers.write_comparison(comparison.main_table(runs), out, name, notes=runs.notes, **settings)
+    display(Markdown(next(path for path in paths if path.suffix == ".md").read_text(encoding="utf-8")))
+
+
+# %% [markdown]
+# ## FedMRG, piece by piece
+
+# %%
+from figures import method_overview
+
+main = stored("main")
+show(method_overview.draw, main, least=1)
+
+# %% [markdown]
+# ## Main table
+#
+# Where the paper's numbers stand beside ours, they are transcribed [secondary] and from models a thousand times larger.
+
+# %%
+tabulate("main", main, differences=True)
+
+# %%
+from figures import communication_quality, method_convergence, published_beside_ours
+
+for figure in (communication_quality, method_convergence, published_beside_ours):
+    show(figure.draw, main)
+
+# %% [markdown]
+# ## Rules of server and client, on Fed-LoRA's model
+
+# %%
+tabulate("rules", stored("rules", "smoke"))
+
+# %% [markdown]
+# ## Ablation
+
+# %%
+from figures import ablation
+
+parts = stored("ablation")
+tabulate("ablation", parts, differences=True)
+show(ablation.draw, parts)
+
+# %% [markdown]
+# ## Hard and soft prompts
+
+# %%
+tabulate("prompts", stored("prompts"), differences=True)
+
+# %% [markdown]
+# ## Other partitions, and IU X-ray
+
+# %%
+tabulate("partitions", stored("partitions"))
+tabulate("iu_xray", stored("iu_xray"))
+
+# %% [markdown]
+# ## Sensitivity, clients, heterogeneity, rank and bits, participation, a centre that joins later
+
+# %%
+from figures import adaptation, client_count, heterogeneity_degree, participation, rank_and_bits, sensitivity
+
+show(sensitivity.draw, stored("sensitivity"))
+show(client_count.draw, stored("clients"))
+show(heterogeneity_degree.draw, stored("heterogeneity"))
+show(rank_and_bits.draw, stored("rank-and-bits"))
+show(participation.draw, stored("participation"))
+show(adaptation.draw, stored("adaptation"), least=1)
