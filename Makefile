@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help environment figures test lint clean
+.PHONY: help environment figures benchmark test lint clean
 
 # What is run; e.g. make figures PROFILE=standard METHOD=fed-lora SEED=1
 PROFILE ?= smoke
@@ -12,6 +12,9 @@ DATA_ROOT ?=
 PARTITION ?= site
 METHOD ?= fedmrg
 SEED ?= 0
+# Names in experiments.yaml, joined by commas; RERUN=True makes reference runs again
+EXPERIMENT ?= main
+RERUN ?= False
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 
 export HF_HUB_OFFLINE ?= 1
@@ -28,7 +31,7 @@ STAMP := $(ENVIRONMENT)/installed
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
 	@echo "Variables: PROFILE=$(PROFILE) DATA=$(DATA) DATA_ROOT=$(DATA_ROOT) PARTITION=$(PARTITION)" \
-		"METHOD=$(METHOD) SEED=$(SEED) CORES=$(CORES)"
+		"METHOD=$(METHOD) SEED=$(SEED) EXPERIMENT=$(EXPERIMENT) CORES=$(CORES)"
 
 environment: $(STAMP)  ## Create .venv from requirements.lock
 
@@ -45,11 +48,17 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
+SNAKEMAKE := snakemake --cores $(CORES) --printshellcmds --rerun-triggers mtime params input --rerun-incomplete --nolock
+
 figures: environment  ## From nothing to figures and report/index.html
-	PATH="$(BIN):$$PATH" snakemake --cores $(CORES) --printshellcmds --rerun-triggers mtime params input \
-		--rerun-incomplete --nolock --config profile=$(PROFILE) data=$(DATA) data_root='$(DATA_ROOT)' \
+	PATH="$(BIN):$$PATH" $(SNAKEMAKE) --config profile=$(PROFILE) data=$(DATA) data_root='$(DATA_ROOT)' \
 		partition=$(PARTITION) method=$(METHOD) seed=$(SEED)
 	@echo "Figures and report: report/index.html"
+
+benchmark: environment  ## Every missing run of EXPERIMENT, then tables and figures of all experiments
+	PATH="$(BIN):$$PATH" $(SNAKEMAKE) --keep-going benchmark --config profile=$(PROFILE) data_root='$(DATA_ROOT)' \
+		experiment=$(EXPERIMENT) rerun=$(RERUN)
+	@echo "Tables and figures: report/benchmark-$(PROFILE)/"
 
 test: environment  ## Run the tests
 	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal tests

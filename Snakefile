@@ -72,6 +72,11 @@ def data_notebook(data):
     return f"prepared/{PROFILE}/notebooks/{data}/01_data.ipynb"
 
 
+def root_of(data):
+    """The folder of the user's that a data set is read from; runs of others may stand beside it."""
+    return SETTINGS["data_root"] if data_source(data).needs_root else ""
+
+
 def base_models_notebook(data):
     return f"base_models/{PROFILE}/notebooks/{corpus_name(data)}/05_base_models.ipynb"
 
@@ -117,7 +122,7 @@ rule data:
         data_notebook("{data}"),
     params:
         command=lambda wildcards, output: command(
-            "01_data", output[0], profile=SINGLE.profile, data=wildcards.data, data_root=SETTINGS["data_root"]
+            "01_data", output[0], profile=SINGLE.profile, data=wildcards.data, data_root=root_of(wildcards.data)
         ),
     priority: 10
     shell:
@@ -132,7 +137,7 @@ rule base_models:
         f"base_models/{PROFILE}/notebooks/{{corpus}}/05_base_models.ipynb",
     params:
         command=lambda wildcards, output: command(
-            "05_base_models", output[0], profile=SINGLE.profile, data=wildcards.corpus, data_root=SETTINGS["data_root"]
+            "05_base_models", output[0], profile=SINGLE.profile, data=wildcards.corpus, data_root=root_of(wildcards.corpus)
         ),
     threads: workflow.cores
     priority: 10

@@ -19,17 +19,17 @@ from figures import common
 
 # Centre (x, y) and label of each module; what a method lacks is not drawn.
 PLACES = {
-    "encoder": (2.6, 3.0, "Encoder"),
-    "projection": (4.6, 3.0, "Projection"),
-    "diagnosis_head": (4.6, 1.6, "Diagnosis head"),
-    "prompt_table": (6.6, 1.6, "Prompt table"),
+    "encoder": (2.75, 3.0, "Encoder"),
+    "projection": (4.8, 3.0, "Projection"),
+    "diagnosis_head": (4.8, 1.6, "Diagnosis head"),
+    "prompt_table": (6.85, 1.6, "Prompt table"),
     "generic_adapter": (8.9, 3.75, "Generic adapter"),
     "generic_adapter_a": (8.9, 4.0, "Adapter, factor A"),
     "generic_adapter_b": (8.9, 3.5, "Adapter, factor B"),
     "specialised_adapter": (8.9, 1.45, "Specialised adapter"),
     "decoder": (7.6, 3.0, "Decoder"),
 }
-FIXED = {"image": (0.8, 3.0, "Chest X-ray"), "report": (11.3, 2.6, "Report")}
+FIXED = {"image": (0.75, 3.0, "Chest X-ray"), "report": (11.3, 2.6, "Report")}
 LLM = (8.9, 2.6, "Language model")
 FLOWS = (
     ("image", "encoder"),
@@ -74,8 +74,12 @@ def modules_table(run: Run) -> pandas.DataFrame:
 
 def _draw_run(run: Run, runs: Sequence[pathlib.Path], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
     data = modules_table(run)
-    palette = seaborn.color_palette(common.PALETTE)
-    colours = {Ownership.SHARED: palette[0], Ownership.PERSONAL: palette[1], Ownership.FROZEN: (0.75, 0.75, 0.75)}
+    first, second = seaborn.color_palette(common.PALETTE)[:2]
+    colours = {
+        Ownership.SHARED: _pale(first),
+        Ownership.PERSONAL: _pale(second),
+        Ownership.FROZEN: (0.88, 0.88, 0.88),
+    }
     figure, (axis,) = common.new_figure(1, 1, 8.6, 4.6)
     axis.set(xlim=(-0.3, 12.3), ylim=(0.4, 6.3))
     axis.axis("off")
@@ -92,11 +96,15 @@ def _draw_run(run: Run, runs: Sequence[pathlib.Path], out_folder: pathlib.Path |
         _box(axis, place, colour)
     if {"generic_adapter", "specialised_adapter"} <= owners.keys():
         _teach(axis, *(run.content()[f"losses.{way}"] for way in ("generic_to_specialised", "specialised_to_generic")))
-    _server(axis, data, colours[Ownership.SHARED])
-    shown = [Patch(facecolor=colours[owner], alpha=0.45, edgecolor="0.3", label=text) for owner, text in NAMES.items()]
+    _server(axis, data, first)
+    shown = [Patch(facecolor=colours[owner], edgecolor="0.4", label=text) for owner, text in NAMES.items()]
     figure.legend(handles=shown, loc="outside upper center", ncols=3)
     common.caption(figure, "Bytes: one client, one round, up, measured on the wire.", [run.folder])
     return common.save_figure(figure, common.figure_name("method_overview", run.folder, runs), data, out_folder)
+
+
+def _pale(colour: tuple[float, float, float]) -> tuple[float, ...]:
+    return tuple(0.55 + 0.45 * part for part in colour)
 
 
 def _frame(axis: Axes, x: float, y: float, width: float, height: float, title: str) -> None:
@@ -108,7 +116,7 @@ def _box(axis: Axes, place: tuple[float, float, str], colour: object) -> None:
     x, y, text = place
     corner = (x - HALF_WIDTH, y - HALF_HEIGHT)
     shape = FancyBboxPatch(
-        corner, 2 * HALF_WIDTH, 2 * HALF_HEIGHT, boxstyle="round,pad=0.03", fc=colour, ec="0.3", alpha=0.45, zorder=2
+        corner, 2 * HALF_WIDTH, 2 * HALF_HEIGHT, boxstyle="round,pad=0.03", fc=colour, ec="0.4", zorder=2
     )
     axis.add_patch(shape)
     axis.text(x, y, text, ha="center", va="center", fontsize=7, zorder=3)
@@ -117,9 +125,8 @@ def _box(axis: Axes, place: tuple[float, float, str], colour: object) -> None:
 def _arrow(axis: Axes, start: tuple[float, float, str], end: tuple[float, float, str], **style: object) -> None:
     (x, y, _), (to_x, to_y, _) = start, end
     look = {"arrowstyle": "-|>", "mutation_scale": 9, "color": "0.3", "lw": 1, "zorder": 1, **style}
-    first = (x + HALF_WIDTH + 0.05, y)
-    last = (to_x - HALF_WIDTH - 0.05, to_y)
-    axis.add_patch(FancyArrowPatch(first, last, shrinkA=0, shrinkB=0, **look))
+    left, right = (x + HALF_WIDTH + 0.05, y), (to_x - HALF_WIDTH - 0.05, to_y)
+    axis.add_patch(FancyArrowPatch(left, right, shrinkA=0, shrinkB=0, **look))
 
 
 def _teach(axis: Axes, generic_to_specialised: float, specialised_to_generic: float) -> None:
@@ -131,8 +138,10 @@ def _teach(axis: Axes, generic_to_specialised: float, specialised_to_generic: fl
         if weight > 0:
             step = HALF_HEIGHT if start > end else -HALF_HEIGHT
             ends = ((x + shift, start - step - 0.03), (x + shift, end + step + 0.03))
-            axis.add_patch(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=8, color="0.1", ls=":", zorder=4))
-            axis.text(x + shift + 0.08, (start + end) / 2 - 0.62, name, fontsize=7, va="center", zorder=4)
+            axis.add_patch(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=8, color="0.1", ls=":", zorder=1))
+            axis.text(
+                x + shift + 0.08, (PLACES["generic_adapter"][1] + LLM[1]) / 2, name, fontsize=7, va="center", zorder=4
+            )
 
 
 def _server(axis: Axes, data: pandas.DataFrame, colour: object) -> None:

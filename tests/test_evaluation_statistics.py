@@ -93,6 +93,61 @@ def test_holm_by_hand():
         holm({"a": 1.5})
 
 
+def two_methods(generator, effect, studies=40, seeds=3):
+    """Scores of two methods: studies differ in difficulty, seeds in luck, the first is better by `effect`."""
+    difficulty = generator.normal(size=studies)
+    return [
+        [mean_statistics(difficulty + shift + generator.normal(0, 0.5, studies)) for _ in range(seeds)]
+        for shift in (effect, 0.0)
+    ]
+
+
+def test_pooled_seeds_is_the_mean_over_seeds():
+    generator = numpy.random.default_rng(0)
+    seeds = [mean_statistics(generator.normal(size=9)) for _ in range(3)]
+    pooled = pooled_seeds(seeds)
+    assert pooled.studies == 9 and pooled.estimate() == pytest.approx(numpy.mean([s.estimate() for s in seeds]))
+    rows = numpy.array([0, 0, 5])
+    assert pooled.subset(rows).estimate() == pytest.approx(numpy.mean([s.subset(rows).estimate() for s in seeds]))
+    first, second = (mean_statistics(generator.normal(size=9)) for _ in range(2))
+    assert difference_statistics(first, second).estimate() == pytest.approx(first.estimate() - second.estimate())
+
+
+def test_paired_test_over_seeds_finds_a_planted_difference_and_spreads_without_one():
+    generator = numpy.random.default_rng(1)
+    nulls = []
+    for _ in range(60):
+        same = [pooled_seeds(seeds) for seeds in two_methods(generator, 0.0)]
+        nulls.append(paired_test(*same, generator, resamples=200).p_value)
+    assert sum(value < 0.05 for value in nulls) <= 8 and numpy.mean(nulls) == pytest.approx(0.5, abs=0.15)
+    other = [pooled_seeds(seeds) for seeds in two_methods(generator, 0.4)]
+    assert paired_test(*other, generator, resamples=200).p_value < 0.02
+
+
+def test_seed_interval_holds_the_truth_and_both_sources():
+    """True mean 0; studies with variance 1 (shared by the seeds), seeds with variance 0.04."""
+    generator, inside, widths = numpy.random.default_rng(2), 0, []
+    for _ in range(100):
+        difficulty = generator.normal(size=50)
+        seeds = [mean_statistics(difficulty + generator.normal(0, 0.2)) for _ in range(6)]
+        interval = seed_intervals({"m": seeds}, generator, resamples=200)["m"]
+        inside += interval.low <= 0 <= interval.high
+        widths.append(interval.high - interval.low)
+    assert 85 <= inside <= 99
+    assert numpy.mean(widths) == pytest.approx(2 * 1.96 * numpy.sqrt(1 / 50 + 0.04 / 6), rel=0.15)
+
+
+def test_one_seed_gives_the_interval_over_studies():
+    values = numpy.random.default_rng(3).normal(size=80)
+    one = seed_intervals({"m": [mean_statistics(values)]}, numpy_stream(0, "a"), resamples=2000)["m"]
+    known = bootstrap_intervals({"m": mean_statistics(values)}, numpy_stream(0, "b"), resamples=2000)["m"]
+    assert (one.low, one.high) == pytest.approx((known.low, known.high), abs=0.03)
+    with pytest.raises(InputError, match="No seeds"):
+        pooled_seeds([])
+    with pytest.raises(InputError, match="between 1 and 2 seeds"):
+        seed_intervals({"a": [mean_statistics([1.0])], "b": [mean_statistics([1.0])] * 2}, numpy_stream(0, "a"))
+
+
 def seed_table(value):
     return pandas.DataFrame(
         {"scope": ["home"], "adapter": ["generic"], "system": ["model"], "metric": ["bleu_1"], "value": [value]}

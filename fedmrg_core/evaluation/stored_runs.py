@@ -354,7 +354,9 @@ def _usual_content(run: Run, contents: Sequence[dict[str, Any]]) -> dict[str, An
 @functools.cache
 def _content_now(method: str, profile: str) -> dict[str, Any]:
     try:
-        row = load_methods()[method]
-        return dotted(load_profile(profile), ("name",)) | dotted(row, ("name", "description"))
+        return dotted(_profile_now(profile), ("name",)) | dotted(_methods_now()[method], ("name", "description"))
     except (InputError, KeyError):  # a row or profile of another time
         return {}
+
+
+_profile_now, _methods_now = functools.cache(load_profile), functools.cache(load_methods)

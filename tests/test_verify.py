@@ -1,0 +1,78 @@
+"""Reruns against references: reproduced, not reproduced, not run, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pandas
+import pytest
+import yaml
+from run_folders import write_run
+
+from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.verify import NOT_REPRODUCED, NOT_RUN, REPRODUCED, exit_code, verify
+
+NAME = "smoke/phantom/fedmrg/seed-0"
+
+
+@pytest.fixture
+def roots(tmp_path):
+    write_run(tmp_path / "reference", 0.5)
+    shutil.copytree(tmp_path / "reference", tmp_path / "again")
+    return tmp_path / "reference" / "results", tmp_path / "again" / "results"
+
+
+def change(path, metric, value):
+    table = pandas.read_csv(path)
+    chosen = (table.metric == metric) & (table.scope == "home") & (table.adapter == "generic")
+    table.loc[chosen, "value"] = value
+    table.to_csv(path, index=False)
+
+
+def test_equal_runs_are_reproduced(roots):
+    rows = verify(*roots, [NAME])
+    assert set(rows.status) == {REPRODUCED} and rows.equal.all() and exit_code(rows) == 0
+    assert {"home", "unseen", "centre-a"} <= set(rows.scope) and set(rows.adapter) == {"generic", "specialised"}
+
+
+def test_values_inside_and_outside_of_the_interval(roots):
+    path = roots[1] / NAME / "metrics.csv"
+    row = verify(*roots, [NAME]).query("scope == 'home' and adapter == 'generic' and metric == 'bleu_4'").squeeze()
+    for value, status in ((row.high, REPRODUCED), (row.high + 1e-4, NOT_REPRODUCED), (row.low - 1e-4, NOT_REPRODUCED)):
+        change(path, "bleu_4", value)
+        rows = verify(*roots, [NAME])
+        changed = rows.query("scope == 'home' and adapter == 'generic' and metric == 'bleu_4'").squeeze()
+        assert changed.status == status and not changed.equal and changed.rerun == pytest.approx(value)
+        assert (rows.status != REPRODUCED).sum() == (status != REPRODUCED)
+        assert exit_code(rows) == (status == NOT_REPRODUCED)
+
+
+def test_what_was_not_run(roots):
+    path = roots[1] / NAME / "metrics.csv"
+    change(path, "bleu_4", None)
+    rows = verify(*roots, [NAME])
+    assert (rows.status == NOT_RUN).sum() == 1 and exit_code(rows) == 3
+    change(path, "rouge_l", 5.0)
+    assert exit_code(verify(*roots, [NAME])) == 1  # what failed weighs more
+    path.unlink()
+    rows = verify(*roots, [NAME])
+    assert set(rows.status) == {NOT_RUN} and len(rows) and exit_code(rows) == 3
+    assert exit_code(verify(*roots, [])) == 3
+
+
+def test_another_run_reproduces_nothing(roots):
+    folder = roots[1] / NAME
+    configuration = yaml.safe_load((folder / "config.yaml").read_text())
+    configuration["profile"]["training"]["learning_rate"] = 0.5
+    (folder / "config.yaml").write_text(yaml.safe_dump(configuration))
+    rows = verify(*roots, [NAME])
+    assert set(rows.status) == {NOT_REPRODUCED} and set(rows.note) == {"made with another training.learning_rate"}
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "data_fingerprint": "other"}))
+    assert set(verify(*roots, [NAME]).note) == {"made with other data"}
+
+
+def test_reference_must_be_there(roots):
+    with pytest.raises(InputError, match="is not a folder"):
+        verify(*roots, ["smoke/phantom/other/seed-0"])
