@@ -14,6 +14,8 @@ METHOD ?= fedmrg
 SEED ?= 0
 # Names in experiments.yaml, joined by commas; RERUN=True makes reference runs again
 EXPERIMENT ?= main
+# CPU threads of a run; 0: all cores for one run, one each for the runs of an experiment
+THREADS ?= 0
 RERUN ?= False
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 
@@ -52,12 +54,12 @@ SNAKEMAKE := snakemake --cores $(CORES) --printshellcmds --rerun-triggers mtime 
 
 figures: environment  ## From nothing to figures and report/index.html
 	PATH="$(BIN):$$PATH" $(SNAKEMAKE) --config profile=$(PROFILE) data=$(DATA) data_root='$(DATA_ROOT)' \
-		partition=$(PARTITION) method=$(METHOD) seed=$(SEED)
+		partition=$(PARTITION) method=$(METHOD) seed=$(SEED) threads=$(THREADS)
 	@echo "Figures and report: report/index.html"
 
 benchmark: environment  ## Every missing run of EXPERIMENT, then tables and figures of all experiments
 	PATH="$(BIN):$$PATH" $(SNAKEMAKE) --keep-going benchmark --config profile=$(PROFILE) data_root='$(DATA_ROOT)' \
-		experiment=$(EXPERIMENT) rerun=$(RERUN)
+		experiment=$(EXPERIMENT) rerun=$(RERUN) threads=$(THREADS)
 	@echo "Tables and figures: report/benchmark-$(PROFILE)/"
 
 test: environment  ## Run the tests

@@ -67,7 +67,9 @@ def test_values_are_means_of_the_stored_ones(table, folders):
         row = rows_of(table, "fedmrg", "bleu_4", role)
         assert row.value == pytest.approx(expected) and row.low < row.value < row.high
         assert (row.seeds, row.interval) == (2, "bootstrap")
-    at_home = [one[(one.adapter == "specialised") & (one.metric == "bleu_4")].set_index("scope").value for one in stored]
+    at_home = [
+        one[(one.adapter == "specialised") & (one.metric == "bleu_4")].set_index("scope").value for one in stored
+    ]
     worst = [values[list(CLIENTS)].min() for values in at_home]
     assert rows_of(table, "fedmrg", "bleu_4").worst_client == pytest.approx(numpy.mean(worst))
 

@@ -11,9 +11,12 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.statistics import (
     StudyStatistics,
     bootstrap_intervals,
+    difference_statistics,
     holm,
     mean_statistics,
     paired_test,
+    pooled_seeds,
+    seed_intervals,
     summarise_seeds,
 )
 from fedmrg_core.evaluation.text_metrics import per_study_scores

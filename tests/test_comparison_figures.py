@@ -1,0 +1,218 @@
+"""The figures of several runs, from planted run folders: the CSV holds the stored numbers, along the right axis."""
+
+from __future__ import annotations
+
+import pandas
+import pytest
+from run_folders import write_run
+
+from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.comparison import CLINICAL_F1
+from figures import (
+    ablation,
+    adaptation,
+    client_count,
+    common,
+    communication_quality,
+    curves,
+    heterogeneity_degree,
+    method_convergence,
+    method_overview,
+    participation,
+    published_beside_ours,
+    rank_and_bits,
+    sensitivity,
+)
+
+SEVERAL = (
+    adaptation, client_count, communication_quality, heterogeneity_degree, method_convergence, participation,
+    published_beside_ours, rank_and_bits, sensitivity, ablation,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("figures")
+
+
+def drawn(module, folders, out):
+    paths = module.draw(folders, out)
+    assert sorted(path.suffix for path in paths) == [".csv", ".pdf", ".png"] and sorted(out.iterdir()) == sorted(paths)
+    return pandas.read_csv(next(path for path in paths if path.suffix == ".csv"))
+
+
+def stored(folder, metric="bleu_4", scope="unseen"):
+    table = pandas.read_csv(folder / "metrics.csv")
+    chosen = (table.metric == metric) & (table.scope == scope) & (table.adapter == "generic")
+    return table[chosen].value.item()
+
+
+def test_communication_quality(root, tmp_path):
+    methods = {"fedmrg": 400_000, "fed-lora": 300_000, "local": 90, "centralised": 0}
+    folders = [write_run(root / "quality", method=name, sent=size) for name, size in methods.items()]
+    data = drawn(communication_quality, folders, tmp_path).query("role == 'unseen' and metric == 'bleu_4'")
+    by_method = data.set_index("method")
+    assert by_method.bytes.to_dict() == {"fedmrg": 1.2e6, "fed-lora": 9e5, "local": 270, "centralised": 0}
+    assert by_method.value["fed-lora"] == pytest.approx(stored(folders[1]))
+
+
+def test_ablation(root, tmp_path):
+    names = {"fedmrg": 0.8, "fedmrg-without-contrast": 0.3, "fedmrg-without-dual": 0.8}
+    folders = [write_run(root / "ablation", quality, method=name) for name, quality in names.items()]
+    data = drawn(ablation, folders, tmp_path).query(f"role == 'unseen' and metric == '{CLINICAL_F1}'")
+    rows = data.set_index("method")
+    assert set(rows.index) == set(names) - {"fedmrg"}
+    difference = stored(folders[0], CLINICAL_F1) - stored(folders[1], CLINICAL_F1)
+    assert rows.difference["fedmrg-without-contrast"] == pytest.approx(difference) and difference > 0
+    numbers_only = [write_run(root / "bare", method=name, predictions=False) for name in names]
+    with pytest.raises(InputError, match="predictions and a seed in common"):
+        ablation.draw(numbers_only, tmp_path)
+
+
+def test_sensitivity(root, tmp_path):
+    variants = {
+        "": 0.5,
+        "training.contrast_temperature=0.03": 0.4,
+        "training.contrast_temperature=0.1": 0.6,
+        "losses.contrast_inter=0.1,losses.contrast_intra=0.1": 0.7,
+        "losses.generic_to_specialised=2.0,losses.specialised_to_generic=2.0": 0.2,
+    }
+    folders = [write_run(root / "sensitivity", quality, variant=v) for v, quality in variants.items()]
+    data = drawn(sensitivity, folders, tmp_path).query("role == 'unseen' and metric == 'bleu_4'")
+    along = {axis: rows.set_index("x").value for axis, rows in data.groupby("axis")}
+    assert {axis: values.index.tolist() for axis, values in along.items()} == {
+        "tau": [0.03, 0.07, 0.1], "lambda_rep": [0.1, 0.5], "lambda_kd": [0.5, 2.0],
+    }  # fmt: skip
+    assert along["tau"][0.1] == pytest.approx(stored(folders[2]))
+    assert along["lambda_kd"][0.5] == along["tau"][0.07] == pytest.approx(stored(folders[0]))
+    with pytest.raises(InputError, match="takes two values"):
+        sensitivity.draw(folders[:1], tmp_path)
+
+
+def test_rank_and_bits(root, tmp_path):
+    places = [("fedmrg", ""), ("fedmrg", "adapter.rank=4"), ("fedmrg", "payload.bits=4"), ("fedmrg", "payload.bits=8"),
+              ("fedmrg-compressed", ""), ("fedmrg-compressed", "payload.rank=2")]  # fmt: skip
+    folders = [
+        write_run(root / "rank", method=method, variant=variant, sent=100_000 * (place + 1))
+        for place, (method, variant) in enumerate(places)
+    ]
+    data = drawn(rank_and_bits, folders, tmp_path).query("role == 'home' and metric == 'bleu_4'")
+    found = {
+        (axis, line): dict(zip(rows.x, rows.bytes_up, strict=True))
+        for (axis, line), rows in data.groupby(["axis", "line"])
+    }
+    assert found == {
+        ("Rank of the adapter", "fedmrg"): {4: 2e5, 16: 1e5},
+        ("Bits of a number", "fedmrg"): {4: 3e5, 8: 4e5, 32: 1e5},
+        ("Rank of an update", "fedmrg-compressed"): {2: 6e5, 8: 5e5},
+    }
+
+
+def test_participation(root, tmp_path):
+    variants = {"": 0.5, "federation.participation=0.5": 0.4, "federation.participation=0.2": 0.3}
+    folders = [write_run(root / "share", quality, variant=v) for v, quality in variants.items()]
+    data = drawn(participation, folders, tmp_path).query("role == 'unseen' and metric == 'bleu_4'")
+    assert dict(zip(data.participation, data.value, strict=True)) == pytest.approx(
+        {share: stored(folder) for share, folder in zip((1.0, 0.5, 0.2), folders, strict=True)}
+    )
+
+
+def test_client_count(root, tmp_path):
+    folders = [
+        write_run(root / "clients", quality, partition="style", clients=number)
+        for number, quality in ((2, 0.4), (5, 0.6), (7, 0.7))
+    ]
+    data = drawn(client_count, folders, tmp_path)
+    ours = data.query("role == 'unseen' and metric == 'bleu_4'")
+    assert ours.clients.tolist() == [2, 5, 7] and ours.value.tolist() == pytest.approx([stored(f) for f in folders])
+    change = data[data.line.str.startswith("published")].set_index("clients").value
+    assert change[5] == 0 and change[10] == pytest.approx(0.0048)
+    assert data[data.line == "this repository"].set_index("clients").value[5] == 0
+
+
+def test_heterogeneity_degree(root, tmp_path):
+    names = {
+        "phantom-image0-wording0": 0.3, "phantom-image0.5-wording0": 0.4, "phantom-image1-wording0": 0.5,
+        "phantom-image0-wording1": 0.6, "phantom": 0.7,
+    }  # fmt: skip
+    folders = [write_run(root / "degree", q, data=name, fingerprint=name) for name, q in names.items()]
+    data = drawn(heterogeneity_degree, folders, tmp_path).query("role == 'home' and metric == 'bleu_4'")
+    along = {panel: rows.strength.tolist() for panel, rows in data.groupby("panel")}
+    assert along == {"image": [0, 0.5, 1], "wording": [0, 1], "both": [0, 1]}
+    assert common.is_phantom(folders[0])
+    with pytest.raises(InputError, match="no two strengths"):
+        heterogeneity_degree.draw(folders[-1:], tmp_path)
+
+
+def test_adaptation(root, tmp_path):
+    folders = [
+        write_run(root / "adapt", method=method, seed=seed) for method in ("fedmrg", "fed-lora") for seed in (0, 1)
+    ]
+    for place, folder in enumerate(folders):
+        rows = [
+            {
+                "count": count,
+                "metric": metric,
+                "value": 0.1 * place + count / 1000,
+                "low": 0.0,
+                "high": 0.5,
+                "studies": 9,
+            }
+            for count in (0, 8, 32)
+            for metric in curves.SHOWN
+        ]
+        pandas.DataFrame(rows).to_csv(folder / "adaptation.csv", index=False)
+    data = drawn(adaptation, folders, tmp_path).query("metric == 'bleu_4'").set_index(["line", "count"])
+    assert data.value["fed-lora", 8] == pytest.approx((0.2 + 0.3) / 2 + 0.008) and set(data.seeds) == {2}
+    with pytest.raises(InputError, match=r"adaptation\.csv does not exist"):
+        adaptation.draw([write_run(root / "unadapted")], tmp_path)
+
+
+def test_method_convergence(root, tmp_path):
+    folders = [
+        write_run(root / "rounds", method=method, seed=seed) for method in ("fedmrg", "fed-lora") for seed in (0, 1)
+    ]
+    data = drawn(method_convergence, folders, tmp_path)
+    rounds = pandas.read_csv(folders[0] / "rounds.csv")
+    expected = rounds[rounds["round"] == 2].validation_language_loss.mean()
+    shown = data[(data.line == "fedmrg") & (data.seed == 0) & (data["round"] == 2)]
+    assert shown.value.item() == pytest.approx(expected) and len(data) == 4 * 3
+
+
+def test_published_beside_ours(root, tmp_path):
+    folders = [write_run(root / "published", method=name) for name in ("fedmrg", "fed-lora", "r2gengpt", "moon")]
+    data = drawn(published_beside_ours, folders, tmp_path).query("metric == 'bleu_4'").set_index("method")
+    assert data.published_secondary.to_dict() == pytest.approx(
+        {"fedmrg": 0.1268, "fed-lora": 0.1201, "r2gengpt": 0.1227}
+    )
+    with pytest.raises(InputError, match="published table"):
+        published_beside_ours.draw(folders[-1:], tmp_path)
+
+
+def test_method_overview(root, tmp_path):
+    for method in ("fedmrg", "ffa-lora", "transformer", "local"):
+        folder = write_run(root / "overview", method=method)
+        data = drawn(method_overview, [folder], tmp_path / method).set_index("module")
+        assert data.bytes_up["encoder"] == 399_900
+        assert data.ownership["encoder"] == ("personal" if method == "local" else "shared")
+
+
+def test_data_are_never_mixed(root, tmp_path):
+    folders = [write_run(root / "mixed", method=m, fingerprint=m) for m in ("fedmrg", "fed-lora")]
+    for module in SEVERAL:
+        with pytest.raises(InputError, match="different data"):
+            module.draw(folders, tmp_path)
+        with pytest.raises(InputError, match="no run folder"):
+            module.draw([], tmp_path)
+    settings = [folders[0], write_run(root / "mixed", partition="random", fingerprint="fedmrg")]
+    for module in (communication_quality, ablation, published_beside_ours):
+        with pytest.raises(InputError, match="one setting"):
+            module.draw(settings, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_styles_differ():
+    names = ["fedmrg", *(f"method-{number}" for number in range(20))]
+    looks = curves.styles(names)
+    assert len({(str(look["color"]), look["marker"]) for look in looks.values()}) == 21
+    assert looks["fedmrg"]["color"] == "black"
