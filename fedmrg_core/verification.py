@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import pandas
+import yaml
 
 from fedmrg_core.configuration import REPOSITORY
 from fedmrg_core.errors import InputError
@@ -49,7 +51,9 @@ def verify_references(profile: str, only: Sequence[str], rerun: bool, data_root:
 def _run_again(run: RunSettings, reference_root: pathlib.Path, data_root: str, cores: int) -> None:
     """One run through the workflow; one that fails is told and counts as not run."""
     threads = _threads(reference_root / run.name)
-    settings = {**run.model_dump(), "data_root": data_root, "threads": threads}
+    # Left out where it is what `make figures` takes anyway: a run made by that is not made again.
+    given_threads = {} if threads == os.cpu_count() else {"threads": threads}
+    settings = {**run.model_dump(), "data_root": data_root, **given_threads}
     given = [f"{key}={value}" for key, value in settings.items() if value != ""]
     target = f"results/{run.name}/notebooks/07_evaluation.ipynb"
     command = [sys.executable, "-m", "snakemake", target, "--cores", str(cores), "--nolock", "--rerun-incomplete"]
@@ -61,8 +65,6 @@ def _run_again(run: RunSettings, reference_root: pathlib.Path, data_root: str, c
 
 def _threads(reference: pathlib.Path) -> int:
     """The number of threads the reference was made with: the last bits depend on it."""
-    import yaml
-
     return int(yaml.safe_load((reference / "config.yaml").read_text(encoding="utf-8"))["threads"])
 
 

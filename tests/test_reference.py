@@ -1,0 +1,99 @@
+"""Reference runs: what is kept of a run, what never is, and how they are found and verified."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pathlib
+
+import pandas
+import pytest
+from run_folders import write_run
+
+from fedmrg_core import reference, verification
+from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.stored_runs import load_run
+from fedmrg_core.experiments import RunSettings
+
+PHANTOM = "smoke/phantom/fedmrg/seed-0"
+
+
+@pytest.fixture
+def run(tmp_path: pathlib.Path) -> pathlib.Path:
+    folder = write_run(tmp_path)
+    (folder / "figures").mkdir()
+    for name in ("convergence.png", "convergence.csv", "convergence.pdf", "report_page.png", "something_else.png"):
+        (folder / "figures" / name).write_text("x")
+    return folder
+
+
+def test_what_is_kept_of_a_phantom_run(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    kept = reference.store_reference(run, PHANTOM, tmp_path / "reference")
+    names = {path.relative_to(kept).as_posix() for path in kept.rglob("*") if path.is_file()}
+    assert {"config.yaml", "manifest.json", "metrics.csv", "predictions.csv.gz"} <= names
+    assert {name for name in names if name.startswith("figures/")} == {
+        "figures/convergence.png", "figures/convergence.csv", "figures/report_page.png",
+    }  # fmt: skip
+    assert not any(name.endswith((".safetensors", "predictions.csv")) for name in names)
+    rows = pandas.read_csv(kept / "predictions.csv.gz")
+    assert set(rows.system) == {"model"}
+    # A reference opens as a run does, with the same answers and, to its digits, the same measures.
+    before, after = load_run(run), load_run(kept)
+    assert before.predictions[["study_id", "generated"]].equals(after.predictions[["study_id", "generated"]])
+    assert (before.metrics.value - after.metrics.value).abs().max() <= 0.5 * 10**-reference.DIGITS * 1.001
+
+
+def test_of_real_data_only_numbers_are_kept(tmp_path: pathlib.Path) -> None:
+    folder = write_run(tmp_path, data="iu_xray", profile="standard")
+    (folder / "figures").mkdir()
+    for name in ("quality_by_client.png", "report_page.png", "feature_map.png"):
+        (folder / "figures" / name).write_text("x")
+    kept = reference.store_reference(folder, "standard/iu_xray/fedmrg/seed-0", tmp_path / "reference")
+    names = {path.name for path in kept.rglob("*") if path.is_file()}
+    assert "metrics.csv" in names and "quality_by_client.png" in names
+    assert not names & {"predictions.csv", "predictions.csv.gz", "report_page.png", "feature_map.png"}
+    reports = pandas.read_csv(folder / "predictions.csv").generated.dropna().unique()
+    written = "".join(path.read_text(errors="ignore") for path in kept.rglob("*") if path.is_file())
+    assert len(reports) and not any(report in written for report in reports)
+
+
+def test_the_same_run_gives_the_same_bytes(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    first, second = (reference.store_reference(run, PHANTOM, tmp_path / name) for name in ("one", "two"))
+    assert (first / "predictions.csv.gz").read_bytes() == (second / "predictions.csv.gz").read_bytes()
+    assert gzip.decompress((first / "predictions.csv.gz").read_bytes()).startswith(b"study_id")
+
+
+def test_a_run_without_a_commit_is_no_reference(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**manifest, "uncommitted_changes": True}))
+    with pytest.raises(InputError, match="uncommitted changes"):
+        reference.store_reference(run, PHANTOM, tmp_path / "reference")
+    (run / "metrics.csv").unlink()
+    with pytest.raises(InputError, match="metrics.csv is missing"):
+        reference.store_reference(run, PHANTOM, tmp_path / "reference")
+    assert not (tmp_path / "reference").exists()
+
+
+def test_runs_made_here_go_before_references(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    references = tmp_path / "reference"
+    reference.store_reference(run, PHANTOM, references)
+    other = write_run(tmp_path, method="fed-lora")
+    reference.store_reference(other, "smoke/phantom/fed-lora/seed-0", references)
+    (other / "metrics.csv").unlink()
+    wanted = [RunSettings(), RunSettings(method="fed-lora"), RunSettings(method="moon")]
+    found, missing = reference.finished_runs(wanted, tmp_path, references)
+    assert found == [run, references / "smoke/phantom/fed-lora/seed-0"]
+    assert missing == ["smoke/phantom/moon/seed-0"]
+    assert reference.reference_runs(references, "smoke") == [RunSettings(method="fed-lora"), RunSettings()]
+
+
+def test_verify_names_what_there_is(monkeypatch: pytest.MonkeyPatch, run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    references = tmp_path / "reference"
+    reference.store_reference(run, PHANTOM, references)
+    monkeypatch.setattr(verification, "reference_folder", lambda profile: references / profile)
+    monkeypatch.setattr(verification, "REPOSITORY", tmp_path)
+    with pytest.raises(InputError, match="no reference run of profile 'smoke' is called so; expected one of fedmrg"):
+        verification.verify_references("smoke", ["moon"], rerun=False, data_root="", cores=1)
+    rows = verification.verify_references("smoke", ["fedmrg"], rerun=False, data_root="", cores=1)
+    assert set(rows.status) == {"reproduced"} and rows.equal.all()
+    assert verification.print_verdict(rows) == 0
