@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pandas
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/communication_quality.py`
 
@@ -16,6 +17,7 @@ from fedmrg_core.evaluation.comparison import MEASURES, main_table
 from fedmrg_core.evaluation.stored_runs import load_runs
 from figures import common, curves
 
+MEBIBYTE = 1024**2
 _LINES = {"centralised": "-", "local": "--"}
 
 
@@ -38,12 +40,9 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
     for axis, (metric, role) in zip(axes, [(m, r) for m in curves.SHOWN for r in roles], strict=True):
         _panel(axis, data[(data["metric"] == metric) & (data["role"] == role)], sorted(set(data["method"])))
         first, last = role == roles[0], metric == curves.SHOWN[-1]
-        axis.set(xlabel="Bytes of a client and round" if last else "", title="" if last else curves.ROLES[role])
+        axis.set(xlabel="MiB of a client and round" if last else "", title="" if last else curves.ROLES[role])
         axis.set_ylabel(MEASURES[metric] if first else "")
-    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    axes[len(roles) - 1].legend(
-        handles.values(), handles.keys(), loc="upper left", bbox_to_anchor=(1.02, 1.0), title="Method"
-    )
+    curves.legend_beside(axes[len(roles) - 1], axes)
     text = f"Test studies; {curves.INTERVALS}; bytes up and down, training and validation, measured on the wire."
     return curves.finish(figure, "communication_quality", data, runs, text, out_folder)
 
@@ -53,10 +52,13 @@ def _panel(axis: Axes, rows: pandas.DataFrame, methods: list[str]) -> None:
     for method, row in rows.groupby("method", sort=False):
         exchange = row["exchange"].iloc[0]
         if exchange == "federated":
-            curves.error_bars(axis, row["bytes"], row, ls="", label=method, **looks[method])
+            curves.error_bars(axis, row["bytes"] / MEBIBYTE, row, ls="", label=method, **looks[method])
         else:
             axis.axhline(row["value"].iloc[0], color=looks[method]["color"], ls=_LINES[exchange], lw=1, label=method)
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.xaxis.set_minor_locator(NullLocator())
 
 
 if __name__ == "__main__":

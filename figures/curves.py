@@ -12,6 +12,7 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedmrg_core.configuration import load_methods
 from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES, REFERENCE, estimates
 from fedmrg_core.evaluation.statistics import CONFIDENCE
 from fedmrg_core.evaluation.stored_runs import Run, Runs
@@ -20,18 +21,20 @@ from figures import common
 SHOWN = ("bleu_4", CLINICAL_F1)
 ROLES = {"home": "at home", "unseen": "unseen centre"}
 INTERVALS = f"bars: {CONFIDENCE:.0%} bootstrap intervals over seeds and studies"
-_MARKERS = "osD^vP*X<>ph"
+_MARKERS = "osD^vP*X<>dp"
 
 
 def styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """A colour and a marker by name, the same for the same names; the reference method is black."""
-    others = sorted(set(names) - {REFERENCE})
+    """A colour and a marker by name; a row of methods.yaml looks the same in every figure, the reference is black."""
+    rows = [name for name in load_methods() if name != REFERENCE]
+    order = [*rows, *sorted(set(names) - {REFERENCE, *rows})]
     colours = seaborn.color_palette(common.PALETTE, 10)
-    found = {
-        name: {"color": colours[place % 10], "marker": _MARKERS[(place + place // 10) % len(_MARKERS)]}
-        for place, name in enumerate(others)
-    }
-    return {REFERENCE: {"color": "black", "marker": "o"}, **found} if REFERENCE in names else found
+    found = {}
+    for name in names:
+        place = 0 if name == REFERENCE else order.index(name)
+        marker = _MARKERS[(place + place // len(colours)) % len(_MARKERS)]
+        found[name] = {"color": "black" if name == REFERENCE else colours[place % len(colours)], "marker": marker}
+    return found
 
 
 def points(runs: Runs, x: Callable[[Run], float | None], name: str = "x") -> pandas.DataFrame:
@@ -95,15 +98,15 @@ def draw_lines(axis: Axes, data: pandas.DataFrame, metric: str, x: str = "x") ->
     shown = data[data["metric"] == metric]
     for (line, role), rows in shown.groupby(["line", "role"], sort=False):
         rows = rows.sort_values(x)
-        error_bars(
-            axis, rows[x], rows, ls="-" if role == "home" else "--", label=f"{line}, {ROLES[role]}", **looks[line]
-        )
+        look = {"ls": "-"} if role == "home" else {"ls": "--", "mfc": "white", "elinewidth": 0.6}
+        error_bars(axis, rows[x], rows, label=f"{line}, {ROLES[role]}", **look, **looks[line])
     axis.set_ylabel(MEASURES[metric])
 
 
-def legend_beside(axis: Axes, title: str = "Method") -> None:
-    """The axis's legend, to its right."""
-    axis.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), title=title)
+def legend_beside(axis: Axes, axes: Sequence[Axes], title: str = "Method") -> None:
+    """One legend for all axes, to the right of one of them."""
+    found = {label: handle for each in axes for handle, label in zip(*each.get_legend_handles_labels(), strict=True)}
+    axis.legend(found.values(), found.keys(), loc="upper left", bbox_to_anchor=(1.02, 1.0), title=title)
 
 
 def finish(

@@ -25,7 +25,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
     runs = load_runs(common.check_runs(run_folders))
     data = _by_round(runs)
     measures = [measure for measure in MEASURES if measure in set(data["measure"])]
-    figure, axes = common.new_figure(1, len(measures), 3.1 * len(measures) + 1.6, 3.4)
+    figure, axes = common.new_figure(1, len(measures), max(3.1 * len(measures) + 1.6, 6.4), 3.6)
     looks = curves.styles(sorted(set(data["line"])))
     for axis, measure in zip(axes, measures, strict=True):
         for line, rows in data[data["measure"] == measure].groupby("line"):
@@ -36,8 +36,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
             )
         axis.set(xlabel="Round", ylabel=common.readable(measure.removeprefix("validation_")))
         axis.xaxis.get_major_locator().set_params(integer=True)
-    handles, labels = axes[0].get_legend_handles_labels()
-    axes[-1].legend(handles, labels, loc="upper left", bbox_to_anchor=(1.02, 1.0), title="Method")
+    curves.legend_beside(axes[-1], axes)
     text = "Validation studies; mean over clients and seeds, band: range over seeds."
     return curves.finish(figure, "method_convergence", data, runs, text, out_folder)
 

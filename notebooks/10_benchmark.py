@@ -19,6 +19,7 @@
 
 # %% tags=["parameters"]
 profile = "smoke"  # a name in profiles/
+same_code = False  # refuse runs of different training code, instead of a note below the table
 workspace = ""  # where results are kept; the repository if empty
 
 # %%
@@ -66,7 +67,7 @@ def tabulate(name: str, folders: list[pathlib.Path], **settings: bool) -> None:
     """Write a comparison as CSV, Markdown and LaTeX, and show the Markdown."""
     if not folders:
         return
-    runs = load_runs(folders)
+    runs = load_runs(folders, same_code=same_code)
     paths = table_writers.write_comparison(comparison.main_table(runs), out, name, notes=runs.notes, **settings)
     display(Markdown(next(path for path in paths if path.suffix == ".md").read_text(encoding="utf-8")))
 
@@ -78,7 +79,7 @@ def tabulate(name: str, folders: list[pathlib.Path], **settings: bool) -> None:
 from figures import method_overview
 
 main = stored("main")
-show(method_overview.draw, main, least=1)
+show(method_overview.draw, main[:1], least=1)
 
 # %% [markdown]
 # ## Main table

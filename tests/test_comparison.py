@@ -260,6 +260,7 @@ def test_tables_are_written(table, runs, tmp_path):
     assert "secondary" not in plain
     with_differences = write_comparison(ablation_table(runs, resamples=20), tmp_path, "ablation", differences=True)
     balanced(with_differences[2].read_text())
+    assert "Worst client, Clinical F1" in with_differences[1].read_text()
     assert "Δ BLEU-4" in with_differences[1].read_text() and r"$\Delta$" in with_differences[2].read_text()
 
 

@@ -180,7 +180,10 @@ def test_method_convergence(root, tmp_path):
 
 
 def test_published_beside_ours(root, tmp_path):
-    folders = [write_run(root / "published", method=name) for name in ("fedmrg", "fed-lora", "r2gengpt", "moon")]
+    folders = [
+        write_run(root / "published", 0.1 * k, method=m)
+        for k, m in enumerate(("fedmrg", "fed-lora", "r2gengpt", "moon"))
+    ]
     data = drawn(published_beside_ours, folders, tmp_path).query("metric == 'bleu_4'").set_index("method")
     assert data.published_secondary.to_dict() == pytest.approx(
         {"fedmrg": 0.1268, "fed-lora": 0.1201, "r2gengpt": 0.1227}

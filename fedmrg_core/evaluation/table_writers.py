@@ -61,7 +61,7 @@ def write_comparison(
         name: of the files.
         notes: sentences that go below the tables, e.g. `Runs.notes`.
         against: the method the others were tested against.
-        differences: show what `against` is ahead by, with its interval, in place of costs and fairness (ablations).
+        differences: also show what `against` is ahead by, with its paired interval.
         published: add the publication's BLEU-4 and clinical F1, tagged.
 
     Returns:
@@ -90,16 +90,15 @@ def _page(part: pandas.DataFrame, setting: str, role: str, against: str, differe
     columns = [(MEASURES[key], _value_column(by_method, key)) for key in metrics]
     if differences:
         columns += [(f"Δ {MEASURES[key]}", _difference_column(key)) for key in TESTED if key in metrics]
-    else:
-        if role == "home":
-            columns += [
-                (f"{title}, {MEASURES[key]}", _plain_column(key, name))
-                for name, title in (("worst_client", "Worst client"), ("harmonic_mean", "Harmonic mean"))
-                for key in TESTED
-                if key in metrics
-            ]
-        columns += [("Up", _bytes_column("bytes_up")), ("Down", _bytes_column("bytes_down"))]
-        columns += [("Parameters sent", _count_column())]
+    if role == "home":
+        columns += [
+            (f"{title}, {MEASURES[key]}", _plain_column(key, name))
+            for name, title in (("worst_client", "Worst client"), ("harmonic_mean", "Harmonic mean"))
+            for key in TESTED
+            if key in metrics
+        ]
+    columns += [("Up", _bytes_column("bytes_up")), ("Down", _bytes_column("bytes_down"))]
+    columns += [("Parameters sent", _count_column())]
     if published:
         columns += [(f"{MEASURES[key]} {published_tag()}", _published_column(key)) for key in PUBLISHED]
     rows = tuple((Cell(method), *(make(method, by_method[method]) for _, make in columns)) for method in order)
@@ -200,9 +199,8 @@ def _explanations(table: pandas.DataFrame, against: str, differences: bool) -> l
             "after Holm's correction for the number of methods)."
         )
     if differences:
-        lines.append(f"Δ: {against} minus the row, with its paired interval; above zero, what is missing helps.")
-    else:
-        lines.append("Up, down: bytes on the wire of one client in one round, training and validation.")
+        lines.append(f"Δ: {against} minus the row, with its paired interval; above zero, {against} is ahead.")
+    lines.append("Up, down: bytes on the wire of one client in one round, training and validation.")
     lines.append(
         "Clinical F1: averaged over examples, 14 findings, uncertain counted as negative; micro over findings."
     )
