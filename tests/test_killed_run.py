@@ -1,4 +1,4 @@
-"""kill -9 of a run of the small real model, in another process, wherever it happens to be: the end is the same bytes."""
+"""kill -9 of a run of the small real model, in another process, at any moment: it ends with the same bytes."""
 
 from __future__ import annotations
 
