@@ -57,9 +57,12 @@ figures: environment  ## From nothing to figures and report/index.html
 		partition=$(PARTITION) method=$(METHOD) seed=$(SEED) threads=$(THREADS)
 	@echo "Figures and report: report/index.html"
 
+# Tables and figures are made of the runs there are, also when one has failed.
 benchmark: environment  ## Every missing run of EXPERIMENT, then tables and figures of all experiments
-	PATH="$(BIN):$$PATH" $(SNAKEMAKE) --keep-going benchmark --config profile=$(PROFILE) data_root='$(DATA_ROOT)' \
-		experiment=$(EXPERIMENT) rerun=$(RERUN) threads=$(THREADS)
+	@export PATH="$(BIN):$$PATH"; set -x; \
+	$(SNAKEMAKE) --keep-going runs --config profile=$(PROFILE) data_root='$(DATA_ROOT)' \
+		experiment=$(EXPERIMENT) rerun=$(RERUN) threads=$(THREADS); status=$$?; \
+	fedmrg run notebooks/10_benchmark.py -p profile=$(PROFILE) --output report/benchmark-$(PROFILE).ipynb && exit $$status
 	@echo "Tables and figures: report/benchmark-$(PROFILE)/"
 
 test: environment  ## Run the tests

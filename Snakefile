@@ -1,7 +1,7 @@
 """The workflow: each rule runs one notebook as a batch job, with a command that can be copied from the log.
 
     snakemake --cores 2 --config profile=smoke data=phantom method=fedmrg seed=0     one run, all notebooks, a report
-    snakemake --cores 2 benchmark --config profile=standard experiment=main,ablation  every missing run, tables, figures
+    snakemake --cores 2 runs --config profile=standard experiment=main,ablation      every missing run of these experiments
 
 What a rule leaves is the executed notebook; it stands beside the folder the notebook fills, so that deleting the one
 deletes the other. A notebook picks up what an interrupted run of it has left: nothing in its folder is removed first.
@@ -245,14 +245,3 @@ rule runs:
         [run_notebook("07_evaluation", run) for run in MISSING],
         [run_notebook("09_adaptation", run) for run in ADAPTED],
 
-
-rule benchmark:
-    input:
-        "notebooks/10_benchmark.py",
-        rules.runs.input,
-    output:
-        f"report/benchmark-{PROFILE}.ipynb",
-    params:
-        command=lambda wildcards, output: f"fedmrg run notebooks/10_benchmark.py -p profile={SINGLE.profile} --output {output[0]}",
-    shell:
-        "{params.command}"
