@@ -13,6 +13,7 @@ import pydantic
 import yaml
 
 from fedmrg_core.errors import InputError
+from fedmrg_core.strict_yaml import Strict, read_yaml, validated
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
@@ -23,12 +24,6 @@ class Ownership(enum.StrEnum):
     SHARED = "shared"  # averaged by the server: its parameters leave the hospital every round
     PERSONAL = "personal"  # trained in one hospital and never sent
     FROZEN = "frozen"  # part of the model, never trained
-
-
-class Strict(pydantic.BaseModel):
-    """A frozen model that refuses keys it does not know."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
 class PhantomCounts(Strict):
@@ -244,27 +239,6 @@ class Method(Strict):
         return self
 
 
-def _read_yaml(path: pathlib.Path, what: str) -> dict:
-    if not path.is_file():
-        raise InputError(f"{what}: file {path} does not exist.")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{what}: {path} is not valid YAML in UTF-8 ({' '.join(str(error).split())}).") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{what}: {path} must hold keys and values.")
-    return content
-
-
-def _validate(model: type[Strict], content: dict, source: str) -> Strict:
-    try:
-        return model.model_validate(content)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the whole entry"
-        raise InputError(f"{source}: {key}: {first['msg']} (got {str(first.get('input'))[:60]!r}).") from error
-
-
 def load_profile(name: str) -> Profile:
     """Read ``profiles/<name>.yaml`` or, given a path that ends in .yaml, that file.
 
@@ -276,7 +250,7 @@ def load_profile(name: str) -> Profile:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise InputError(f"profile: {name!r} is unknown; expected one of {known}, or the path of a .yaml file.")
-    return _validate(Profile, {"name": path.stem, **_read_yaml(path, "profile")}, str(path.name))
+    return validated(Profile, {"name": path.stem, **read_yaml(path, "profile")}, str(path.name))
 
 
 def load_methods(path: pathlib.Path = REPOSITORY / "methods.yaml") -> dict[str, Method]:
@@ -288,9 +262,9 @@ def load_methods(path: pathlib.Path = REPOSITORY / "methods.yaml") -> dict[str, 
     Raises:
         InputError: a row has an unknown key, an ill-typed value, or parts that do not fit together.
     """
-    rows = _read_yaml(path, "methods")
+    rows = read_yaml(path, "methods")
     return {
-        name: _validate(
+        name: validated(
             Method, {"name": name, **_completed_row(rows, name, path.name)}, f"{path.name}: method {name!r}"
         )
         for name in rows
@@ -357,6 +331,6 @@ def apply_variant(profile: Profile, method: Method, variant: str) -> tuple[Profi
             )
         owners[0][section][name] = yaml.safe_load(value)
     return (
-        _validate(Profile, contents["profile"], f"variant {variant!r}"),
-        _validate(Method, contents["method"], f"variant {variant!r}"),
+        validated(Profile, contents["profile"], f"variant {variant!r}"),
+        validated(Method, contents["method"], f"variant {variant!r}"),
     )

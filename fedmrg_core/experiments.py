@@ -6,13 +6,11 @@ import itertools
 import pathlib
 
 import pydantic
-import yaml
 
 from fedmrg_core.configuration import (
     REPOSITORY,
     Method,
     Profile,
-    Strict,
     apply_variant,
     load_method,
     load_methods,
@@ -22,6 +20,7 @@ from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.run_configuration import RunConfiguration, configure_run
 from fedmrg_core.paths import base_models_folder, prepared_folder
+from fedmrg_core.strict_yaml import Strict, read_yaml, validated
 
 
 class RunSettings(Strict):
@@ -143,21 +142,12 @@ def load_experiments(path: pathlib.Path = REPOSITORY / "experiments.yaml") -> di
     Raises:
         InputError: it is missing or not YAML, or a block has an unknown key or an ill-typed value.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"experiments: file {path} does not exist.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"experiments: {path} is not valid YAML in UTF-8.") from error
     experiments = {}
-    for name, blocks in content.items():
-        try:
-            blocks = blocks if isinstance(blocks, list) else [blocks]
-            experiments[name] = [Experiment.model_validate(block) for block in blocks]
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"])) or "the block"
-            raise InputError(f"{path.name}: experiment {name!r}: {key}: {first['msg']}.") from error
+    for name, blocks in read_yaml(path, "experiments").items():
+        source = f"{path.name}: experiment {name!r}"
+        experiments[name] = [
+            validated(Experiment, block, source) for block in (blocks if isinstance(blocks, list) else [blocks])
+        ]
     return experiments
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas
 
-from fedmrg_core.configuration import Strict, load_methods, load_profile
+from fedmrg_core.configuration import load_methods, load_profile
 from fedmrg_core.data.sources import data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.clinical_metrics import per_study_clinical
@@ -20,6 +20,7 @@ from fedmrg_core.evaluation.predictions import read_metrics, read_predictions, s
 from fedmrg_core.evaluation.statistics import StudyStatistics
 from fedmrg_core.evaluation.text_metrics import set_free_scores
 from fedmrg_core.federation.run_configuration import RunConfiguration, read_configuration
+from fedmrg_core.strict_yaml import Strict
 
 # Which of a run's answers counts where, decided before any table was made [ours]: at home the client's own adapter if
 # the method has one, at a centre that never trained the shared one, because it has no other.

@@ -8,9 +8,10 @@ import pathlib
 import pydantic
 import yaml
 
-from fedmrg_core.configuration import Method, Profile, Strict
+from fedmrg_core.configuration import Method, Profile
 from fedmrg_core.errors import InputError
 from fedmrg_core.run_folder import write_text
+from fedmrg_core.strict_yaml import Strict, read_yaml, validated
 
 CONFIGURATION_FILE = "config.yaml"
 
@@ -56,7 +57,7 @@ def configure_run(
         name: pathlib.PurePath(os.path.relpath(folder.resolve(), run_folder.resolve())).as_posix()
         for name, folder in (("prepared", prepared), ("base_models", base_models))
     }
-    return _validate({**settings, **folders}, "run configuration")
+    return validated(RunConfiguration, {**settings, **folders}, "run configuration")
 
 
 def write_configuration(run_folder: pathlib.Path, configuration: RunConfiguration) -> RunConfiguration:
@@ -90,19 +91,4 @@ def read_configuration(run_folder: pathlib.Path) -> RunConfiguration:
         InputError: it is missing, not YAML, or a key is unknown or ill-typed.
     """
     path = run_folder / CONFIGURATION_FILE
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; expected a run folder.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML in UTF-8.") from error
-    return _validate(content, str(path))
-
-
-def _validate(content: object, source: str) -> RunConfiguration:
-    try:
-        return RunConfiguration.model_validate(content)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the whole"
-        raise InputError(f"{source}: {key}: {first['msg']}.") from error
+    return validated(RunConfiguration, read_yaml(path, "run folder"), str(path))

@@ -1,0 +1,51 @@
+"""YAML read strictly: what is missing, unknown or ill-typed is one sentence that names the file and the key."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import TypeVar
+
+import pydantic
+import yaml
+
+from fedmrg_core.errors import InputError
+
+
+class Strict(pydantic.BaseModel):
+    """A frozen model that refuses keys it does not know."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+Model = TypeVar("Model", bound=Strict)
+
+
+def read_yaml(path: pathlib.Path, what: str) -> dict:
+    """The keys and values of a YAML file; `what` it holds begins every complaint.
+
+    Raises:
+        InputError: the file does not exist, is not YAML in UTF-8, or holds something else than keys and values.
+    """
+    if not path.is_file():
+        raise InputError(f"{what}: file {path} does not exist.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{what}: {path} is not valid YAML in UTF-8 ({' '.join(str(error).split())}).") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{what}: {path}: the whole file must hold keys and values.")
+    return content
+
+
+def validated(model: type[Model], content: object, source: str) -> Model:
+    """`content` as a model; `source`, a file or a row of one, begins the complaint.
+
+    Raises:
+        InputError: a key is missing, unknown or ill-typed; the first of them is named.
+    """
+    try:
+        return model.model_validate(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the whole entry"
+        raise InputError(f"{source}: {key}: {first['msg']} (got {str(first.get('input'))[:60]!r}).") from error
