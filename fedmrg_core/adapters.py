@@ -35,6 +35,7 @@ from fedmrg_core.errors import InputError
 
 GENERIC, SPECIALISED = "generic_adapter", "specialised_adapter"
 COPY = "generic_copy"  # FedDAT's frozen copy of the generic adapter: part of no module, it never leaves the process
+BOTH = "both_adapters"  # half of each low-rank update: a way to write, no third adapter [ours]
 
 
 class AdaptedLLM(nn.Module):
@@ -144,15 +145,26 @@ class AdaptedLLM(nn.Module):
         ).logits
         return list(logits.chunk(len(names)))
 
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The ways to write: each adapter alone and, where there are two, BOTH."""
+        return (*self.names, BOTH) if len(self.adapters) == 2 else self.names
+
     @contextlib.contextmanager
     def active(self, name: str) -> Iterator[peft.PeftModel | transformers.PreTrainedModel]:
-        """The model with one adapter switched on; afterwards what was trainable before is trainable again."""
+        """The model with one adapter switched on, or BOTH; afterwards what was trainable before is trainable again."""
         trainable = [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
+        if name == BOTH:  # made for this once: it would be stale after the next step or load
+            weights = [1 / len(self.adapters)] * len(self.adapters)
+            self.peft.add_weighted_adapter(list(self.adapters), weights, BOTH, combination_type="cat")
         if self.adapters:
             self.peft.set_adapter(name)
         try:
             yield self.peft
         finally:
+            if name == BOTH:
+                self.peft.set_adapter(GENERIC)
+                self.peft.delete_adapter(BOTH)
             self._set_trainable(trainable)
 
     @torch.no_grad()
@@ -161,7 +173,7 @@ class AdaptedLLM(nn.Module):
 
         Args:
             embeddings: (B, P, D), no padding.
-            name: the adapter.
+            name: one of `answers`.
             beams: of the beam search.
             settings: further arguments of Hugging Face's `generate`.
         """
@@ -222,9 +234,12 @@ class AdaptedLLM(nn.Module):
         if name not in self.adapters:
             raise InputError(f"adapter {name!r} is unknown; expected one of {', '.join(self.adapters) or 'none'}.")
         configuration = self.peft.peft_config[name]
-        if getattr(configuration, "target_modules", None):  # a set, whose order differs between processes
-            configuration.target_modules = sorted(configuration.target_modules)
+        layers = getattr(configuration, "target_modules", None)
+        if layers:  # a set, whose order differs between processes; PEFT needs it again to join adapters
+            configuration.target_modules = sorted(layers)
         self.peft.save_pretrained(str(folder), selected_adapters=[name], save_embedding_layers=False)
+        if layers:
+            configuration.target_modules = layers
         nested = folder / name  # peft puts an adapter that is not called "default" into a folder of its own
         for file in nested.iterdir():
             file.replace(folder / file.name)

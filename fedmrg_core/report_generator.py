@@ -122,8 +122,13 @@ class ReportGenerator(TrainedModel):
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """The ways to write a report: the adapters this method has, generic first; GENERIC alone if it has none."""
+        """The adapters this method trains, generic first; GENERIC alone if it has none."""
         return self.llm.names
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The ways to write a report, see :attr:`AdaptedLLM.answers`."""
+        return self.llm.answers
 
     def tensors_of(self, module: str) -> dict[str, Tensor]:
         """Parameters and floating-point buffers (BatchNorm statistics) of one module of `configuration.MODULES`."""
@@ -231,7 +236,7 @@ class ReportGenerator(TrainedModel):
 
         Args:
             images: (B, 1, H, W) in [0, 1].
-            adapter: GENERIC or SPECIALISED.
+            adapter: GENERIC, SPECIALISED or BOTH.
             settings: beams and lengths.
             states: (B, 14) to prompt with given states; predicted ones if None.
 

@@ -123,7 +123,7 @@ def stored_reports(
         path: of the CSV file.
         experiment: with the model loaded.
         place: the test set.
-        adapter: which of the model's adapters writes.
+        adapter: which of the model's answers it is.
         label: what the column ``adapter`` says.
     """
     generation = experiment.configuration.profile.generation
@@ -146,7 +146,7 @@ def predictions_path(folder: pathlib.Path, site: str, label: str) -> pathlib.Pat
 
 def place_reports(folder: pathlib.Path, experiment: ReportExperiment, place: TestSet, adapter: str) -> pandas.DataFrame:
     """The selected model's reports of one test set, written now unless they are stored."""
-    label = adapter.removesuffix("_adapter")
+    label = adapter.partition("_")[0]  # generic, specialised, both
     path = predictions_path(folder, place.site, label)
     if path.is_file():
         return stored_rows(path)
@@ -158,7 +158,7 @@ def _predict_all(folder: pathlib.Path, experiment: ReportExperiment) -> pandas.D
     jobs = [
         (place, adapter)
         for place in test_sets(experiment)
-        for adapter in experiment.model.adapters
+        for adapter in experiment.model.answers
         if place.role == "home" or adapter == GENERIC
     ]
     parts = [place_reports(folder, experiment, place, adapter) for place, adapter in tqdm(jobs, desc="test sets")]

@@ -1,4 +1,4 @@
-"""Quality by client and on the unseen centre, generic against specialised adapter, with floors, from metrics.csv."""
+"""Quality by client and on the unseen centre, each adapter and the mean of both, with floors, from metrics.csv."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ METRICS = {
     "clinical_f1_example_14_uncertain_negative": "Clinical F1, example, 14\n(uncertain as negative)",
     "clinical_f1_macro_14_uncertain_negative": "Clinical F1, macro, 14\n(uncertain as negative)",
 }
-ADAPTERS = ("generic", "specialised")
+ANSWERS = {"generic": "generic adapter", "specialised": "specialised adapter", "both": "mean of both"}
 _FLOOR_STYLES = dict(zip(FLOORS, (":", "--", "-"), strict=True))
 _HALF = 0.36  # half the width of a scope's floor line
 
@@ -53,7 +53,9 @@ def _draw_run(run: pathlib.Path, runs: Sequence[pathlib.Path], out_folder: pathl
     columns = min(3, len(metrics))
     rows = -(-len(metrics) // columns)
     figure, axes = common.new_figure(rows, columns, 2.9 * columns, 2.5 * rows + 0.6, sharex=True)
-    colours = dict(zip(ADAPTERS, seaborn.color_palette(common.PALETTE, 2), strict=True))
+    shown = [name for name in ANSWERS if name in set(data["adapter"])]
+    colours = dict(zip(ANSWERS, seaborn.color_palette(common.PALETTE, len(ANSWERS)), strict=True))
+    colours = {name: colours[name] for name in shown}
     for axis, metric in zip(axes, metrics, strict=False):
         _panel(axis, data[data["metric"] == metric], scopes, colours)
         axis.set_title(METRICS[metric])
@@ -61,7 +63,7 @@ def _draw_run(run: pathlib.Path, runs: Sequence[pathlib.Path], out_folder: pathl
     for axis in axes[len(metrics) :]:
         axis.set_visible(False)
     seaborn.despine(figure)
-    handles = [Line2D([], [], color=colours[name], marker="o", ls="", label=f"{name} adapter") for name in ADAPTERS]
+    handles = [Line2D([], [], color=colours[name], marker="o", ls="", label=ANSWERS[name]) for name in shown]
     names = [name for name in FLOORS if name in set(data["system"])]
     handles += [
         Line2D([], [], color="0.4", ls=_FLOOR_STYLES[name], label=name.replace("_", ": ") + " report") for name in names
@@ -79,7 +81,8 @@ def _panel(axis: Axes, data: pandas.DataFrame, scopes: list[str], colours: dict)
         for row in data[data["system"] == floor].itertuples():
             place = places[row.scope]
             axis.hlines(row.value, place - _HALF, place + _HALF, colors="0.4", linestyles=style, lw=1)
-    for shift, adapter in zip((-0.14, 0.14), ADAPTERS, strict=True):
+    for place, adapter in enumerate(colours):
+        shift = 0.2 * (place - (len(colours) - 1) / 2)
         shown = data[(data["system"] == "model") & (data["adapter"] == adapter)]
         x = shown["scope"].map(places) + shift
         errors = [(shown["value"] - shown["low"]).clip(lower=0), (shown["high"] - shown["value"]).clip(lower=0)]

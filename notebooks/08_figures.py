@@ -61,7 +61,7 @@ from figures import convergence
 show(convergence.draw([folder], out))
 
 # %% [markdown]
-# ## Quality by client and on the unseen centre, generic against specialised adapter
+# ## Quality by client and on the unseen centre, by adapter
 
 # %%
 from figures import quality_by_client

@@ -1,5 +1,6 @@
 """Two adapters side by side: equal to one at a time, opened by plain PEFT; mutual boosting by hand."""
 
+import copy
 import json
 import math
 
@@ -9,7 +10,7 @@ import torch
 import transformers
 
 from fedmrg_core.adapter_kinds import ADALORA_INTERVAL, KINDS, PREFIX_START, VIRTUAL_TOKENS, orthogonality
-from fedmrg_core.adapters import COPY, GENERIC, SPECIALISED, AdaptedLLM, copied_boosting, mutual_boosting
+from fedmrg_core.adapters import BOTH, COPY, GENERIC, SPECIALISED, AdaptedLLM, copied_boosting, mutual_boosting
 from fedmrg_core.errors import InputError
 
 
@@ -59,6 +60,30 @@ def test_only_adapters_are_trainable_before_and_after_generation(llm):
         assert {id(p) for p in model.parameters() if p.requires_grad} == expected
         with model.active(SPECIALISED):
             pass
+
+
+def test_both_is_an_llm_whose_weights_moved_by_half_of_each_update(llm, tmp_path):
+    embeddings, mask = torch.randn(3, 7, 32), torch.ones(3, 7, dtype=torch.long)
+    moved = copy.deepcopy(llm)
+    model = adapted(llm)
+    trainable = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
+    for name in model.names:
+        part = model.parameters_of(name)
+        for path in {key.rpartition(".")[0] for key in part}:
+            moved.get_submodule(path).weight.data += part[f"{path}.lora_B"] @ part[f"{path}.lora_A"]  # 8 / 4 * 1 / 2
+    assert model.answers == (GENERIC, SPECIALISED, BOTH)
+    model.save(GENERIC, tmp_path / "generic")
+    for _ in range(2):  # made anew each time, also after saving
+        with model.active(BOTH) as both, torch.no_grad():
+            logits = both(inputs_embeds=embeddings, attention_mask=mask).logits
+        torch.testing.assert_close(logits, moved(inputs_embeds=embeddings, attention_mask=mask).logits)
+    assert {key: parameter.requires_grad for key, parameter in model.named_parameters()} == trainable
+    assert len(model(embeddings, mask, 4, (GENERIC, SPECIALISED))) == 2
+
+
+def test_an_llm_with_one_adapter_or_none_has_one_answer(llm):
+    assert AdaptedLLM(copy.deepcopy(llm), (GENERIC,), rank=4).answers == (GENERIC,)
+    assert AdaptedLLM(llm, ()).answers == (GENERIC,)
 
 
 def test_gradients_reach_each_adapter_from_its_own_rows_only(llm):

@@ -66,6 +66,7 @@ def test_every_test_study_has_its_reports(run, metrics):
     assert counts == {
         ("home", "generic"): 5 * TEST_STUDIES,
         ("home", "specialised"): 5 * TEST_STUDIES,
+        ("home", "both"): 5 * TEST_STUDIES,
         ("unseen", "generic"): TEST_STUDIES,
     }
     assert set(model.split) == {"test"} and not model.duplicated(["study_id", "adapter"]).any()

@@ -78,6 +78,7 @@ class WholeModel(TrainedModel):
     """
 
     adapters: tuple[str, ...] = (GENERIC,)
+    answers: tuple[str, ...] = (GENERIC,)
 
     def __init__(
         self,

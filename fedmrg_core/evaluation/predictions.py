@@ -39,8 +39,9 @@ COLUMNS: tuple[str, ...] = (
     "states_head",
 )
 ROLES: tuple[str, ...] = ("home", "unseen")
-# "none": a floor; "adapted-N": a shared model that went on alone on N studies of the unseen centre (notebook 09).
-ADAPTERS: tuple[str, ...] = ("generic", "specialised", "adapted-8", "adapted-32", "adapted-128", "none")
+# "both": half of each low-rank update; "adapted-N": a shared model that went on alone on N studies of the unseen centre
+# (notebook 09); "none": a floor.
+ADAPTERS: tuple[str, ...] = ("generic", "specialised", "both", "adapted-8", "adapted-32", "adapted-128", "none")
 SYSTEMS: tuple[str, ...] = ("model", *FLOORS)
 METRIC_COLUMNS: tuple[str, ...] = ("scope", "adapter", "system", "metric", "value", "low", "high", "studies")
 _STATES = re.compile(rf"[0-{len(STATES) - 1}]{{{len(FINDINGS)}}}")
