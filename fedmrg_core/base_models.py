@@ -13,7 +13,7 @@ import json
 import math
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy
 import tokenizers
@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from fedmrg_core.client_batches import shuffled_by_length
 from fedmrg_core.configuration import BaseModels
 from fedmrg_core.encoder import VisualEncoder
 from fedmrg_core.errors import InputError
@@ -141,15 +142,25 @@ def pretrain_llm(
     tokenizer = train_tokenizer(texts, sizes.vocabulary)
     llm = new_llm(sizes, tokenizer, seed)
     generator = numpy_stream(seed, "base", "llm", "batches")
+    batches = _endless_batches(tokenizer, texts, sizes.pretraining_batch_size, generator)
 
     def step() -> Tensor:
-        chosen = generator.integers(len(texts), size=sizes.pretraining_batch_size)
+        chosen = next(batches)
         steered = states[chosen] if generator.random() < STEERED_SHARE else None
         return llm_loss(llm, tokenizer, [texts[i] for i in chosen], steered)
 
     steps = _steps(sizes.llm_steps, len(texts), sizes)
     losses = _optimise(llm.parameters(), step, steps, sizes.pretraining_learning_rate, "LLM", progress)
     return llm.eval(), tokenizer, losses
+
+
+def _endless_batches(
+    tokenizer: transformers.PreTrainedTokenizerBase, texts: Sequence[str], size: int, generator: numpy.random.Generator
+) -> Iterator[list[int]]:
+    """Epoch after epoch of batches of indices: without sorting by length, half to two thirds would be padding."""
+    lengths = [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False).input_ids]
+    while True:
+        yield from shuffled_by_length(lengths, size, generator)
 
 
 def pretrain_backbone(

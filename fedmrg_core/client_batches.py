@@ -55,31 +55,39 @@ class ClientBatches:
         return Batch(*(tensor.to(self.device) for tensor in (images, states, ids, mask)))
 
     def shuffled(self, generator: numpy.random.Generator) -> list[list[int]]:
-        """One epoch's batches of indices: reports of similar length together, so that little is padding [ours].
+        """One epoch's batches of indices, see :func:`shuffled_by_length`."""
+        lengths = [len(self.report_ids[index]) for index in self.chosen]
+        batches = shuffled_by_length(lengths, self.settings.batch_size, generator)
+        return [[self.chosen[place] for place in batch] for batch in batches]
 
-        Lengths are sorted within random groups of eight batches, so batches differ from epoch to epoch. A last batch
-        of one study joins the one before it (BatchNorm, InfoNCE).
-        """
-        size = self.settings.batch_size
-        order = [self.chosen[place] for place in generator.permutation(len(self.chosen))]
-        groups = [order[i : i + 8 * size] for i in range(0, len(order), 8 * size)]
-        order = [index for group in groups for index in sorted(group, key=lambda i: len(self.report_ids[i]))]
-        batches = [order[i : i + size] for i in range(0, len(order), size)]
-        if len(batches) > 1 and len(batches[-1]) == 1:
-            alone = batches.pop()
-            batches[-1] += alone
-        return [batches[i] for i in generator.permutation(len(batches))]
-
-    def in_order(self) -> list[list[int]]:
-        """All studies in order, in batches twice the training size."""
-        size = 2 * self.settings.batch_size
-        return [list(range(i, min(i + size, len(self.studies)))) for i in range(0, len(self.studies), size)]
+    def in_order(self, by_length: bool = False) -> list[list[int]]:
+        """All studies in order, theirs or that of their reports' lengths, in batches twice the training size."""
+        size, order = 2 * self.settings.batch_size, list(range(len(self.studies)))
+        if by_length:
+            order.sort(key=lambda index: len(self.report_ids[index]))
+        return [order[i : i + size] for i in range(0, len(order), size)]
 
     @torch.no_grad()
     def features(self, model: TrainedModel) -> Tensor:
         """H (N, D) of all the studies' images, not shifted, under the model as it stands; leaves it in evaluation."""
         model.eval()
         return torch.cat([model.features(self.batch(indices).images) for indices in self.in_order()])
+
+
+def shuffled_by_length(lengths: Sequence[int], size: int, generator: numpy.random.Generator) -> list[list[int]]:
+    """Batches of places in `lengths`, each once: texts of similar length together, so that little is padding [ours].
+
+    Lengths are sorted within random groups of eight batches, so batches differ from epoch to epoch. A last batch of one
+    joins the one before it (BatchNorm, InfoNCE).
+    """
+    order = generator.permutation(len(lengths)).tolist()
+    groups = [order[i : i + 8 * size] for i in range(0, len(order), 8 * size)]
+    order = [place for group in groups for place in sorted(group, key=lengths.__getitem__)]
+    batches = [order[i : i + size] for i in range(0, len(order), size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        alone = batches.pop()
+        batches[-1] += alone
+    return [batches[i] for i in generator.permutation(len(batches))]
 
 
 def shifted(images: Tensor, largest: int, generator: numpy.random.Generator) -> Tensor:

@@ -208,8 +208,9 @@ def validate_client(
 def _token_losses(model: TrainedModel, batches: ClientBatches) -> tuple[dict[str, float], Tensor | None]:
     """Mean loss a token under each adapter, and the diagnosis head's logits (N, 14, 4) if the model has one."""
     losses = dict.fromkeys(model.adapters, 0.0)
-    tokens, logits_of_states = 0, []
-    for indices in batches.in_order():
+    tokens, logits_of_states, order = 0, [], []
+    for indices in batches.in_order(by_length=True):
+        order += indices
         batch = batches.batch(indices)
         prefix = model.prefix(batch.images)
         count = int(batch.report_mask.sum())
@@ -219,7 +220,7 @@ def _token_losses(model: TrainedModel, batches: ClientBatches) -> tuple[dict[str
         if "state_logits" in prefix.prompts.auxiliary:
             logits_of_states.append(prefix.prompts.auxiliary["state_logits"].cpu())
     means = {name: value / tokens for name, value in losses.items()}
-    return means, torch.cat(logits_of_states) if logits_of_states else None
+    return means, torch.cat(logits_of_states)[torch.tensor(order).argsort()] if logits_of_states else None
 
 
 def _head_measures(predicted: Tensor, states: Tensor) -> dict[str, float]:

@@ -7,6 +7,7 @@ from small_model import PROFILE, small_model, small_studies
 
 from fedmrg_core.configuration import Ownership, load_method
 from fedmrg_core.local_training import ClientBatches, HospitalState, first_state, train_client, validate_client
+from fedmrg_core.prompts import classification_loss
 
 METHOD = load_method("fedmrg")
 
@@ -120,3 +121,15 @@ def test_validation_loss_weighs_terms_as_training_does(model, start):
     measures, _ = validate_client(model, small_studies(), start, state, client="a", profile=PROFILE, method=METHOD)
     language = sum(measures[f"validation_language_loss_{name}"] for name in model.adapters)
     assert measures["validation_loss"] == pytest.approx(language + 4 * measures["validation_classification"])
+
+
+def test_validation_measures_do_not_depend_on_the_order_of_reading(model, start):
+    """Studies are read by length of their reports; the head is still held against each study's own states."""
+    studies = small_studies(21)
+    state = first_state(model, studies)
+    measures, _ = validate_client(model, studies, start, state, client="a", profile=PROFILE, method=METHOD)
+    with torch.no_grad():
+        logits = model.eval().prefix(studies.images(range(21))).prompts.auxiliary["state_logits"]
+    weights = state.tensors["disease_weights"]
+    direct = classification_loss(logits, studies.states, weights, PROFILE.training.logit_adjustment)
+    assert measures["validation_classification"] == pytest.approx(direct.item(), rel=1e-4)
