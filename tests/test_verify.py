@@ -48,6 +48,21 @@ def test_values_inside_and_outside_of_the_interval(roots):
         assert exit_code(rows) == (status == NOT_REPRODUCED)
 
 
+def test_other_reference_seeds_widen_the_interval(roots):
+    path = roots[1] / NAME / "metrics.csv"
+    wanted = "scope == 'home' and adapter == 'generic' and metric == 'bleu_4'"
+    alone = verify(*roots, [NAME]).query(wanted).squeeze()
+    write_run(roots[0].parent, 0.9, seed=1)
+    other = verify(roots[0], roots[1], [NAME.replace("seed-0", "seed-1")]).query(wanted).squeeze()
+    change(path, "bleu_4", other.reference)
+    row = verify(*roots, [NAME]).query(wanted).squeeze()
+    assert alone.high < other.reference and row.status == REPRODUCED
+    assert row.low == min(alone.low, other.low) and row.high == max(alone.high, other.high)
+    assert row.reference == alone.reference
+    change(path, "bleu_4", other.high + 1e-4)
+    assert verify(*roots, [NAME]).query(wanted).squeeze().status == NOT_REPRODUCED
+
+
 def test_what_was_not_run(roots):
     path = roots[1] / NAME / "metrics.csv"
     change(path, "bleu_4", None)
