@@ -38,6 +38,11 @@ COPY = "generic_copy"  # FedDAT's frozen copy of the generic adapter: part of no
 BOTH = "both_adapters"  # half of each low-rank update: a way to write, no third adapter [ours]
 
 
+def answer_label(name: str) -> str:
+    """What tables call an adapter, or BOTH: generic, specialised, both."""
+    return name.partition("_")[0]
+
+
 class AdaptedLLM(nn.Module):
     """A frozen causal LM with no adapter, one of any kind, or LoRA adapters run side by side in one batch.
 

@@ -16,7 +16,16 @@ from fedmrg_core.experiments import RunSettings
 from fedmrg_core.federation.files import partial_folder, remove_partial, replace_folder
 
 # What any run may show: numbers and settings.
-NUMBERS = ("config.yaml", "manifest.json", "rounds.csv", "ledger.csv", "timing.csv", "head_auroc.csv", "adaptation.csv")
+NUMBERS = (
+    "config.yaml",
+    "manifest.json",
+    "rounds.csv",
+    "ledger.csv",
+    "timing.csv",
+    "head_auroc.csv",
+    "home_answers.csv",
+    "adaptation.csv",
+)
 DIGITS = 5  # decimals of the measures that are kept
 # Figures that show neither an image nor a report.
 FIGURES = ("convergence", "quality_by_client", "communication", "client_distance")

@@ -12,6 +12,7 @@ from fedmrg_core.configuration import Ownership, load_method
 from fedmrg_core.data.partition import Partition
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.stored_runs import load_run
 from fedmrg_core.federation.experiment import forget_experiments, load_experiment
 from fedmrg_core.federation.report_experiment import ReportExperiment
 from fedmrg_core.federation.run import configure_run, run_federation
@@ -71,6 +72,22 @@ def test_every_test_study_has_its_reports(run, metrics):
     }
     assert set(model.split) == {"test"} and not model.duplicated(["study_id", "adapter"]).any()
     assert set(rows.system) == {"model", "floor_constant", "floor_random", "floor_nearest"}
+
+
+def test_home_answer_is_chosen_on_validation_studies(run, metrics):
+    table = pandas.read_csv(run / "home_answers.csv").set_index("answer")
+    assert list(table.index) == ["specialised", "both"] and set(table.studies) == {5 * 3}
+    assert table.chosen.sum() == 1 and table.clinical_f1_micro[table.chosen].item() == table.clinical_f1_micro.max()
+    other = (~table.chosen).idxmax()
+    path = run / "home_answers.csv"
+    written = path.read_text()
+    assert load_run(run).answer("home") == table.chosen.idxmax() and load_run(run).answer("unseen") == "generic"
+    path.write_text(table.assign(chosen=table.index == other).to_csv())
+    assert load_run(run).answer("home") == other
+    path.write_text(table.assign(chosen=True).to_csv())
+    with pytest.raises(InputError, match="home_answers.csv: expected columns answer and chosen with one row chosen"):
+        load_run(run)
+    path.write_text(written)
 
 
 def test_no_stored_measure_is_empty(metrics):

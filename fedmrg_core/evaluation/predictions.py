@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy
@@ -120,7 +120,7 @@ def _line(rows: pandas.DataFrame) -> object:
     return rows.index[0]
 
 
-def state_array(column: pandas.Series) -> numpy.ndarray:
+def state_array(column: Iterable[str]) -> numpy.ndarray:
     """A column of 14-digit strings as an (N, 14) integer array."""
     return numpy.array([[int(digit) for digit in text] for text in column])
 

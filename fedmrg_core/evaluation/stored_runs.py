@@ -22,8 +22,9 @@ from fedmrg_core.evaluation.text_metrics import set_free_scores
 from fedmrg_core.federation.run_configuration import RunConfiguration, read_configuration
 from fedmrg_core.strict_yaml import Strict
 
-# Which of a run's answers counts where, decided before any table was made [ours]: at home the client's own adapter if
-# the method has one, at a centre that never trained the shared one, because it has no other.
+# Which of a run's answers counts where [ours]: at home the one that validation chose (HOME_ANSWERS_FILE), else the
+# client's own adapter if the method has one; at a centre that never trained the shared one, because it has no other.
+HOME_ANSWERS_FILE = "home_answers.csv"
 ANSWERS: dict[str, tuple[str, ...]] = {"home": ("specialised", "generic"), "unseen": ("generic",)}
 PREDICTIONS = ("predictions.csv", "predictions.csv.gz")  # as notebook 07 leaves them; as reference runs keep them
 LEDGER_COLUMNS = ("round", "client", "direction", "module", "bytes")
@@ -41,6 +42,7 @@ class Run:
         manifest: manifest.json.
         metrics: metrics.csv, see `predictions.METRIC_COLUMNS`.
         ledger: ledger.csv; without rows where nothing travelled.
+        home_answer: what home_answers.csv chose; None for a method without a choice.
     """
 
     folder: pathlib.Path
@@ -48,6 +50,7 @@ class Run:
     manifest: Mapping[str, Any]
     metrics: pandas.DataFrame
     ledger: pandas.DataFrame
+    home_answer: str | None = None
 
     @property
     def method(self) -> str:
@@ -84,7 +87,8 @@ class Run:
         """The adapter that counts there (see `ANSWERS`); None if the run has no answers there."""
         rows = self.metrics[(self.metrics["scope"] == role) & (self.metrics["system"] == "model")]
         there = set(rows["adapter"])
-        return next((adapter for adapter in ANSWERS[role] if adapter in there), None)
+        chosen = (self.home_answer,) if role == "home" and self.home_answer else ANSWERS[role]
+        return next((adapter for adapter in chosen if adapter in there), None)
 
     def values(self, role: str, system: str = "model") -> pandas.DataFrame:
         """Metrics of what counts in a role, indexed by metric: value, low, high and studies."""
@@ -203,7 +207,18 @@ def load_run(folder: pathlib.Path | str) -> Run:
         raise InputError(f"{folder} is not a folder; give a finished run's folder.")
     configuration = read_configuration(folder)
     manifest = _read_manifest(folder / "manifest.json")
-    return Run(folder, configuration, manifest, read_metrics(folder / "metrics.csv"), _read_ledger(folder))
+    metrics = read_metrics(folder / "metrics.csv")
+    return Run(folder, configuration, manifest, metrics, _read_ledger(folder), _read_home_answer(folder))
+
+
+def _read_home_answer(folder: pathlib.Path) -> str | None:
+    path = folder / HOME_ANSWERS_FILE
+    if not path.is_file():
+        return None
+    table = pandas.read_csv(path)
+    if not {"answer", "chosen"} <= set(table) or table["chosen"].sum() != 1:
+        raise InputError(f"{path}: expected columns answer and chosen with one row chosen; evaluate the run again.")
+    return str(table.loc[table["chosen"].astype(bool), "answer"].iloc[0])
 
 
 def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
