@@ -263,6 +263,14 @@ def test_the_public_corpus_shares_no_study_and_hardly_a_sentence_with_the_centre
     assert not set(public["findings"]) & set(loaded[0].studies["findings"])
 
 
+def test_the_public_corpus_knows_the_words_of_every_centre_and_no_study_of_the_unseen_one():
+    words = set(" ".join(public_texts(400, seed=0)).lower().split())
+    unseen = [draw_study(0, UNSEEN_CENTRE, index, 64).findings for index in range(40)]
+    missing = [word for text in unseen for word in text.lower().split() if word not in words]
+    assert len(missing) < 0.01 * sum(len(text.split()) for text in unseen)
+    assert not set(unseen) & set(public_texts(400, seed=0))
+
+
 def _pixels(image):
     handle = io.BytesIO()
     image.save(handle, format="BMP")
