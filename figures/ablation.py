@@ -13,8 +13,8 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `pyt
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.comparison import MEASURES, REFERENCE, ablation_table
+from fedmrg_core.evaluation.run_sets import load_runs
 from fedmrg_core.evaluation.statistics import CONFIDENCE
-from fedmrg_core.evaluation.stored_runs import load_runs
 from figures import common, curves
 
 

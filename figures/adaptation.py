@@ -11,7 +11,7 @@ import pandas
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/adaptation.py`
 
 from fedmrg_core.evaluation.comparison import approximate_interval
-from fedmrg_core.evaluation.stored_runs import Runs, load_runs
+from fedmrg_core.evaluation.run_sets import Runs, load_runs
 from figures import common, curves
 
 COLUMNS = ("count", "metric", "value", "low", "high", "studies")

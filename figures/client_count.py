@@ -13,7 +13,8 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `pyt
 
 from fedmrg_core.evaluation.comparison import REFERENCE
 from fedmrg_core.evaluation.published import published_client_curve, published_tag
-from fedmrg_core.evaluation.stored_runs import Run, load_runs
+from fedmrg_core.evaluation.run_sets import load_runs
+from fedmrg_core.evaluation.stored_runs import Run
 from figures import common, curves
 
 COMPARED_AT = 5  # clients; the publication's default

@@ -14,7 +14,7 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `pyt
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.comparison import MEASURES, main_table
-from fedmrg_core.evaluation.stored_runs import load_runs
+from fedmrg_core.evaluation.run_sets import load_runs
 from figures import common, curves
 
 MEBIBYTE = 1024**2

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 
 from fedmrg_core.configuration import load_methods
 from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES, REFERENCE, estimates
+from fedmrg_core.evaluation.run_sets import Runs
 from fedmrg_core.evaluation.statistics import CONFIDENCE
-from fedmrg_core.evaluation.stored_runs import Run, Runs
+from fedmrg_core.evaluation.stored_runs import Run
 from figures import common
 
 SHOWN = ("bleu_4", CLINICAL_F1)

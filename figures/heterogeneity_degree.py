@@ -12,7 +12,8 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `pyt
 
 from fedmrg_core.data.sources import read_name
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.stored_runs import Run, load_runs
+from fedmrg_core.evaluation.run_sets import load_runs
+from fedmrg_core.evaluation.stored_runs import Run
 from figures import common, curves
 
 PANELS = {"image": "Image style (wording alike)", "wording": "Wording (images alike)", "both": "Both"}

@@ -11,7 +11,7 @@ import pandas
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/method_convergence.py`
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.stored_runs import Runs, load_runs
+from fedmrg_core.evaluation.run_sets import Runs, load_runs
 from figures import common, curves
 from figures.convergence import MEASURES
 

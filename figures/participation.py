@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/participation.py`
 
-from fedmrg_core.evaluation.stored_runs import load_runs
+from fedmrg_core.evaluation.run_sets import load_runs
 from figures import common, curves
 
 KEY = "federation.participation"

@@ -11,7 +11,7 @@ import pandas
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/rank_and_bits.py`
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.stored_runs import load_runs
+from fedmrg_core.evaluation.run_sets import load_runs
 from figures import common, curves
 
 AXES = {"Rank of the adapter": "adapter.rank", "Bits of a number": "payload.bits", "Rank of an update": "payload.rank"}

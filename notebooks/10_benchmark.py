@@ -31,7 +31,7 @@ from IPython.display import Image, Markdown, display
 from fedmrg_core.configuration import REPOSITORY
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation import comparison, table_writers
-from fedmrg_core.evaluation.stored_runs import load_runs
+from fedmrg_core.evaluation.run_sets import load_runs
 from fedmrg_core.experiments import runs_of
 from fedmrg_core.paths import reference_folder, workspace_folder
 from fedmrg_core.reference import finished_runs

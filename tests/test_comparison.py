@@ -23,7 +23,8 @@ from fedmrg_core.evaluation.comparison import (
     paired_tests,
 )
 from fedmrg_core.evaluation.published import published_client_curve, published_note, published_table
-from fedmrg_core.evaluation.stored_runs import load_run, load_runs
+from fedmrg_core.evaluation.run_sets import load_runs
+from fedmrg_core.evaluation.stored_runs import load_run
 from fedmrg_core.evaluation.table_writers import escape_latex, write_comparison
 
 SEEDS = (0, 1)

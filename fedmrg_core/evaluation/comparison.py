@@ -15,6 +15,7 @@ import scipy.stats
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.floors import FLOORS
+from fedmrg_core.evaluation.run_sets import Runs
 from fedmrg_core.evaluation.statistics import (
     CONFIDENCE,
     RESAMPLES,
@@ -26,7 +27,7 @@ from fedmrg_core.evaluation.statistics import (
     pooled_seeds,
     seed_intervals,
 )
-from fedmrg_core.evaluation.stored_runs import ANSWERS, Run, Runs
+from fedmrg_core.evaluation.stored_runs import ANSWERS, Run
 from fedmrg_core.seeds import numpy_stream
 
 # The publication's clinical efficacy: example-averaged over 14 findings, positives only [secondary].
@@ -74,7 +75,7 @@ def main_table(
     """Every method with its intervals and its paired test against one of them, and the floors.
 
     Args:
-        runs: see `stored_runs.load_runs`; several settings stand below each other and are never pooled.
+        runs: see `run_sets.load_runs`; several settings stand below each other and are never pooled.
         against: label of the method that the others are tested against.
         root_seed: names the bootstrap's streams, so that the same runs give the same table.
         resamples: bootstrap resamples and permutations.

@@ -1,0 +1,195 @@
+"""Several finished runs for one table or figure: held against each other, and labelled by what tells them apart."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import json
+import pathlib
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from fedmrg_core.configuration import load_methods, load_profile
+from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.stored_runs import ANSWERS, Run, dotted, load_run
+
+# Packages whose version can change a number.
+PACKAGES = ("torch", "transformers", "peft", "flwr", "numpy", "scikit-learn", "pycocoevalcap")
+
+
+class Runs(collections.abc.Sequence):
+    """Runs that may stand in one table.
+
+    Args:
+        runs: each with another setting, method, content or seed.
+        notes: what a reader of the table has to know about them, a sentence each.
+    """
+
+    def __init__(self, runs: Sequence[Run], notes: Sequence[str] = ()) -> None:
+        self.runs, self.notes = tuple(runs), tuple(notes)
+        self._labels = dict(zip(map(id, self.runs), _labels(self.runs), strict=True))
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __getitem__(self, index: int) -> Run:
+        return self.runs[index]
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    def label(self, run: Run) -> str:
+        """Method, and the numbers in which it differs from the others, e.g. ``fedmrg payload.bits=4``."""
+        return self._labels[id(run)]
+
+    @property
+    def folders(self) -> list[pathlib.Path]:
+        """The run folders."""
+        return [run.folder for run in self.runs]
+
+    @property
+    def settings(self) -> list[str]:
+        """The settings in the order they come."""
+        return list(dict.fromkeys(run.setting for run in self.runs))
+
+    def groups(self) -> dict[tuple[str, str], list[Run]]:
+        """Runs that differ in nothing but the seed, by setting and label, in order of their seeds."""
+        groups: dict[tuple[str, str], list[Run]] = {}
+        for run in sorted(self.runs, key=lambda run: run.seed):
+            groups.setdefault((run.setting, self.label(run)), []).append(run)
+        order = dict.fromkeys((run.setting, self.label(run)) for run in self.runs)
+        return {key: groups[key] for key in order}
+
+
+def load_runs(folders: Sequence[pathlib.Path | str], varying: Collection[str] = (), same_code: bool = False) -> Runs:
+    """Read run folders and make sure that they may stand in one table or figure.
+
+    Args:
+        folders: finished and evaluated runs.
+        varying: dotted keys of the profile that may differ, e.g. ``training.contrast_temperature``.
+        same_code: refuse runs of different training code, instead of a note.
+
+    Raises:
+        InputError: no folder, a broken one, two folders of the same run, or runs of other data, of another profile or,
+            if asked for, of other code; the sentence names both folders.
+    """
+    if not folders:
+        raise InputError("There is no run folder; give at least one finished run.")
+    runs = [load_run(folder) for folder in folders]
+    _check_data(runs)
+    _check_profiles(runs, varying)
+    loaded = Runs(runs, _code_notes(runs, same_code))
+    _check_twice(loaded)
+    _check_studies(loaded)
+    return loaded
+
+
+def _check_data(runs: Sequence[Run]) -> None:
+    first: dict[str, Run] = {}
+    for run in runs:
+        other = first.setdefault(run.configuration.data, run)
+        if other.fingerprint != run.fingerprint:
+            raise InputError(
+                f"{other.folder} and {run.folder} were made with different data, though both are called "
+                f"{run.configuration.data!r} (data_fingerprint in manifest.json); make one of them again."
+            )
+
+
+def _check_profiles(runs: Sequence[Run], varying: Collection[str]) -> None:
+    first, expected = runs[0], dotted(runs[0].configuration.profile)
+    for run in runs:
+        for key, value in dotted(run.configuration.profile).items():
+            if key not in varying and expected[key] != value:
+                raise InputError(
+                    f"{first.folder} and {run.folder} have different profiles: {key} is {expected[key]!r} and "
+                    f"{value!r}; compare runs of one profile."
+                )
+
+
+def _check_twice(runs: Runs) -> None:
+    seen: dict[tuple[str, str, int], Run] = {}
+    for run in runs:
+        other = seen.setdefault((run.setting, runs.label(run), run.seed), run)
+        if other is not run:
+            raise InputError(f"{other.folder} and {run.folder} are the same run; give each run once.")
+
+
+def _check_studies(runs: Runs) -> None:
+    """In one setting every run's test set of a role has the same number of studies; `comparison` compares their ids."""
+    first: dict[tuple[str, str], tuple[Run, int]] = {}
+    for run in runs:
+        for role in ANSWERS:
+            if run.answer(role) is None:
+                continue
+            studies = int(run.values(role)["studies"].iloc[0])
+            other, expected = first.setdefault((run.setting, role), (run, studies))
+            if expected != studies:
+                raise InputError(
+                    f"{other.folder} and {run.folder} were tested on {expected} and {studies} studies ({role}); "
+                    "evaluate them on the same ones."
+                )
+
+
+def _code_notes(runs: Sequence[Run], same_code: bool) -> list[str]:
+    notes = []
+    codes: dict[Any, Run] = {}
+    for run in runs:
+        codes.setdefault(run.manifest.get("training_code"), run)
+    if len(codes) > 1:
+        first, second = list(codes.values())[:2]
+        if same_code:
+            raise InputError(f"{first.folder} and {second.folder} were made by different code; make one of them again.")
+        notes.append(f"Runs of {len(codes)} states of the training code, e.g. {_tail(first)} and {_tail(second)}.")
+    commits = {str(run.manifest.get("commit"))[:7] for run in runs}
+    if len(commits) > 1:
+        notes.append(f"Runs of {len(commits)} commits: {', '.join(sorted(commits))}.")
+    if changed := sum(bool(run.manifest.get("uncommitted_changes")) for run in runs):
+        notes.append(f"{changed} of {len(runs)} runs were made with uncommitted changes.")
+    for package in PACKAGES:
+        versions = {str(run.manifest.get("packages", {}).get(package)) for run in runs}
+        if len(versions) > 1:
+            notes.append(f"Runs with several versions of {package}: {', '.join(sorted(versions))}.")
+    models: dict[str, set[Any]] = {}
+    for run in runs:
+        base = run.manifest.get("fingerprints", {}).get("base_models")
+        models.setdefault(run.configuration.data.partition("-")[0], set()).add(base)
+    notes += [
+        f"Runs on {data} start from {len(found)} base models." for data, found in models.items() if len(found) > 1
+    ]
+    return notes
+
+
+def _tail(run: Run) -> str:
+    return "/".join(run.folder.parts[-3:])
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """A label a run: its method, and where its numbers are not the usual ones, which and how."""
+    contents = [run.content() for run in runs]
+    labels = []
+    for run, content in zip(runs, contents, strict=True):
+        alike = [other for each, other in zip(runs, contents, strict=True) if each.method == run.method]
+        usual = _usual_content(run, alike)
+        different = [f"{key}={content[key]}" for key in content if key in usual and content[key] != usual[key]]
+        labels.append(" ".join([run.method, *different]))
+    return labels
+
+
+def _usual_content(run: Run, contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the run's method and profile say now if one of these is so, otherwise what most of them are."""
+    now = _content_now(run.method, run.configuration.profile.name)
+    if now in contents:
+        return now
+    by_text = collections.Counter(json.dumps(content, sort_keys=True) for content in contents)
+    return json.loads(by_text.most_common(1)[0][0])
+
+
+@functools.cache
+def _content_now(method: str, profile: str) -> dict[str, Any]:
+    try:
+        return dotted(_profile_now(profile), ("name",)) | dotted(_methods_now()[method], ("name", "description"))
+    except (InputError, KeyError):  # a row or profile of another time
+        return {}
+
+
+_profile_now, _methods_now = functools.cache(load_profile), functools.cache(load_methods)
