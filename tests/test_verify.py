@@ -7,6 +7,7 @@ import shutil
 
 import pandas
 import pytest
+import scipy.stats
 import yaml
 from run_folders import write_run
 
@@ -48,15 +49,26 @@ def test_values_inside_and_outside_of_the_interval(roots):
         assert exit_code(rows) == (status == NOT_REPRODUCED)
 
 
+def test_interval_is_wide_enough_for_all_numbers_together(roots):
+    rows = verify(*roots, [NAME])
+    stored = pandas.read_csv(roots[0] / NAME / "metrics.csv")
+    row = rows.query("scope == 'home' and adapter == 'generic' and metric == 'bleu_4'").squeeze()
+    stored = stored[(stored.scope == "home") & (stored.adapter == "generic") & (stored.metric == "bleu_4")]
+    one = stored[stored.system == "model"].squeeze()
+    factor = scipy.stats.norm.isf(0.025 / len(rows)) / scipy.stats.norm.isf(0.025)
+    assert len(rows) > 20 and row.high - row.reference == pytest.approx(factor * (one.high - one.value))
+    assert row.reference - row.low == pytest.approx(factor * (one.value - one.low))
+
+
 def test_other_reference_seeds_widen_the_interval(roots):
     path = roots[1] / NAME / "metrics.csv"
     wanted = "scope == 'home' and adapter == 'generic' and metric == 'bleu_4'"
     alone = verify(*roots, [NAME]).query(wanted).squeeze()
     write_run(roots[0].parent, 0.9, seed=1)
     other = verify(roots[0], roots[1], [NAME.replace("seed-0", "seed-1")]).query(wanted).squeeze()
-    change(path, "bleu_4", other.reference)
+    change(path, "bleu_4", other.high - 1e-4)
     row = verify(*roots, [NAME]).query(wanted).squeeze()
-    assert alone.high < other.reference and row.status == REPRODUCED
+    assert alone.high < other.high - 1e-4 and row.status == REPRODUCED
     assert row.low == min(alone.low, other.low) and row.high == max(alone.high, other.high)
     assert row.reference == alone.reference
     change(path, "bleu_4", other.high + 1e-4)
