@@ -16,7 +16,7 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedmrg_core.findings import FINDINGS, POSITIVE, STATES
+from fedmrg_core.findings import BLANK, FINDINGS, NO_FINDING, POSITIVE, STATES, SUPPORT_DEVICES, UNCERTAIN
 
 # The smallest p_d of the logit adjustment: log(0.05) = -3, so that a finding never met cannot rule the loss [ours].
 SMALLEST_DISEASE_WEIGHT = 0.05
@@ -71,18 +71,34 @@ class DiagnosisPrompts(PromptSource):
         self.register_buffer("rows", rows, persistent=False)
 
     def forward(self, tokens: Tensor, pooled: Tensor, states: Tensor | None = None) -> PromptOutput:
-        """Return 14 prompts an image, and `state_logits` (B, 14, 4) and `states` (B, 14), given or most likely.
+        """Return 14 prompts an image, and `state_logits` (B, 14, 4) and `states` (B, 14), given or predicted.
 
         Hard prompts are the rows of `states`; soft ones take no notice of given states.
         """
         logits = self.head(pooled).unflatten(-1, (len(FINDINGS), len(STATES)))
         if states is None:
-            states = logits.argmax(dim=-1)
+            states = consistent_states(logits.argmax(dim=-1))
         auxiliary = {"state_logits": logits, "states": states}
         if self.soft:
             table = self.table.weight.unflatten(0, (len(FINDINGS), len(STATES)))  # (14, 4, D)
             return PromptOutput(torch.einsum("bns,nsd->bnd", logits.softmax(dim=-1), table), auxiliary)
         return PromptOutput(self.table(self.rows + states), auxiliary)
+
+
+def consistent_states(states: Tensor) -> Tensor:
+    """The states with "no finding" as its definition has it: the head predicts it apart, and contradicts itself [ours].
+
+    Args:
+        states: (N, 14) most likely states.
+
+    Returns:
+        (N, 14): "no finding" positive exactly where nothing but support devices is positive or uncertain, else blank.
+    """
+    told = (states == POSITIVE) | (states == UNCERTAIN)
+    told[:, [NO_FINDING, SUPPORT_DEVICES]] = False
+    states = states.clone()
+    states[:, NO_FINDING] = torch.where(told.any(dim=1), BLANK, POSITIVE)
+    return states
 
 
 def phrase_embeddings(tokenizer: transformers.PreTrainedTokenizerBase, embed: Callable[[Tensor], Tensor]) -> Tensor:

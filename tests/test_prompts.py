@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
-from fedmrg_core.findings import FINDINGS, POSITIVE, STATES
+from fedmrg_core.findings import BLANK, FINDINGS, POSITIVE, STATES, label_report
 from fedmrg_core.prompts import (
     SMALLEST_DISEASE_WEIGHT,
     DiagnosisPrompts,
     NoPrompts,
     classification_loss,
+    consistent_states,
     initial_disease_weights,
     updated_disease_weights,
 )
@@ -33,7 +34,27 @@ def test_given_states_look_up_their_rows():
 def test_without_states_the_most_likely_are_used():
     prompts = source()
     out = prompts(torch.zeros(3, 2, 6), torch.randn(3, 5))
-    assert torch.equal(out.auxiliary["states"], out.auxiliary["state_logits"].argmax(-1))
+    most_likely = out.auxiliary["state_logits"].argmax(-1)
+    assert torch.equal(out.auxiliary["states"], consistent_states(most_likely))
+    assert torch.equal(out.auxiliary["states"][:, :-1], most_likely[:, :-1])
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "The lungs are clear.",
+        "No pneumothorax. A left chest wall pacemaker.",
+        "Possible right basal consolidation.",
+        "There is cardiomegaly. Endotracheal tube.",
+    ],
+)
+def test_predicted_states_agree_on_no_finding_as_the_labeller_defines_it(report):
+    true = torch.tensor([label_report(report)])
+    for said in range(len(STATES)):  # whatever the head says of it
+        contradicted = true.clone()
+        contradicted[:, -1] = said
+        assert torch.equal(consistent_states(contradicted), true) and contradicted[0, -1] == said
+    assert true[0, -1] in (BLANK, POSITIVE)
 
 
 def test_no_prompts_is_empty():
@@ -88,7 +109,7 @@ def test_soft_prompts_are_means_under_the_predicted_probabilities():
             torch.testing.assert_close(out.prompts[b, n], mean, rtol=1e-5, atol=1e-6)
     assert torch.equal(out.prompts, inferred.prompts)  # true states make no difference
     assert torch.equal(out.auxiliary["states"], states)
-    assert torch.equal(inferred.auxiliary["states"], inferred.auxiliary["state_logits"].argmax(-1))
+    assert torch.equal(inferred.auxiliary["states"], consistent_states(inferred.auxiliary["state_logits"].argmax(-1)))
 
 
 def test_the_head_learns_through_soft_prompts_and_not_through_hard_ones():
