@@ -173,24 +173,23 @@ class AdaptedLLM(nn.Module):
             self._set_trainable(trainable)
 
     @torch.no_grad()
-    def generate(self, embeddings: Tensor, name: str, beams: int, **settings: object) -> Tensor:
+    def generate(self, embeddings: Tensor, name: str, num_beams: int = 1, **settings: object) -> Tensor:
         """Token ids (B, T) that the LLM writes under one adapter after reading `embeddings`.
 
         Args:
             embeddings: (B, P, D), no padding.
             name: one of `answers`.
-            beams: of the beam search.
+            num_beams: of the beam search.
             settings: further arguments of Hugging Face's `generate`.
         """
         with self.active(name) as model:
             if self.kind in VIRTUAL_TOKEN_KINDS and self.adapters:
-                embeddings, settings = self._with_virtual_tokens(embeddings, beams, settings)
+                embeddings, settings = self._with_virtual_tokens(embeddings, num_beams, settings)
                 model = model.get_base_model()  # PEFT's own generate drops given embeddings here
             return model.generate(
                 inputs_embeds=embeddings,
                 attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device),
-                num_beams=beams,
-                do_sample=False,
+                num_beams=num_beams,
                 **settings,
             )
 

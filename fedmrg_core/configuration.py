@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import pathlib
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 import yaml
@@ -95,8 +95,20 @@ class Generation(Strict):
     beams: int = pydantic.Field(3, gt=0)  # [related: PromptMRG]
     max_new_tokens: int = pydantic.Field(96, gt=0)
     batch_size: int = pydantic.Field(32, gt=0)
-    length_penalty: float = 1.0
+    length_penalty: float = 1.0  # of the beam search
+    end_bias: float = pydantic.Field(0.0, le=0)  # added to the end token's score at every step; below 0: longer reports
     repetition_penalty: float = pydantic.Field(1.0, gt=0)
+
+    def arguments(self, end: int) -> dict[str, Any]:
+        """Arguments of Hugging Face's `generate`; `end` is the id of the end token."""
+        return {
+            "num_beams": self.beams,
+            "do_sample": False,
+            "max_new_tokens": self.max_new_tokens,
+            "length_penalty": self.length_penalty,
+            "repetition_penalty": self.repetition_penalty,
+            "sequence_bias": [[[end], self.end_bias]] if self.end_bias else None,
+        }
 
 
 class Profile(Strict):

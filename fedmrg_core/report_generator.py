@@ -244,16 +244,14 @@ class ReportGenerator(TrainedModel):
             B reports, and the prompt source's output.
         """
         prefix = self.prefix(images, states)
+        end = self.tokenizer.eos_token_id
         ids = self.llm.generate(
             prefix.embeddings,
             adapter,
-            settings.beams,
-            max_new_tokens=settings.max_new_tokens,
-            length_penalty=settings.length_penalty,
-            repetition_penalty=settings.repetition_penalty,
+            **settings.arguments(end),
             pad_token_id=self.tokenizer.pad_token_id,
             bos_token_id=self.tokenizer.bos_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
+            eos_token_id=end,
         )
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [" ".join(text.split()) for text in texts], prefix.prompts

@@ -160,6 +160,23 @@ def test_generation_is_repeatable_and_adapter_dependent(model):
     assert out.auxiliary["states"].shape == (3, 14)
 
 
+def test_end_bias_makes_reports_longer(model):
+    images, settings = small_studies().pixels[:3], PROFILE.generation.model_copy(update={"beams": 1})
+    length = lambda bias: sum(  # noqa: E731
+        len(text) for text in model.generate(images, GENERIC, settings.model_copy(update={"end_bias": bias}))[0]
+    )
+    with torch.no_grad():  # make it end at once
+        head = model.llm.peft.get_output_embeddings()
+        kept, end = head.weight.clone(), model.tokenizer.eos_token_id
+        hidden = []
+        handle = head.register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0][:, -1].mean(dim=0)))
+        model.generate(images, GENERIC, settings)
+        handle.remove()
+        head.weight[end] = hidden[0] / hidden[0].norm() * 10
+        assert length(0.0) < length(-1000.0)
+        head.weight.copy_(kept)
+
+
 def test_reports_are_cut_for_training_only_at_the_limit(model):
     rows = encode_reports(model.tokenizer, ["word " * 100, "short"], PROFILE.training)
     assert len(rows[0]) == PROFILE.training.max_report_tokens and rows[0][-1] == model.tokenizer.eos_token_id

@@ -125,11 +125,7 @@ class ReportDecoder(MBartForCausalLM):
             input_ids=first,
             attention_mask=torch.ones_like(first),
             encoder_hidden_states=seen,
-            num_beams=settings.beams,
-            max_new_tokens=settings.max_new_tokens,
-            length_penalty=settings.length_penalty,
-            repetition_penalty=settings.repetition_penalty,
-            do_sample=False,
+            **settings.arguments(self.generation_config.eos_token_id),
             **cache,
         )
 
