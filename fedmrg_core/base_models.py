@@ -157,7 +157,7 @@ def pretrain_llm(
 def _endless_batches(
     tokenizer: transformers.PreTrainedTokenizerBase, texts: Sequence[str], size: int, generator: numpy.random.Generator
 ) -> Iterator[list[int]]:
-    """Epoch after epoch of batches of indices: without sorting by length, half to two thirds would be padding."""
+    """Epoch after epoch of batches of indices: not sorted by length, nearly half to two thirds would be padding."""
     lengths = [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False).input_ids]
     while True:
         yield from shuffled_by_length(lengths, size, generator)

@@ -79,6 +79,11 @@ def shuffled_by_length(lengths: Sequence[int], size: int, generator: numpy.rando
 
     Lengths are sorted within random groups of eight batches, so batches differ from epoch to epoch. A last batch of one
     joins the one before it (BatchNorm, InfoNCE).
+
+    Args:
+        lengths: N lengths, in tokens.
+        size: places in a batch.
+        generator: of this epoch.
     """
     order = generator.permutation(len(lengths)).tolist()
     groups = [order[i : i + 8 * size] for i in range(0, len(order), 8 * size)]

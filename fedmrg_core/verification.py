@@ -76,5 +76,6 @@ def print_verdict(rows: pandas.DataFrame) -> int:
     """
     with pandas.option_context("display.max_rows", None, "display.width", 200):
         print(rows.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
-    print(", ".join(f"{count} {status}" for status, count in rows.status.value_counts().items()))
+    counts = ", ".join(f"{count} {status}" for status, count in rows.status.value_counts().items())
+    print(f"{counts}; {int(rows.equal.sum())} of {len(rows)} equal to the digit")
     return exit_code(rows)

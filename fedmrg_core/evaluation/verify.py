@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import pathlib
-import statistics
 from collections.abc import Sequence
 
 import pandas
 
 from fedmrg_core.evaluation.comparison import MEASURES
-from fedmrg_core.evaluation.statistics import CONFIDENCE
 from fedmrg_core.evaluation.stored_runs import Run, load_run
 
 REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run"
@@ -38,10 +36,10 @@ def verify(
     """Compare runs with their references, number by number.
 
     A number is reproduced if it lies in the reference interval, bounds included: from the lowest to the highest bound,
-    over all reference seeds of the run, of bootstrap intervals over studies that are widened so that all numbers of a
-    run are covered together (Bonferroni) [ours]. Seeds, because another processor or number of threads changes the
-    last bits of sums, training carries them on, and the run ends as one of another seed might have. A run on other
-    data or with another configuration reproduces nothing, whatever its numbers are.
+    over all reference seeds of the run, of the bootstrap intervals over studies [ours]. Seeds, because another
+    processor or number of threads changes the last bits of sums, training carries them on, and the run ends as one of
+    another seed might have. A run on other data or with another configuration reproduces nothing, whatever its numbers
+    are.
 
     Args:
         reference_root: the folder of all profiles' references.
@@ -73,7 +71,7 @@ def _verify_run(reference_root: pathlib.Path, results_root: pathlib.Path, name: 
     rerun = load_run(folder) if finished else None
     note = _difference(reference, rerun) if rerun else ""
     found = _numbers(rerun)["value"] if rerun else pandas.Series(dtype=float)
-    seeds = [_widened(_numbers(load_run(path))) for path in sorted((reference_root / name).parent.glob("seed-*"))]
+    seeds = [_numbers(load_run(path)) for path in sorted((reference_root / name).parent.glob("seed-*"))]
     bounds = pandas.concat(seeds).groupby(level=_KEYS)
     expected = _numbers(reference).assign(low=bounds["low"].min(), high=bounds["high"].max())
     return [
@@ -87,14 +85,6 @@ def _verify_run(reference_root: pathlib.Path, results_root: pathlib.Path, name: 
         }
         for key, row in expected.iterrows()
     ]
-
-
-def _widened(numbers: pandas.DataFrame) -> pandas.DataFrame:
-    """Each interval stretched about its value, so that one of confidence 1 - a becomes one of 1 - a / numbers."""
-    quantile, missed = statistics.NormalDist().inv_cdf, (1 - CONFIDENCE) / 2
-    factor = quantile(1 - missed / len(numbers)) / quantile(1 - missed)
-    bounds = {name: numbers["value"] + factor * (numbers[name] - numbers["value"]) for name in ("low", "high")}
-    return numbers.assign(**bounds)
 
 
 def _verdict(row: pandas.Series, value: float, note: str) -> dict[str, object]:
