@@ -9,6 +9,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from fedmrg_core.augmentation import augmented
 from fedmrg_core.configuration import Profile
 from fedmrg_core.report_generator import Batch, encode_reports, pad_reports
 from fedmrg_core.trained_model import TrainedModel
@@ -32,7 +33,7 @@ class ClientBatches:
     Args:
         model: its tokenizer and its device are used.
         studies: the client's.
-        profile: batch size, length of reports, image shift.
+        profile: batch size, length of reports, augmentation.
         chosen: indices of the studies to use; all if None.
     """
 
@@ -46,10 +47,10 @@ class ClientBatches:
         self.chosen = list(range(len(studies)) if chosen is None else chosen)
 
     def batch(self, indices: Sequence[int], generator: numpy.random.Generator | None = None) -> Batch:
-        """The studies at `indices`; with a generator, their images are shifted at random."""
+        """The studies at `indices`; with a generator, their images are changed at random."""
         images = self.studies.images(indices)
-        if generator is not None and self.settings.image_shift:
-            images = shifted(images, self.settings.image_shift, generator)
+        if generator is not None:
+            images = augmented(images, self.settings, generator)
         ids, mask = pad_reports([self.report_ids[i] for i in indices], self.padding)
         states = self.studies.states[torch.as_tensor(indices)]
         return Batch(*(tensor.to(self.device) for tensor in (images, states, ids, mask)))
@@ -69,7 +70,7 @@ class ClientBatches:
 
     @torch.no_grad()
     def features(self, model: TrainedModel) -> Tensor:
-        """H (N, D) of all the studies' images, not shifted, under the model as it stands; leaves it in evaluation."""
+        """H (N, D) of all the studies' images, not augmented, under the model as it stands; leaves it in evaluation."""
         model.eval()
         return torch.cat([model.features(self.batch(indices).images) for indices in self.in_order()])
 
@@ -93,11 +94,3 @@ def shuffled_by_length(lengths: Sequence[int], size: int, generator: numpy.rando
         alone = batches.pop()
         batches[-1] += alone
     return [batches[i] for i in generator.permutation(len(batches))]
-
-
-def shifted(images: Tensor, largest: int, generator: numpy.random.Generator) -> Tensor:
-    """Each image of (B, 1, H, W) moved by up to `largest` pixels either way, edges repeated."""
-    height, width = images.shape[-2:]
-    padded = torch.nn.functional.pad(images, (largest,) * 4, mode="replicate")
-    offsets = generator.integers(0, 2 * largest + 1, size=(len(images), 2)).tolist()
-    return torch.stack([image[:, y : y + height, x : x + width] for image, (y, x) in zip(padded, offsets, strict=True)])

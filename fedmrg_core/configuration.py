@@ -12,6 +12,7 @@ from typing import Any, Literal
 import pydantic
 import yaml
 
+from fedmrg_core.data.sources import DATA_SOURCES, corpus_name
 from fedmrg_core.errors import InputError
 from fedmrg_core.strict_yaml import Strict, read_yaml, validated
 
@@ -54,6 +55,18 @@ class BaseModels(Strict):
     pretraining_batch_size: int = 32
     pretraining_learning_rate: float = 2e-3
 
+    def sources(self, built: pathlib.Path) -> tuple[str | pathlib.Path, str | pathlib.Path]:
+        """The LLM and the backbone to load: as named here, else of the folder `built` that notebook 05 fills.
+
+        Raises:
+            InputError: that folder is needed and does not hold them.
+        """
+        sources = self.llm or built / "llm", self.backbone or built / "backbone"
+        for source in sources:
+            if isinstance(source, pathlib.Path) and not source.is_dir():
+                raise InputError(f"base models: folder {source} does not exist; run notebook 05_base_models first.")
+        return sources
+
 
 class Adapter(Strict):
     """LoRA on the frozen LLM: dW = (alpha / rank) B A [derived: rank 16, alpha 16, q_proj and v_proj]."""
@@ -77,6 +90,9 @@ class Training(Strict):
     distillation_temperature: float = pydantic.Field(3.0, gt=0)  # T [related: FedDAT]
     logit_adjustment: float = pydantic.Field(1.0, ge=0)  # strength of log p_d in L_cls; 1 [related: PromptMRG]
     image_shift: int = pydantic.Field(0, ge=0)  # random translation in training, pixels
+    image_rotation: float = pydantic.Field(0.0, ge=0, le=180)  # random rotation either way, degrees
+    image_stretch: float = pydantic.Field(0.0, ge=0, lt=1)  # random factors of height and width, 1 - this to 1 + this
+    image_gamma: float = pydantic.Field(0.0, ge=0)  # random exponent of grey levels, 1 / (1 + this) to 1 + this
     max_report_tokens: int = pydantic.Field(96, gt=0)
 
 
@@ -251,18 +267,30 @@ class Method(Strict):
         return self
 
 
-def load_profile(name: str) -> Profile:
+def load_profile(name: str, data: str = "phantom") -> Profile:
     """Read ``profiles/<name>.yaml`` or, given a path that ends in .yaml, that file.
 
+    Args:
+        name: of the profile.
+        data: a data set; what the file's ``by_data`` holds for it is laid over the rest, one level deep.
+
     Raises:
-        InputError: the profile does not exist, or a key is unknown or ill-typed.
+        InputError: the profile does not exist, or a key is unknown or ill-typed, for whichever data set.
     """
     folder = REPOSITORY / "profiles"
     path = pathlib.Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise InputError(f"profile: {name!r} is unknown; expected one of {known}, or the path of a .yaml file.")
-    return validated(Profile, {"name": path.stem, **read_yaml(path, "profile")}, str(path.name))
+    content = {"name": path.stem, **read_yaml(path, "profile")}
+    changes = content.pop("by_data", {})
+    profiles = {"": validated(Profile, content, path.name)}
+    for each, change in changes.items():
+        where = f"{path.name}: by_data.{each}"
+        if each not in DATA_SOURCES or not isinstance(change, dict):
+            raise InputError(f"{where}: expected a data set ({', '.join(DATA_SOURCES)}) and its keys and values.")
+        profiles[each] = validated(Profile, _laid_over(content, change), where)
+    return profiles.get(corpus_name(data), profiles[""])
 
 
 def load_methods(path: pathlib.Path = REPOSITORY / "methods.yaml") -> dict[str, Method]:

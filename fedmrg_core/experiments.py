@@ -90,7 +90,7 @@ class RunSettings(Strict):
         Raises:
             InputError: the profile, the method or the variant is unknown or does not fit.
         """
-        return apply_variant(load_profile(self.profile), load_method(self.method), self.variant)
+        return apply_variant(load_profile(self.profile, self.data), load_method(self.method), self.variant)
 
     def configuration(self, workspace: pathlib.Path, threads: int = 0) -> RunConfiguration:
         """What `federation.run.run_federation` takes.

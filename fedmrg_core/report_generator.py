@@ -28,7 +28,6 @@ from fedmrg_core.encoder import (
     load_encoder,
     load_pretrained,
 )
-from fedmrg_core.errors import InputError
 from fedmrg_core.prompts import DiagnosisPrompts, NoPrompts, PromptOutput, classification_loss, phrase_embeddings
 from fedmrg_core.seeds import stream_seed
 from fedmrg_core.trained_model import TrainedModel
@@ -302,12 +301,7 @@ def build_report_generator(profile: Profile, method: Method, base_models: pathli
         from fedmrg_core.baselines import build_whole_model  # it needs this module's parts
 
         return build_whole_model(profile, method, base_models, seed)
-    sources = profile.base_models
-    llm_name = sources.llm or base_models / "llm"
-    backbone_name = sources.backbone or base_models / "backbone"
-    for name, given in ((llm_name, sources.llm), (backbone_name, sources.backbone)):
-        if given is None and not pathlib.Path(name).is_dir():
-            raise InputError(f"base models: folder {name} does not exist; run notebook 05_base_models first.")
+    llm_name, backbone_name = profile.base_models.sources(base_models)
     llm = load_pretrained(transformers.AutoModelForCausalLM, llm_name, "LLM")
     tokenizer = transformers.AutoTokenizer.from_pretrained(llm_name)
     with torch.random.fork_rng(devices=[]):

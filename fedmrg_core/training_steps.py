@@ -50,7 +50,7 @@ class TrainingSteps:
         self.count, self._sums = 0, {}
 
     def step(self, indices: Sequence[int], stream: numpy.random.Generator) -> float:
-        """One step on the studies at `indices`, images shifted by `stream`; returns the loss."""
+        """One step on the studies at `indices`, images augmented by `stream`; returns the loss."""
         batch = self.batches.batch(indices, stream)
         contrast = self.contrast(indices) if self.contrast else None
         with encoded_once(self.model.encoder) if self.rules else contextlib.nullcontext():

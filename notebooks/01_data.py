@@ -64,7 +64,7 @@ from fedmrg_core.findings import FINDINGS, POSITIVE, STATES
 from fedmrg_core.paths import prepared_folder, workspace_folder
 from fedmrg_core.seeds import numpy_stream
 
-settings, root = load_profile(profile), workspace_folder(workspace)
+settings, root = load_profile(profile, data), workspace_folder(workspace)
 
 # %% [markdown]
 # ## A radiograph is a projection

@@ -43,7 +43,7 @@ from fedmrg_core.encoder import VisualProjection, inter_client_contrast, intra_c
 from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_folder
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
-settings, root = load_profile(profile), workspace_folder(workspace)
+settings, root = load_profile(profile, data), workspace_folder(workspace)
 _ = torch.manual_seed(stream_seed(seed, "notebook", "contrast"))
 # %% [markdown]
 # ## Tokens, a pooled feature, a projection
@@ -56,9 +56,7 @@ prepared = load_prepared(prepared_folder(root, settings.name, data))
 partition = partition_clients(prepared.studies, "site", seed=seed, unseen_sites=prepared.unseen_sites)
 clients = {name: ClientTensors(part.train.select(range(min(studies_per_centre, len(part.train)))))
            for name, part in partition.clients.items()}  # fmt: skip
-encoder = load_encoder(
-    settings.base_models.backbone or base_models_folder(root, settings.name, corpus_name(data)) / "backbone"
-)
+encoder = load_encoder(settings.base_models.sources(base_models_folder(root, settings.name, corpus_name(data)))[1])
 projection = VisualProjection(encoder.width, settings.base_models.llm_width)
 seen = encoder.eval()(clients[next(iter(clients))].images(range(2)))
 print("tokens", tuple(seen.tokens.shape), "· pooled", tuple(seen.pooled.shape))

@@ -47,7 +47,7 @@ from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_fol
 from fedmrg_core.prompts import DiagnosisPrompts, classification_loss, initial_disease_weights, phrase_embeddings
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
-settings, root = load_profile(profile), workspace_folder(workspace)
+settings, root = load_profile(profile, data), workspace_folder(workspace)
 _ = torch.manual_seed(stream_seed(seed, "notebook", "prompts"))
 # %% [markdown]
 # ## Fourteen findings, four states
@@ -74,11 +74,11 @@ _ = plt.gca().set(title=f"states in the reports of {name}", xlabel="share of stu
 # and change one state. It follows often, not always: it is small, and the adapters of notebook 06 go on from here.
 
 # %%
-folder = base_models_folder(root, settings.name, corpus_name(data))
-llm = load_pretrained(transformers.AutoModelForCausalLM, settings.base_models.llm or folder / "llm", "LLM").eval()
-tokenizer = transformers.AutoTokenizer.from_pretrained(settings.base_models.llm or folder / "llm")
+source, backbone = settings.base_models.sources(base_models_folder(root, settings.name, corpus_name(data)))
+llm = load_pretrained(transformers.AutoModelForCausalLM, source, "LLM").eval()
+tokenizer = transformers.AutoTokenizer.from_pretrained(source)
 embed = llm.get_input_embeddings()
-encoder = load_encoder(settings.base_models.backbone or folder / "backbone")
+encoder = load_encoder(backbone)
 prompts = DiagnosisPrompts(encoder.width, phrase_embeddings(tokenizer, embed))
 effusion, nothing = FINDINGS.index("pleural effusion"), FINDINGS.index("no finding")
 denied = train.states[train.states[:, effusion] == NEGATIVE][:32]

@@ -42,7 +42,7 @@ from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_fol
 from fedmrg_core.report_generator import encode_reports, language_loss, pad_reports
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
-settings, root = load_profile(profile), workspace_folder(workspace)
+settings, root = load_profile(profile, data), workspace_folder(workspace)
 _ = torch.manual_seed(stream_seed(seed, "notebook", "adapters"))
 # %% [markdown]
 # ## A low-rank update
@@ -53,8 +53,7 @@ _ = torch.manual_seed(stream_seed(seed, "notebook", "adapters"))
 # traffic [derived]. The LLM's own weights never change.
 
 # %%
-folder = base_models_folder(root, settings.name, corpus_name(data))
-source = settings.base_models.llm or folder / "llm"
+source, _ = settings.base_models.sources(base_models_folder(root, settings.name, corpus_name(data)))
 llm = load_pretrained(transformers.AutoModelForCausalLM, source, "LLM")
 tokenizer = transformers.AutoTokenizer.from_pretrained(source)
 adapter = settings.adapter

@@ -45,7 +45,7 @@ from fedmrg_core.paths import base_models_folder, workspace_folder
 
 print("torch", torch.__version__, "· transformers", transformers.__version__)
 datasets.disable_progress_bars()
-settings = load_profile(profile)
+settings = load_profile(profile, data)
 sizes = settings.base_models
 folder = base_models_folder(workspace_folder(workspace), settings.name, corpus_name(data))
 

@@ -27,12 +27,27 @@ def changed_profile(tmp_path, change):
         (lambda c: c["training"].update(batch_size="many"), r"mine\.yaml: training\.batch_size: .*valid integer"),
         (lambda c: c["federation"].update(rounds=0), r"mine\.yaml: federation\.rounds: .*greater than 0"),
         (lambda c: c.pop("phantom"), r"mine\.yaml: phantom: Field required"),
+        (lambda c: c.update(by_data={"iu_xry": {}}), r"mine\.yaml: by_data\.iu_xry: expected a data set \(phantom"),
+        (lambda c: c.update(by_data={"folder": 3}), r"mine\.yaml: by_data\.folder: expected .* keys and values"),
+        (
+            lambda c: c.update(by_data={"folder": {"training": {"batch_size": 0}}}),
+            r"mine\.yaml: by_data\.folder: training\.batch_size: .*greater than 0",
+        ),
     ],
 )
 def test_bad_profiles_are_told_in_one_sentence(tmp_path, change, sentence):
     with pytest.raises(InputError, match=sentence) as caught:
         load_profile(changed_profile(tmp_path, change))
     assert "\n" not in str(caught.value)
+
+
+def test_a_profile_may_differ_by_data_set(tmp_path):
+    path = changed_profile(tmp_path, lambda c: c.update(by_data={"iu_xray": {"federation": {"rounds": 9}}}))
+    usual, other = load_profile(path, "phantom-image0.5"), load_profile(path, "iu_xray")
+    assert load_profile(path) == usual == load_profile(path, "folder")
+    assert other.federation.rounds == 9 != usual.federation.rounds
+    assert other.federation.min_clients == usual.federation.min_clients
+    assert (other.training, other.name) == (usual.training, "mine")
 
 
 def test_unknown_names_list_the_known_ones():

@@ -12,6 +12,7 @@ import tomllib
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from fedmrg_core.committed_notebooks import differing_cells
@@ -62,6 +63,14 @@ def test_the_lock_is_complete():
                     continue  # the CUDA libraries of one build
                 assert found is not None, f"{name} needs {requirement}, which requirements.lock lacks"
                 assert requirement.specifier.contains(found, prereleases=True), f"{name} needs {requirement}: {found}"
+
+
+@made_by_make
+def test_every_locked_version_takes_the_first_python_3_11():
+    """Debian 12 has 3.11.2: a version that asks for a later one cannot be installed there."""
+    for name in lock():
+        wanted = importlib.metadata.metadata(name)["Requires-Python"] or ""
+        assert SpecifierSet(wanted).contains("3.11.0"), f"{name} needs Python {wanted}"
 
 
 @made_by_make

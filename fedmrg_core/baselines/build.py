@@ -30,11 +30,7 @@ def build_whole_model(profile: Profile, method: Method, base_models: pathlib.Pat
     Raises:
         InputError: a model folder is missing or not what it should be, or the row asks for what its model has not.
     """
-    given = profile.base_models
-    llm_name, backbone_name = given.llm or base_models / "llm", given.backbone or base_models / "backbone"
-    for name in (llm_name, backbone_name):
-        if isinstance(name, pathlib.Path) and not name.is_dir():
-            raise InputError(f"base models: folder {name} does not exist; run notebook 05_base_models first.")
+    llm_name, backbone_name = profile.base_models.sources(base_models)
     llm, tokenizer = _llm_description(llm_name)
     longest = max(profile.training.max_report_tokens, profile.generation.max_new_tokens) + 1
     with torch.random.fork_rng(devices=[]):

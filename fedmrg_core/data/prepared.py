@@ -141,7 +141,7 @@ def load_studies(data: str, root: pathlib.Path | str | None, profile: str = "smo
     """
     from fedmrg_core.configuration import load_profile
 
-    settings = load_profile(profile)
+    settings = load_profile(profile, data)
     options = settings.phantom.model_dump() if corpus_name(data) == "phantom" else {}
     return call_loader(data, root, settings.image_size, 0, **options)
 

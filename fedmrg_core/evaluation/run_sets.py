@@ -177,7 +177,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 def _usual_content(run: Run, contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the run's method and profile say now if one of these is so, otherwise what most of them are."""
-    now = _content_now(run.method, run.configuration.profile.name)
+    now = _content_now(run.method, run.configuration.profile.name, run.configuration.data)
     if now in contents:
         return now
     by_text = collections.Counter(json.dumps(content, sort_keys=True) for content in contents)
@@ -185,9 +185,9 @@ def _usual_content(run: Run, contents: Sequence[dict[str, Any]]) -> dict[str, An
 
 
 @functools.cache
-def _content_now(method: str, profile: str) -> dict[str, Any]:
+def _content_now(method: str, profile: str, data: str) -> dict[str, Any]:
     try:
-        return dotted(_profile_now(profile), ("name",)) | dotted(_methods_now()[method], ("name", "description"))
+        return dotted(_profile_now(profile, data), ("name",)) | dotted(_methods_now()[method], ("name", "description"))
     except (InputError, KeyError):  # a row or profile of another time
         return {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import datasets
 import safetensors.torch
@@ -103,11 +103,8 @@ class ReportExperiment:
 
     def fingerprints(self) -> dict[str, str]:
         """Hashes of the prepared studies and of the base models."""
-        return {"data": self.prepared.fingerprint, "base_models": _hash_of_models(self._model_sources())}
-
-    def _model_sources(self) -> list[str | pathlib.Path]:
-        given = self.configuration.profile.base_models
-        return [given.llm or self.base_models / "llm", given.backbone or self.base_models / "backbone"]
+        sources = self.configuration.profile.base_models.sources(self.base_models)
+        return {"data": self.prepared.fingerprint, "base_models": _hash_of_models(sources)}
 
     def parameter_counts(self) -> dict[str, int]:
         """See :func:`fedmrg_core.trained_model.parameter_counts`."""
@@ -216,12 +213,10 @@ class ReportExperiment:
                 self.model.save_adapter(name, folder / name.removesuffix("_adapter") / folder_name(client))
 
 
-def _hash_of_models(sources: list[str | pathlib.Path]) -> str:
+def _hash_of_models(sources: Iterable[str | pathlib.Path]) -> str:
     """Names, sizes and first megabyte of every file in the folders; a model that is no folder counts by its name."""
     digest = hashlib.sha256()
     for source in sources:
-        if isinstance(source, pathlib.Path) and not source.is_dir():
-            raise InputError(f"base models: folder {source} does not exist; run notebook 05_base_models first.")
         digest.update(str(source).encode() if isinstance(source, str) else source.name.encode())
         for path in sorted(pathlib.Path(source).rglob("*")):
             if path.is_file():
