@@ -23,8 +23,9 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from fedmrg_core.augmentation import augmented
 from fedmrg_core.client_batches import shuffled_by_length
-from fedmrg_core.configuration import BaseModels
+from fedmrg_core.configuration import BaseModels, Training
 from fedmrg_core.encoder import VisualEncoder
 from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS, STATES
@@ -149,7 +150,7 @@ def pretrain_llm(
         steered = states[chosen] if generator.random() < STEERED_SHARE else None
         return llm_loss(llm, tokenizer, [texts[i] for i in chosen], steered)
 
-    steps = _steps(sizes.llm_steps, len(texts), sizes)
+    steps = min(sizes.llm_steps, max(1, sizes.largest_epochs * len(texts) // sizes.pretraining_batch_size))
     losses = _optimise(llm.parameters(), step, steps, sizes.pretraining_learning_rate, "LLM", progress)
     return llm.eval(), tokenizer, losses
 
@@ -164,7 +165,7 @@ def _endless_batches(
 
 
 def pretrain_backbone(
-    images: Tensor, states: Tensor, sizes: BaseModels, seed: int, progress: bool = True
+    images: Tensor, states: Tensor, sizes: BaseModels, training: Training, seed: int, progress: bool = True
 ) -> tuple[transformers.ResNetModel, list[float]]:
     """Train the visual backbone from nothing to name the states of public images.
 
@@ -172,6 +173,7 @@ def pretrain_backbone(
         images: (M, 1, H, W) uint8.
         states: (M, 14).
         sizes: widths, steps, learning rate.
+        training: images are augmented as clients augment theirs.
         seed: root seed.
         progress: show a bar.
 
@@ -186,12 +188,12 @@ def pretrain_backbone(
 
     def step() -> Tensor:
         chosen = generator.integers(len(images), size=sizes.pretraining_batch_size)
-        logits = head(encoder(images[chosen].float() / 255).pooled).unflatten(-1, (len(FINDINGS), len(STATES)))
+        seen = augmented(images[chosen].float() / 255, training, generator)
+        logits = head(encoder(seen).pooled).unflatten(-1, (len(FINDINGS), len(STATES)))
         return functional.cross_entropy(logits.flatten(0, 1), states[chosen].flatten())
 
     parameters = [*encoder.parameters(), *head.parameters()]
-    steps = _steps(sizes.backbone_steps, len(images), sizes)
-    losses = _optimise(parameters, step, steps, sizes.pretraining_learning_rate, "backbone", progress)
+    losses = _optimise(parameters, step, sizes.backbone_steps, sizes.pretraining_learning_rate, "backbone", progress)
     return encoder.backbone.eval(), losses
 
 
@@ -285,11 +287,6 @@ def check_sizes(sizes: BaseModels) -> None:
         raise InputError(f"base_models.llm_width: {sizes.llm_width} is no multiple of 32, the width of a head.")
     if len(sizes.backbone_widths) != len(sizes.backbone_depths):
         raise InputError("base_models: backbone_widths and backbone_depths must have one entry a stage each.")
-
-
-def _steps(wanted: int, examples: int, sizes: BaseModels) -> int:
-    """The steps wanted, or as many as `largest_epochs` passes over the examples make."""
-    return max(1, min(wanted, sizes.largest_epochs * examples // sizes.pretraining_batch_size))
 
 
 def _optimise(

@@ -51,7 +51,7 @@ class BaseModels(Strict):
     public_studies: int = 1500
     llm_steps: int = 500
     backbone_steps: int = 200
-    largest_epochs: int = 12  # a small public corpus is read no more often than this, whatever the steps
+    largest_epochs: int = 12  # the LLM reads a small public corpus no more often than this, whatever the steps
     pretraining_batch_size: int = 32
     pretraining_learning_rate: float = 2e-3
 
