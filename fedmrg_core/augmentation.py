@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fedmrg_core.configuration import Training
+from fedmrg_core.configuration import ImageChanges
 
 
-def augmented(images: Tensor, settings: Training, generator: numpy.random.Generator) -> Tensor:
+def augmented(images: Tensor, settings: ImageChanges, generator: numpy.random.Generator) -> Tensor:
     """Images moved by whole pixels, then turned, stretched and exposed at random, as far as the settings say.
 
     Args:
         images: (B, 1, H, W) in [0, 1].
-        settings: `image_shift`, `image_rotation`, `image_stretch` and `image_gamma`; zero leaves a change out.
+        settings: how far.
         generator: of this batch.
 
     Returns:

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from fedmrg_core.augmentation import augmented
 from fedmrg_core.client_batches import shuffled_by_length
-from fedmrg_core.configuration import BaseModels, Training
+from fedmrg_core.configuration import BaseModels
 from fedmrg_core.encoder import VisualEncoder
 from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS, STATES
@@ -165,15 +165,14 @@ def _endless_batches(
 
 
 def pretrain_backbone(
-    images: Tensor, states: Tensor, sizes: BaseModels, training: Training, seed: int, progress: bool = True
+    images: Tensor, states: Tensor, sizes: BaseModels, seed: int, progress: bool = True
 ) -> tuple[transformers.ResNetModel, list[float]]:
     """Train the visual backbone from nothing to name the states of public images.
 
     Args:
         images: (M, 1, H, W) uint8.
         states: (M, 14).
-        sizes: widths, steps, learning rate.
-        training: images are augmented as clients augment theirs.
+        sizes: widths, steps, learning rate, and how images are changed.
         seed: root seed.
         progress: show a bar.
 
@@ -188,7 +187,7 @@ def pretrain_backbone(
 
     def step() -> Tensor:
         chosen = generator.integers(len(images), size=sizes.pretraining_batch_size)
-        seen = augmented(images[chosen].float() / 255, training, generator)
+        seen = augmented(images[chosen].float() / 255, sizes, generator)
         logits = head(encoder(seen).pooled).unflatten(-1, (len(FINDINGS), len(STATES)))
         return functional.cross_entropy(logits.flatten(0, 1), states[chosen].flatten())
 

@@ -35,10 +35,19 @@ class PhantomCounts(Strict):
     test: int = pydantic.Field(gt=0)
 
 
-class BaseModels(Strict):
+class ImageChanges(Strict):
+    """How far training images are changed at random (see `augmentation`); zero leaves a change out."""
+
+    image_shift: int = pydantic.Field(0, ge=0)  # either way, pixels
+    image_rotation: float = pydantic.Field(0.0, ge=0, le=180)  # either way, degrees
+    image_stretch: float = pydantic.Field(0.0, ge=0, lt=1)  # factors of height and width, 1 - this to 1 + this
+    image_gamma: float = pydantic.Field(0.0, ge=0)  # exponent of grey levels, 1 / (1 + this) to 1 + this
+
+
+class BaseModels(ImageChanges):
     """The frozen LLM and the visual backbone: a folder or hub name each, or sizes of small ones to build.
 
-    `llm` and `backbone` left empty mean: built and pretrained by notebook 05.
+    `llm` and `backbone` left empty mean: built and pretrained by notebook 05, on images changed as said here.
     """
 
     llm: str | None = None
@@ -76,8 +85,8 @@ class Adapter(Strict):
     target_modules: tuple[str, ...] = ("q_proj", "v_proj")
 
 
-class Training(Strict):
-    """One client's update."""
+class Training(ImageChanges):
+    """One client's update, on images changed as said here."""
 
     batch_size: int = pydantic.Field(gt=0)
     local_epochs: int = pydantic.Field(1, gt=0)
@@ -89,10 +98,6 @@ class Training(Strict):
     contrast_temperature: float = pydantic.Field(0.07, gt=0)  # tau [derived]
     distillation_temperature: float = pydantic.Field(3.0, gt=0)  # T [related: FedDAT]
     logit_adjustment: float = pydantic.Field(1.0, ge=0)  # strength of log p_d in L_cls; 1 [related: PromptMRG]
-    image_shift: int = pydantic.Field(0, ge=0)  # random translation in training, pixels
-    image_rotation: float = pydantic.Field(0.0, ge=0, le=180)  # random rotation either way, degrees
-    image_stretch: float = pydantic.Field(0.0, ge=0, lt=1)  # random factors of height and width, 1 - this to 1 + this
-    image_gamma: float = pydantic.Field(0.0, ge=0)  # random exponent of grey levels, 1 / (1 + this) to 1 + this
     max_report_tokens: int = pydantic.Field(96, gt=0)
 
 

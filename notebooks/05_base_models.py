@@ -71,9 +71,7 @@ for text in public.texts[:3]:
 
 # %%
 base_models.check_sizes(sizes)
-augmentation = {key: value for key, value in settings.training if key.startswith("image_")}
-description = {"profile": sizes.model_dump(mode="json") | augmentation, "data": data, "seed": seed}
-description |= {"corpus": public.fingerprint}
+description = {"profile": sizes.model_dump(mode="json"), "data": data, "seed": seed, "corpus": public.fingerprint}
 built_here = sizes.llm is None or sizes.backbone is None
 ready = base_models.saved_description(folder) == json.loads(json.dumps(description))
 started = time.perf_counter()
@@ -87,14 +85,12 @@ if built_here and not ready:
 # %% [markdown]
 # ## The visual backbone
 #
-# A ResNet of four stages, taught to name the 14 × 4 states of public images, augmented as clients augment theirs. The encoder
-# goes on training in the federation.
+# A ResNet of four stages, taught to name the 14 × 4 states of public images. It only has to start somewhere better than
+# random: the encoder goes on training in the federation.
 
 # %%
 if built_here and not ready:
-    backbone, losses["backbone"] = base_models.pretrain_backbone(
-        public.images, public.image_states, sizes, settings.training, seed
-    )
+    backbone, losses["backbone"] = base_models.pretrain_backbone(public.images, public.image_states, sizes, seed)
     base_models.save_base_models(folder, llm, tokenizer, backbone, description)
     print(f"{sum(p.numel() for p in backbone.parameters()) / 1e6:.2f} M parameters")
     print(f"both models: {time.perf_counter() - started:.0f} s")

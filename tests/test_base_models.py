@@ -23,10 +23,7 @@ def test_pretraining_repeats_to_the_byte_on_two_threads():
         first, again = pretrained()[0].state_dict(), pretrained()[0].state_dict()
         images = torch.randint(0, 255, (8, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         states = STATES.repeat(2, 1)
-        backbones = [
-            base_models.pretrain_backbone(images, states, SIZES, PROFILE.training, seed=0, progress=False)[0]
-            for _ in range(2)
-        ]
+        backbones = [base_models.pretrain_backbone(images, states, SIZES, seed=0, progress=False)[0] for _ in range(2)]
         one, other = (backbone.state_dict() for backbone in backbones)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert all(torch.equal(one[name], other[name]) for name in one)
