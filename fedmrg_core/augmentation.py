@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import numpy
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedmrg_core.configuration import ImageChanges
+
+if TYPE_CHECKING:
+    from monai.transforms import Compose
 
 
 def augmented(images: Tensor, settings: ImageChanges, generator: numpy.random.Generator) -> Tensor:
@@ -43,7 +47,8 @@ def shifted(images: Tensor, largest: int, generator: numpy.random.Generator) -> 
 
 
 @functools.cache
-def _position_and_exposure(rotation: float, stretch: float, gamma: float):  # noqa: ANN202 (MONAI's Compose)
+def _position_and_exposure(rotation: float, stretch: float, gamma: float) -> Compose:
+    """The three changes in a row, each image by its own draw."""
     from monai.transforms import Compose, RandAdjustContrast, RandAffine  # its import takes seconds
 
     changes = []
