@@ -26,6 +26,7 @@ from fedmrg_core.run_folder import atomic_file
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
+    from traitlets.config import Config
 
 NOTEBOOKS = pathlib.Path("notebooks")
 EXECUTED = pathlib.Path("report/notebooks")  # where an executed notebook goes when the caller names no place
@@ -222,6 +223,7 @@ def _execute(source: pathlib.Path, target: pathlib.Path, parameters: dict[str, A
             cwd=os.getcwd(),
             stdout_file=sys.stderr,  # what the cells print is seen while they run
             stderr_file=sys.stderr,
+            config=_kernel_connection(target.parent),
         )
     except papermill.PapermillExecutionError as error:
         if error.ename == "InputError":
@@ -230,6 +232,20 @@ def _execute(source: pathlib.Path, target: pathlib.Path, parameters: dict[str, A
         raise NotebookFailed(_as_sentence(f"cell {error.exec_count} raised {error.ename}: {error.evalue}")) from error
     except DeadKernelError as error:
         raise NotebookFailed("the kernel died, most often because memory ran out.") from error
+    except RuntimeError as error:
+        raise NotebookFailed(f"the kernel did not start ({error}); run the notebook again.") from error
+
+
+def _kernel_connection(folder: pathlib.Path) -> Config:
+    """The kernel is spoken to through socket files in `folder`, which only this user may enter.
+
+    Over TCP, Jupyter picks ports that are free and binds them later: two notebooks that start in the same moment can
+    pick the same ones, and one of them dies. Windows has no such files and stays with TCP.
+    """
+    from traitlets.config import Config
+
+    files = {"transport": "ipc", "ip": str(folder / "kernel")}  # with ipc, `ip` begins the names of the files
+    return Config({"KernelManager": files if os.name == "posix" else {}})
 
 
 def _accepted_types(default: Any, annotation: ast.expr | None) -> tuple[type, ...]:

@@ -149,6 +149,24 @@ def test_dead_kernel_is_told(notebook):
     assert not pathlib.Path("tiny.ipynb").exists()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="socket files")
+def test_a_kernel_uses_no_port_that_another_one_could_take(notebook):
+    """Two notebooks that started in the same moment had picked the same TCP ports."""
+    notebook.write_text(NOTEBOOK + "\n# %%\nprint('by', get_ipython().kernel.parent.transport)\n")
+    output = run_notebook(notebook, {}, pathlib.Path("tiny.ipynb"), progress=False)
+    assert "by ipc" in output.read_text()
+    assert not list(pathlib.Path().glob("*kernel*"))
+
+
+def test_a_kernel_that_does_not_start_is_told(notebook, monkeypatch):
+    async def dead(*_, **__):
+        raise RuntimeError("Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr("jupyter_client.asynchronous.client.AsyncKernelClient.wait_for_ready", dead)
+    with pytest.raises(NotebookFailed, match=r"the kernel did not start \(Kernel died before .*\); run the notebook"):
+        run_notebook(notebook, {}, pathlib.Path("tiny.ipynb"), progress=False)
+
+
 def test_bad_input_in_a_cell_is_one_sentence_and_exit_code_2(notebook):
     done = fedmrg("run", "01_tiny", "-p", "method=bad input", "--no-progress")
     assert done.returncode == 2
