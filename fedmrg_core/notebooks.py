@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 NOTEBOOKS = pathlib.Path("notebooks")
 EXECUTED = pathlib.Path("report/notebooks")  # where an executed notebook goes when the caller names no place
 PARAMETERS_TAG = "parameters"
+LONGEST_SOCKET_NAME = 100  # bytes; macOS allows 103 with the ending, Linux 107
 TYPE_NAMES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict, "None": type(None)}
 
 # The kernel inherits these: reproducible hashing, no forked tokenizer threads, no telemetry.
@@ -240,12 +241,15 @@ def _kernel_connection(folder: pathlib.Path) -> Config:
     """The kernel is spoken to through socket files in `folder`, which only this user may enter.
 
     Over TCP, Jupyter picks ports that are free and binds them later: two notebooks that start in the same moment can
-    pick the same ones, and one of them dies. Windows has no such files and stays with TCP.
+    pick the same ones, and one of them dies. TCP is left for where such files are not to be had: Windows, and temporary
+    folders with names too long for a socket.
     """
     from traitlets.config import Config
 
-    files = {"transport": "ipc", "ip": str(folder / "kernel")}  # with ipc, `ip` begins the names of the files
-    return Config({"KernelManager": files if os.name == "posix" else {}})
+    beginning = str(folder / "kernel")  # of the names of five files, -1 to -5
+    if os.name != "posix" or len(os.fsencode(beginning)) > LONGEST_SOCKET_NAME:
+        return Config()
+    return Config({"KernelManager": {"transport": "ipc", "ip": beginning}})
 
 
 def _accepted_types(default: Any, annotation: ast.expr | None) -> tuple[type, ...]:

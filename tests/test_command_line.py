@@ -158,6 +158,14 @@ def test_a_kernel_uses_no_port_that_another_one_could_take(notebook):
     assert not list(pathlib.Path().glob("*kernel*"))
 
 
+def test_a_temporary_folder_with_a_long_name_is_no_obstacle(notebook, tmp_path, monkeypatch):
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    notebook.write_text(NOTEBOOK + "\n# %%\nprint('by', get_ipython().kernel.parent.transport)\n")
+    assert "by tcp" in run_notebook(notebook, {}, pathlib.Path("tiny.ipynb"), progress=False).read_text()
+
+
 def test_a_kernel_that_does_not_start_is_told(notebook, monkeypatch):
     async def dead(*_, **__):
         raise RuntimeError("Kernel died before replying to kernel_info")
