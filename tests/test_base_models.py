@@ -29,6 +29,17 @@ def test_pretraining_repeats_to_the_byte_on_two_threads():
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_the_backbone_learns_from_changed_images_and_repeats():
+    images = torch.randint(0, 255, (8, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    changed = SIZES.model_copy(update={"image_rotation": 20.0, "image_shift": 2})
+    first, again, plain = (
+        base_models.pretrain_backbone(images, STATES.repeat(2, 1), sizes, seed=0, progress=False)[0].state_dict()
+        for sizes in (changed, changed, SIZES)
+    )
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], plain[name]) for name in first)
+
+
 def test_a_small_corpus_is_not_read_too_often():
     sizes = SIZES.model_copy(update={"llm_steps": 500, "largest_epochs": 24, "pretraining_batch_size": 32})
     assert len(pretrained(sizes)[2]) == 24 * len(TEXTS) // 32
