@@ -14,8 +14,9 @@ CONTROL = "control"
 class HospitalState:
     """All that stays in the hospital between rounds: flat tensors, so that safetensors holds it.
 
-    Keys: ``personal/<module>/<name>``, ``optimiser/<key>/<moment>``, ``disease_weights``, and where the method's rules
-    ask for them ``previous/<key>`` (MOON: the client's last local model) and ``control/<key>`` (SCAFFOLD: its control).
+    Keys: ``personal/<module>/<name>`` (also the client's BatchNorm statistics of shared modules),
+    ``optimiser/<key>/<moment>``, ``disease_weights``, and where the method's rules ask for them ``previous/<key>``
+    (MOON: the client's last local model) and ``control/<key>`` (SCAFFOLD: its control).
     """
 
     tensors: dict[str, Tensor]

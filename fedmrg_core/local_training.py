@@ -1,9 +1,9 @@
 """One client's update: the algorithm box of the paper in code, free of Flower.
 
-receive the shared modules; take the personal ones from the hospital's own state
+receive the shared modules; lay the hospital's personal ones and its own BatchNorm statistics over them
 h_global <- P(E(x)) with the shared encoder as it came; mu_k <- mean h_global          [ours, after MOON]
 for every local epoch and batch: one AdamW step on L, and on what the method's client rule adds (`client_rules`)
-send the shared modules and mu_k; keep the specialised adapter, optimiser moments and disease weights
+send the shared modules and mu_k; keep specialised adapter, BatchNorm statistics, optimiser moments, disease weights
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _receive(model: TrainedModel, shared: dict[str, Tensor], state: HospitalStat
 def _leaving_state(
     model: TrainedModel, optimiser: torch.optim.AdamW, rules: Sequence[UpdateRule], disease_weights: Tensor
 ) -> HospitalState:
-    tensors = {f"personal/{name}": t.cpu().clone() for name, t in model.state(Ownership.PERSONAL).items()}
+    tensors = {f"personal/{name}": t.cpu().clone() for name, t in model.own().items()}
     tensors |= {f"optimiser/{key}": tensor for key, tensor in moments_of(optimiser, model.trainable()).items()}
     for rule in rules:
         tensors |= rule.kept()

@@ -7,6 +7,7 @@ import abc
 import torch
 from torch import Tensor, nn
 
+from fedmrg_core.batch_statistics import is_statistic
 from fedmrg_core.configuration import Method, Ownership
 from fedmrg_core.errors import InputError
 
@@ -53,6 +54,11 @@ class TrainedModel(nn.Module, abc.ABC):
             if owner is ownership
             for name, tensor in self.tensors_of(module).items()
         }
+
+    def own(self) -> dict[str, Tensor]:
+        """What a client keeps and lays over the shared tensors: personal modules, and its statistics of shared ones."""
+        shared = self.state(Ownership.SHARED)
+        return self.state(Ownership.PERSONAL) | {key: t for key, t in shared.items() if is_statistic(key)}
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Every parameter that training changes, keyed ``module/parameter.name``."""

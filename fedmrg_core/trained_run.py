@@ -13,7 +13,6 @@ import torch
 from tqdm.auto import tqdm
 
 from fedmrg_core.adapters import BOTH, GENERIC, SPECIALISED, answer_label
-from fedmrg_core.client_rules import FEATURE_MODULES
 from fedmrg_core.configuration import Method, Ownership
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
@@ -200,13 +199,12 @@ def _predict_all(folder: pathlib.Path, experiment: ReportExperiment) -> pandas.D
 
 
 def _load_for_features(folder: pathlib.Path, experiment: ReportExperiment, site: str, role: str) -> None:
-    """The model whose encoder sees a site's images: the shared one, unless a module that this takes is personal.
+    """The model that sees a site's images: at home with the client's own tensors, BatchNorm statistics among them.
 
-    Features of the shared one can be compared between sites, also where every client was tuned afterwards.
+    Where every client was tuned afterwards, the shared one: features of as many encoders could not be compared.
     """
-    modules = experiment.configuration.method.modules
-    personal = any(modules.get(name) is Ownership.PERSONAL for name in (*FEATURE_MODULES, "diagnosis_head"))
-    load_trained(folder, experiment, site if personal and role == "home" else None)
+    tuned = experiment.configuration.method.client.fine_tuning_epochs > 0
+    load_trained(folder, experiment, site if role == "home" and not tuned else None)
 
 
 def _store_features(folder: pathlib.Path, experiment: ReportExperiment) -> dict[str, numpy.ndarray]:

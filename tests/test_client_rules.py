@@ -137,7 +137,8 @@ def test_moon_compares_with_server_model_and_last_local_model(model, start):
     first = train(model, start, method=method)
     update = train(model, start, first.state, 2, method, still)
     features = []
-    for tensors in (start, {**start, **first.state.part("previous")}):
+    received = {**start, **first.state.part("personal")}  # with the client's own BatchNorm statistics
+    for tensors in (received, {**start, **first.state.part("previous")}):
         model.load_state(tensors)
         features.append(ClientBatches(model, STUDIES, still).features(model))
     model.load_state(start)

@@ -1,9 +1,9 @@
 """What stays in a hospital between rounds, on its own disk.
 
-One file a round, ``round-0003.safetensors``: personal modules, optimiser moments, disease weights; beside it, where
-updates are compressed, ``round-0003-unsent.safetensors``: what they left out. A round only reads the files that the
-server names (the last round in which this hospital's update was taken) and only writes its own, so that a round can be
-run again after a crash and comes out the same.
+One file a round, ``round-0003.safetensors``: personal modules, BatchNorm statistics, optimiser moments, disease
+weights; beside it, where updates are compressed, ``round-0003-unsent.safetensors``: what they left out. A round only
+reads the files that the server names (the last round in which this hospital's update was taken) and only writes its
+own, so that a round can be run again after a crash and comes out the same.
 
 The shared model as it came after round 3 is ``model-0003.safetensors``: the next round need not send it again.
 """

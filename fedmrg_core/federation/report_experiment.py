@@ -160,8 +160,9 @@ class ReportExperiment:
     ) -> None:
         """Write shared.safetensors, the adapters as PEFT folders, each client's own tensors, and the tokenizer.
 
-        A client's own tensors are its personal modules. With `client.fine_tuning_epochs` they are all its modules,
-        tuned here from the selected ones; the shared model stays as it is for centres that never trained.
+        A client's own tensors are its personal modules and BatchNorm statistics. With `client.fine_tuning_epochs` they
+        are all its modules, tuned here from the selected ones; the shared model stays as it is for centres that never
+        trained.
         """
         shared = without_controls(shared)
         safetensors.torch.save_file(shared, folder / "shared.safetensors")
@@ -172,7 +173,7 @@ class ReportExperiment:
         for client in sorted(personal):
             tensors = self._own_tensors(client, shared, personal[client])
             if tensors:
-                self._save_own(folder, client, tensors)
+                self._save_own(folder, client, shared, tensors)
         self.model.tokenizer.save_pretrained(folder / "tokenizer")
         for path in (*folder.rglob("*.json"), *folder.rglob("*.md")):
             text = path.read_text(encoding="utf-8")
@@ -202,11 +203,13 @@ class ReportExperiment:
                 seed=settings.seed,
             )
 
-    def _save_own(self, folder: pathlib.Path, client: str, tensors: dict[str, Tensor]) -> None:
+    def _save_own(
+        self, folder: pathlib.Path, client: str, shared: dict[str, Tensor], tensors: dict[str, Tensor]
+    ) -> None:
         """personal/<client>.safetensors, and the client's own adapters as PEFT folders <adapter>/<client>."""
         (folder / "personal").mkdir(exist_ok=True)
         safetensors.torch.save_file(tensors, folder / "personal" / f"{folder_name(client)}.safetensors")
-        self.model.load_state(tensors)
+        self.model.load_state({**shared, **tensors})
         tuned = self.configuration.method.client.fine_tuning_epochs > 0
         for name, owner in self._adapters().items():
             if tuned or owner is Ownership.PERSONAL:

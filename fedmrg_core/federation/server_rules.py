@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedmrg_core.adapters import GENERIC
+from fedmrg_core.batch_statistics import is_statistic, pooled_statistics
 from fedmrg_core.configuration import ServerRule
 from fedmrg_core.federation.payload import ARRAYS, EXAMPLES, METRICS, module_of
 
@@ -34,11 +35,11 @@ def make_strategy(rule: ServerRule, buffers: Collection[str] = ()) -> Strategy:
 
     Args:
         rule: which one, and its numbers.
-        buffers: keys of shared tensors that are no parameters (BatchNorm statistics). Every rule averages them plainly:
-            a step of momentum or Adam could make a variance negative [ours].
+        buffers: keys of shared tensors that are no parameters (BatchNorm statistics). No optimiser of the server moves
+            them: a step of momentum or Adam could make a variance negative [ours].
     """
     if rule.rule == "fedavg":
-        return FedAvg(**_EVERYBODY)
+        return FederatedAverage(**_EVERYBODY)
     if rule.rule == "exact-lora":
         return ExactLora(**_EVERYBODY)
     if rule.rule == "fedavgm":
@@ -60,8 +61,26 @@ def load_state(strategy: Strategy, state: Mapping[str, Tensor]) -> None:
         strategy.load_state(state)
 
 
-class _PlainBuffers(FedAvg):
-    """Stands between Flower's server optimisers and FedAvg, and remembers the plain means of the buffers."""
+class FederatedAverage(FedAvg):
+    """Flower's FedAvg, with BatchNorm statistics pooled, see :mod:`fedmrg_core.batch_statistics`."""
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The weighted mean of the clients' arrays; of their BatchNorm statistics those of all images together."""
+        replies = [reply for reply in replies if not reply.has_error()]
+        arrays, metrics = super().aggregate_train(server_round, replies)
+        if arrays is None:
+            return arrays, metrics
+        names = [key for key in arrays if is_statistic(key)]
+        clients = [{key: _tensor(reply.content[ARRAYS][key]) for key in names} for reply in replies]
+        for key, pooled in pooled_statistics(clients, _shares(replies)).items():
+            arrays[key] = Array.from_numpy_ndarray(pooled.numpy())
+        return arrays, metrics
+
+
+class _PlainBuffers(FederatedAverage):
+    """Stands between Flower's server optimisers and the average, and remembers how that has the buffers."""
 
     buffers: frozenset[str] = frozenset()
     _means: Mapping[str, Array] = {}
@@ -75,7 +94,7 @@ class _PlainBuffers(FedAvg):
         return arrays, metrics
 
     def with_plain_buffers(self, arrays: ArrayRecord) -> ArrayRecord:
-        """A server optimiser's result with the plain mean of each buffer, in float32 throughout."""
+        """A server optimiser's result with each buffer as the average has it, in float32 throughout."""
         values = {key: self._means.get(key, array).numpy() for key, array in arrays.items()}
         return ArrayRecord({key: Array(numpy.asarray(value, numpy.float32)) for key, value in values.items()})
 
@@ -93,7 +112,7 @@ class ServerMomentum(FedAvgM, _PlainBuffers):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """As Flower's, buffers averaged plainly."""
+        """As Flower's, but for the buffers."""
         self._keys = list(self.current_arrays)
         arrays, metrics = super().aggregate_train(server_round, replies)
         return arrays if arrays is None else self.with_plain_buffers(arrays), metrics
@@ -116,7 +135,7 @@ class ServerAdam(FedAdam, _PlainBuffers):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """As Flower's, buffers averaged plainly."""
+        """As Flower's, but for the buffers."""
         arrays, metrics = super().aggregate_train(server_round, replies)
         return arrays if arrays is None else self.with_plain_buffers(arrays), metrics
 
@@ -134,8 +153,8 @@ class ServerAdam(FedAdam, _PlainBuffers):
         self.m_t, self.v_t = parts.values()
 
 
-class ExactLora(FedAvg):
-    """FedAvg, but LoRA factors are made of the mean of the clients' products [related: exact aggregation of LoRA].
+class ExactLora(FederatedAverage):
+    """The average, but LoRA factors are made of the mean of the clients' products [related: exact aggregation of LoRA].
 
     The mean of the factors is not the factor of the mean: mean(B_k) mean(A_k) differs from mean(B_k A_k). The latter is
     factorised to the adapter's rank r by truncated SVD: exact where its rank is at most r, else the nearest
@@ -150,8 +169,7 @@ class ExactLora(FedAvg):
         arrays, metrics = super().aggregate_train(server_round, replies)
         if arrays is None:
             return arrays, metrics
-        examples = torch.tensor([float(reply.content[METRICS][EXAMPLES]) for reply in replies]).double()
-        weights = examples / examples.sum()
+        weights = torch.tensor(_shares(replies), dtype=torch.double)
         for a_key in list(arrays):
             b_key = a_key.removesuffix("lora_A") + "lora_B"
             if module_of(a_key) != GENERIC or not a_key.endswith("lora_A") or b_key not in arrays:
@@ -194,6 +212,12 @@ def factorised_mean(b: Sequence[Tensor], a: Sequence[Tensor], weights: Tensor, m
         functional.pad(u * (signs * b_lengths), (0, missing)),
         torch.cat([(signs * a_lengths)[:, None] * vh, mean_a[len(s) :].double()]),
     )
+
+
+def _shares(replies: Sequence[Message]) -> list[float]:
+    """Each client's share of all training studies."""
+    examples = [float(reply.content[METRICS][EXAMPLES]) for reply in replies]
+    return [count / sum(examples) for count in examples]
 
 
 def _tensor(array: Array) -> Tensor:
