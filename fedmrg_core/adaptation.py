@@ -1,9 +1,8 @@
 """How many studies of its own a centre needs that joins after the federation [ours].
 
-The selected shared model goes on alone on the first n of the centre's training studies: BatchNorm statistics are
-estimated on their images, adapters and prompts learn, encoder, projection and diagnosis head are held still. Epochs,
-steps and learning rate were set before anything was run; nothing is chosen on the way, so no study is needed for
-validation.
+The selected shared model goes on alone on the first n of the centre's training studies: its adapters and prompts learn,
+encoder, projection and diagnosis head are held still. Epochs, steps and learning rate were set before anything was run;
+nothing is chosen on the way, so no study is needed for validation.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import pandas
 from tqdm.auto import tqdm
 
 from fedmrg_core.adapters import GENERIC, SPECIALISED
-from fedmrg_core.batch_statistics import estimate_statistics
 from fedmrg_core.configuration import Method
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
@@ -124,8 +122,6 @@ def adapt(folder: pathlib.Path, experiment: ReportExperiment, site: str, studies
     if {GENERIC, SPECIALISED} <= settings.method.modules.keys():
         model.load_state({f"{SPECIALISED}/{key}": t.detach() for key, t in model.tensors_of(GENERIC).items()})
     order = numpy_stream(settings.seed, "adaptation", site).permutation(len(studies)).tolist()
-    device = next(model.parameters()).device
-    estimate_statistics(model.encoder, [studies.images(order[:count]).to(device)])
     plan = Plan(adapted_modules(settings.method), EPOCHS, RATE, LEAST_STEPS, order[:count])
     stream = ("adaptation", site, count)
     train_alone(

@@ -6,18 +6,18 @@ mean of their statistics sees none of their images as it saw them in training. S
 - at home the shared weights are read with the client's own running statistics [related: SiloBN, Andreux et al. 2020;
   FedBN, Li et al. 2021, which keeps the affine parameters at home too];
 - a centre that never trained gets the statistics of all clients' images together, by the law of total variance: the
-  mean of the variances lacks how far the clients' means lie apart [ours];
-- a centre that joins with studies of its own estimates them anew on those images [related: AdaBN, Li et al. 2016].
+  mean of the variances lacks how far the clients' means lie apart [ours].
 
-That holds for every method with such an encoder. What it was worth: docs/tried.md [ours].
+That holds for every method with such an encoder. What it was worth, and that statistics estimated on a stranger's own
+images [related: AdaBN, Li et al. 2016] were no better in the end: docs/tried.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 _MEAN, _VARIANCE = "running_mean", "running_var"
 
@@ -48,26 +48,3 @@ def pooled_statistics(clients: Sequence[Mapping[str, Tensor]], weights: Sequence
         variance = (shares * (variances + (means - mean) ** 2)).sum(dim=0)
         found |= {key: mean.to(clients[0][key].dtype), variance_key: variance.to(clients[0][key].dtype)}
     return found
-
-
-@torch.no_grad()
-def estimate_statistics(encoder: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Give an encoder's BatchNorm layers the statistics of these images, in place; each batch counts alike.
-
-    Args:
-        encoder: without BatchNorm layers nothing changes.
-        batches: (B, 1, H, W) images.
-    """
-    layers = [layer for layer in encoder.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    if not layers:
-        return
-    training, momenta = encoder.training, [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # torch then takes the mean over all batches
-    encoder.train()
-    for images in batches:
-        encoder(images)
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-    encoder.train(training)

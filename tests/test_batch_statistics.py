@@ -1,4 +1,4 @@
-"""BatchNorm statistics: own ones at home, pooled ones for strangers, new ones for a centre that joins."""
+"""BatchNorm statistics: own ones at home, pooled ones for strangers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 from federation_fake import EXAMPLES, FakeExperiment, fake_configuration
 from small_model import PROFILE, small_model, small_studies
 from test_server_rules import last_shared, updates  # noqa: F401 (a fixture)
-from torch import nn
 
-from fedmrg_core.batch_statistics import estimate_statistics, is_statistic, pooled_statistics
+from fedmrg_core.batch_statistics import is_statistic, pooled_statistics
 from fedmrg_core.configuration import Ownership, ServerRule, load_method
+from fedmrg_core.federation.run import run_federation
 from fedmrg_core.local_training import train_client, validate_client
 
 
@@ -40,8 +40,6 @@ def test_the_server_pools_them_under_every_rule(
     added = {"encoder/norm.running_mean": torch.zeros(3), "encoder/norm.running_var": torch.full((3,), 2.0)}
     monkeypatch.setattr(FakeExperiment, "initial_shared", lambda self: initial(self) | added)
     monkeypatch.setattr(FakeExperiment, "shared_buffers", lambda self: set(added) | {"encoder/stage.variance"})
-    from fedmrg_core.federation.run import run_federation
-
     run_federation(tmp_path, fake_configuration(rounds=1, server=rule), progress=False)
     weights = torch.tensor(list(EXAMPLES.values())).double() / sum(EXAMPLES.values())
     means, variances = (torch.stack([torch.as_tensor(u[key]) for u in updates]) for key in added)
@@ -53,19 +51,6 @@ def test_the_server_pools_them_under_every_rule(
         shared["encoder/norm.running_var"], ((weights[:, None] * variances).sum(0) + between).float()
     )
     assert (between > 0).all()
-
-
-def test_estimated_statistics_are_those_of_the_images() -> None:
-    torch.manual_seed(0)
-    encoder = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3, momentum=0.25)).eval()
-    images = [torch.rand(5, 1, 8, 8), torch.rand(5, 1, 8, 8)]
-    estimate_statistics(encoder, images)
-    activations = [encoder[0](batch).transpose(0, 1).flatten(1) for batch in images]
-    torch.testing.assert_close(encoder[1].running_mean, torch.cat(activations, dim=1).mean(1).detach())
-    wanted = torch.stack([one.var(1) for one in activations]).mean(0)
-    torch.testing.assert_close(encoder[1].running_var, wanted.detach())
-    assert not encoder.training and encoder[1].momentum == 0.25
-    estimate_statistics(nn.Linear(2, 2), images)  # nothing to estimate
 
 
 @pytest.fixture(scope="module")
