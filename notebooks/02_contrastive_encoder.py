@@ -26,6 +26,8 @@ studies_per_centre = 64  # shrunk from the profile's own count
 steps = 30
 
 # %%
+import copy
+
 import matplotlib.pyplot as plt
 import numpy
 import pandas
@@ -34,6 +36,7 @@ import torch
 from sklearn.decomposition import PCA
 from tqdm.auto import tqdm
 
+from fedmrg_core.batch_statistics import is_statistic, pooled_statistics
 from fedmrg_core.configuration import load_profile
 from fedmrg_core.data.partition import partition_clients
 from fedmrg_core.data.prepared import load_prepared
@@ -62,12 +65,46 @@ seen = encoder.eval()(clients[next(iter(clients))].images(range(2)))
 print("tokens", tuple(seen.tokens.shape), "· pooled", tuple(seen.pooled.shape))
 
 # %% [markdown]
+# ## Whose BatchNorm statistics?
+#
+# In training BatchNorm standardises by the statistics of a client's own batch, so the averaged weights have seen each
+# centre's images standardised by that centre. Below: how far each centre's own means lie from those of all images together, in
+# standard deviations, layer by layer. So a hospital reads the shared weights with its own statistics [related: SiloBN], and the
+# server pools them for centres that never trained [ours]. `fedmrg_core/batch_statistics.py`; what it was worth: `docs/tried.md`.
+
+
+# %%
+def statistics(part: ClientTensors) -> dict[str, torch.Tensor]:
+    """Means and variances in every BatchNorm layer of the encoder on one client's images."""
+    reader = copy.deepcopy(encoder).train()
+    for layer in reader.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0  # this batch and nothing before it
+    with torch.no_grad():
+        reader(part.images(range(len(part))))
+    return {key: tensor for key, tensor in reader.state_dict().items() if is_statistic(key)}
+
+
+own = {name: statistics(part) for name, part in clients.items()}
+together = pooled_statistics(list(own.values()), [1 / len(own)] * len(own))
+rows = []
+for layer, key in enumerate(key for key in together if key.endswith("running_mean")):
+    deviation = together[key.replace("running_mean", "running_var")].sqrt()
+    for name, found in own.items():
+        distance = ((found[key] - together[key]).abs() / deviation).mean().item()
+        rows.append({"BatchNorm layer": layer + 1, "centre": name, "distance of means": distance})
+if rows:  # a transformer has none
+    seaborn.lineplot(pandas.DataFrame(rows), x="BatchNorm layer", y="distance of means", hue="centre")
+    plt.ylim(0)
+    plt.show()
+
+# %% [markdown]
 # ## L_inter: against the clients' prototypes
 #
 # $$ L_{inter} = -\log \frac{e^{\cos(h,\mu_{own})/\tau}}{\sum_k e^{\cos(h,\mu_k)/\tau}} $$
 #
-# mu_k is the mean feature of client k. One vector of width D a client is all the others ever learn of its images. First
-# in two dimensions, with three prototypes: the loss is low where h points along its own.
+# mu_k is the mean feature of client k: one vector of width D a client. First in two dimensions, with three prototypes: the
+# loss is low where h points along its own.
 
 # %%
 prototypes = torch.tensor([[1.0, 0.0], [-0.5, 0.866], [-0.5, -0.866]])
