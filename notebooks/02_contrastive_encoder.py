@@ -94,8 +94,8 @@ for layer, key in enumerate(key for key in together if key.endswith("running_mea
         distance = ((found[key] - together[key]).abs() / deviation).mean().item()
         rows.append({"BatchNorm layer": layer + 1, "centre": name, "distance of means": distance})
 if rows:  # a transformer has none
-    seaborn.lineplot(pandas.DataFrame(rows), x="BatchNorm layer", y="distance of means", hue="centre")
-    plt.ylim(0)
+    axis = seaborn.lineplot(pandas.DataFrame(rows), x="BatchNorm layer", y="distance of means", hue="centre")
+    axis.set(ylim=(0, None), title="synthetic phantom data" if data == "phantom" else "")
     plt.show()
 
 # %% [markdown]
