@@ -23,3 +23,23 @@ REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 def repository() -> pathlib.Path:
     """The repository's root."""
     return REPOSITORY
+
+
+@pytest.fixture
+def updates(monkeypatch: pytest.MonkeyPatch) -> list:
+    """The arrays of every update that goes up, by key, in the order in which clients train."""
+    from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+
+    from fedmrg_core.federation import grid
+
+    found, carry = [], grid._over_the_wire
+
+    def watch(message):
+        arrived = carry(message)
+        if arrived.metadata.message_type == "train" and arrived.metadata.reply_to_message_id:
+            content = recorddict_from_proto(recorddict_to_proto(arrived.content))
+            found.append({key: array.numpy().astype(float) for key, array in content["arrays"].items()})
+        return arrived
+
+    monkeypatch.setattr(grid, "_over_the_wire", watch)
+    return found

@@ -6,9 +6,8 @@ import pathlib
 
 import pytest
 import torch
-from federation_fake import EXAMPLES, FakeExperiment, fake_configuration
+from federation_fake import EXAMPLES, FakeExperiment, fake_configuration, last_shared
 from small_model import PROFILE, small_model, small_studies
-from test_server_rules import last_shared, updates  # noqa: F401 (a fixture)
 
 from fedmrg_core.batch_statistics import is_statistic, pooled_statistics
 from fedmrg_core.configuration import Ownership, ServerRule, load_method
@@ -34,7 +33,7 @@ def test_the_server_pools_them_under_every_rule(
     rule: ServerRule,
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
-    updates: list,  # noqa: F811
+    updates: list,
 ) -> None:
     initial = FakeExperiment.initial_shared
     added = {"encoder/norm.running_mean": torch.zeros(3), "encoder/norm.running_var": torch.full((3,), 2.0)}

@@ -9,11 +9,10 @@ import pandas
 import pytest
 import safetensors.torch
 import torch
-from federation_fake import EXAMPLES, FakeExperiment, everything, fake_configuration, server_json
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from federation_fake import EXAMPLES, FakeExperiment, everything, fake_configuration, last_shared, server_json
 
 from fedmrg_core.configuration import ServerRule
-from fedmrg_core.federation import grid, hospital
+from fedmrg_core.federation import hospital
 from fedmrg_core.federation.rounds import TooFewClients, sampled_clients
 from fedmrg_core.federation.run import run_federation
 from fedmrg_core.federation.server_rules import factorised_mean
@@ -26,27 +25,6 @@ RULES = {
 }
 BUFFER = "encoder/stage.variance"
 WEIGHTS = numpy.array(list(EXAMPLES.values())) / sum(EXAMPLES.values())
-
-
-@pytest.fixture
-def updates(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, numpy.ndarray]]:
-    """The arrays of every update that goes up, in the order in which clients train."""
-    found, carry = [], grid._over_the_wire
-
-    def watch(message):
-        arrived = carry(message)
-        if arrived.metadata.message_type == "train" and arrived.metadata.reply_to_message_id:
-            content = recorddict_from_proto(recorddict_to_proto(arrived.content))
-            found.append({key: array.numpy().astype(float) for key, array in content["arrays"].items()})
-        return arrived
-
-    monkeypatch.setattr(grid, "_over_the_wire", watch)
-    return found
-
-
-def last_shared(run_folder: pathlib.Path) -> dict[str, torch.Tensor]:
-    name = (run_folder / "checkpoint" / "current").read_text().strip()
-    return safetensors.torch.load_file(run_folder / "checkpoint" / name / "shared.safetensors")
 
 
 def mean(updates: list[dict[str, numpy.ndarray]], round_number: int, key: str) -> numpy.ndarray:
