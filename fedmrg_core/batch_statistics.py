@@ -8,8 +8,10 @@ mean of their statistics sees none of their images as it saw them in training. S
 - a centre that never trained gets the statistics of all clients' images together, by the law of total variance: the
   mean of the variances lacks how far the clients' means lie apart [ours].
 
-That holds for every method with such an encoder. What it was worth, and that statistics estimated on a stranger's own
-images [related: AdaBN, Li et al. 2016] were no better in the end: docs/tried.md.
+That holds for every method with such an encoder. Where sites are small and look alike, own running statistics are more
+noise than knowledge: with `training.own_statistics: false` every client reads the pooled ones. What each was worth, and
+that statistics estimated on a stranger's own images [related: AdaBN, Li et al. 2016] were no better in the end:
+docs/tried.md.
 """
 
 from __future__ import annotations

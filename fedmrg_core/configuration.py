@@ -99,6 +99,7 @@ class Training(ImageChanges):
     distillation_temperature: float = pydantic.Field(3.0, gt=0)  # T [related: FedDAT]
     logit_adjustment: float = pydantic.Field(1.0, ge=0)  # strength of log p_d in L_cls; 1 [related: PromptMRG]
     max_report_tokens: int = pydantic.Field(96, gt=0)
+    own_statistics: bool = True  # of BatchNorm, at home: the client's own, or the server's pooled ones
 
 
 class Federation(Strict):

@@ -1,9 +1,9 @@
 """One client's update: the algorithm box of the paper in code, free of Flower.
 
-receive the shared modules; lay the hospital's personal ones and its own BatchNorm statistics over them
+receive the shared modules; lay the hospital's personal ones over them, and its own BatchNorm statistics if it keeps any
 h_global <- P(E(x)) with the shared encoder as it came; mu_k <- mean h_global          [ours, after MOON]
 for every local epoch and batch: one AdamW step on L, and on what the method's client rule adds (`client_rules`)
-send the shared modules and mu_k; keep specialised adapter, BatchNorm statistics, optimiser moments, disease weights
+send the shared modules and mu_k; keep specialised adapter, statistics, optimiser moments, disease weights
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def train_client(
     return LocalUpdate(
         shared=sent | {name: tensor for rule in rules for name, tensor in rule.sent().items()},
         prototype=h_global.mean(dim=0).cpu() if contrasting else None,
-        state=_leaving_state(model, optimiser, rules, weights),
+        state=_leaving_state(model, optimiser, rules, weights, profile.training.own_statistics),
         examples=len(studies),
         metrics=steps.means(),
     )
@@ -158,9 +158,13 @@ def _receive(model: TrainedModel, shared: dict[str, Tensor], state: HospitalStat
 
 
 def _leaving_state(
-    model: TrainedModel, optimiser: torch.optim.AdamW, rules: Sequence[UpdateRule], disease_weights: Tensor
+    model: TrainedModel,
+    optimiser: torch.optim.AdamW,
+    rules: Sequence[UpdateRule],
+    disease_weights: Tensor,
+    own_statistics: bool,
 ) -> HospitalState:
-    tensors = {f"personal/{name}": t.cpu().clone() for name, t in model.own().items()}
+    tensors = {f"personal/{name}": t.cpu().clone() for name, t in model.own(own_statistics).items()}
     tensors |= {f"optimiser/{key}": tensor for key, tensor in moments_of(optimiser, model.trainable()).items()}
     for rule in rules:
         tensors |= rule.kept()

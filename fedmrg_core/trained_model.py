@@ -55,9 +55,13 @@ class TrainedModel(nn.Module, abc.ABC):
             for name, tensor in self.tensors_of(module).items()
         }
 
-    def own(self) -> dict[str, Tensor]:
-        """What a client keeps and lays over the shared tensors: personal modules, and its statistics of shared ones."""
-        shared = self.state(Ownership.SHARED)
+    def own(self, statistics: bool) -> dict[str, Tensor]:
+        """What a client keeps and lays over the shared tensors.
+
+        Args:
+            statistics: its BatchNorm statistics of shared modules as well as its personal modules.
+        """
+        shared = self.state(Ownership.SHARED) if statistics else {}
         return self.state(Ownership.PERSONAL) | {key: t for key, t in shared.items() if is_statistic(key)}
 
     def trainable(self) -> dict[str, nn.Parameter]:

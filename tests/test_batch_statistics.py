@@ -69,6 +69,19 @@ def test_a_client_keeps_its_own_and_sends_them_too(trained: tuple) -> None:
         assert torch.equal(tensor, update.shared[key]) and not torch.equal(tensor, initial[key])
 
 
+def test_a_client_may_keep_none(trained: tuple) -> None:
+    model, initial, update, settings = trained
+    profile = PROFILE.model_copy(update={"training": PROFILE.training.model_copy(update={"own_statistics": False})})
+    settings = settings | {"profile": profile}
+    pooled = train_client(model, small_studies(), initial, None, {}, round_number=1, seed=0, progress=False, **settings)
+    assert not pooled.state.part("personal")
+    assert all(torch.equal(pooled.shared[key], update.shared[key]) for key in update.shared)
+    strangers = {key: t + 5.0 if is_statistic(key) else t for key, t in update.shared.items()}
+    there, _ = validate_client(model, small_studies(seed=1), strangers, pooled.state, **settings)
+    here, _ = validate_client(model, small_studies(seed=1), update.shared, pooled.state, **settings)
+    assert there != here
+
+
 def test_at_home_the_shared_weights_are_read_with_the_clients_own_statistics(trained: tuple) -> None:
     model, _, update, settings = trained
     strangers = {key: t + 5.0 if is_statistic(key) else t for key, t in update.shared.items()}

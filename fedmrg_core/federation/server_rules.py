@@ -70,13 +70,21 @@ class FederatedAverage(FedAvg):
         """The weighted mean of the clients' arrays; of their BatchNorm statistics those of all images together."""
         replies = [reply for reply in replies if not reply.has_error()]
         arrays, metrics = super().aggregate_train(server_round, replies)
-        if arrays is None:
-            return arrays, metrics
-        names = [key for key in arrays if is_statistic(key)]
-        clients = [{key: _tensor(reply.content[ARRAYS][key]) for key in names} for reply in replies]
-        for key, pooled in pooled_statistics(clients, _shares(replies)).items():
-            arrays[key] = Array.from_numpy_ndarray(pooled.numpy())
+        if arrays is not None:
+            for key, tensor in self.corrections(arrays, replies).items():
+                arrays[key] = Array.from_numpy_ndarray(tensor.contiguous().numpy())
         return arrays, metrics
+
+    def corrections(self, means: ArrayRecord, replies: Sequence[Message]) -> dict[str, Tensor]:
+        """The tensors for which the mean of the clients' is the wrong one, as they should be.
+
+        Args:
+            means: the weighted mean of every array.
+            replies: of the clients that trained; none with an error.
+        """
+        names = [key for key in means if is_statistic(key)]
+        clients = [{key: _tensor(reply.content[ARRAYS][key]) for key in names} for reply in replies]
+        return pooled_statistics(clients, _shares(replies))
 
 
 class _PlainBuffers(FederatedAverage):
@@ -161,24 +169,18 @@ class ExactLora(FederatedAverage):
     matrix of rank r. Of K clients' products it may be K r.
     """
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """The weighted mean of all arrays, the generic adapter's factors by their mean products."""
-        replies = [reply for reply in replies if not reply.has_error()]
-        arrays, metrics = super().aggregate_train(server_round, replies)
-        if arrays is None:
-            return arrays, metrics
+    def corrections(self, means: ArrayRecord, replies: Sequence[Message]) -> dict[str, Tensor]:
+        """The pooled statistics, and the generic adapter's factors by their mean products."""
+        corrected = super().corrections(means, replies)
         weights = torch.tensor(_shares(replies), dtype=torch.double)
-        for a_key in list(arrays):
+        for a_key in means:
             b_key = a_key.removesuffix("lora_A") + "lora_B"
-            if module_of(a_key) != GENERIC or not a_key.endswith("lora_A") or b_key not in arrays:
+            if module_of(a_key) != GENERIC or not a_key.endswith("lora_A") or b_key not in means:
                 continue
             b, a = ([_tensor(reply.content[ARRAYS][key]) for reply in replies] for key in (b_key, a_key))
-            factors = factorised_mean(b, a, weights, _tensor(arrays[a_key]))
-            for key, factor in zip((b_key, a_key), factors, strict=True):
-                arrays[key] = Array.from_numpy_ndarray(factor.float().contiguous().numpy())
-        return arrays, metrics
+            factors = factorised_mean(b, a, weights, _tensor(means[a_key]))
+            corrected |= {key: factor.float() for key, factor in zip((b_key, a_key), factors, strict=True)}
+        return corrected
 
 
 def factorised_mean(b: Sequence[Tensor], a: Sequence[Tensor], weights: Tensor, mean_a: Tensor) -> tuple[Tensor, Tensor]:
