@@ -12,6 +12,9 @@ import pandas
 
 from fedmrg_core.data.sources import data_source
 from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.predictions import read_predictions
+from fedmrg_core.evaluation.stored_runs import STUDY_SCORES
+from fedmrg_core.evaluation.study_scores import study_scores
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.federation.files import partial_folder, remove_partial, replace_folder
 
@@ -36,7 +39,7 @@ def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib
     """Copy what is small and may be shown of a run.
 
     Predictions go along, compressed and without floors, where the data set's reports may be published; otherwise
-    only numbers do.
+    only their scores do, see :mod:`fedmrg_core.evaluation.study_scores`.
 
     Args:
         run_folder: a finished and evaluated run.
@@ -65,10 +68,11 @@ def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib
         partial / "metrics.csv", index=False, lineterminator="\n"
     )
     publishable = data_source(RunSettings.from_name(name).data).images_publishable
-    if publishable:
-        predictions = pandas.read_csv(run_folder / "predictions.csv", dtype=str, keep_default_na=False)
-        text = predictions[predictions.system == "model"].to_csv(index=False, lineterminator="\n")
-        (partial / "predictions.csv.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
+    answers = read_predictions(run_folder / "predictions.csv")
+    answers = answers[answers["system"] == "model"]
+    kept, name = (answers, "predictions.csv.gz") if publishable else (study_scores(answers), STUDY_SCORES)
+    text = kept.to_csv(index=False, lineterminator="\n")
+    (partial / name).write_bytes(gzip.compress(text.encode(), mtime=0))
     figures = FIGURES + (FIGURES_OF_STUDIES if publishable else ())
     for path in sorted((run_folder / "figures").glob("*")):
         if path.stem in figures and path.suffix in (".png", ".csv"):

@@ -184,7 +184,7 @@ def test_other_test_studies_are_refused(folders, tmp_path):
     other = write_run(tmp_path / "b", method="fed-lora")
     text = (other / "predictions.csv").read_text()
     (other / "predictions.csv").write_text(text.replace("s000,", "other,"))
-    with pytest.raises(InputError, match=r"different test studies \(home\): 'other' is in one"):
+    with pytest.raises(InputError, match=r"different test studies \(home\): 2 studies are in one"):
         paired_tests(load_runs([first, other]))
 
 

@@ -57,6 +57,28 @@ def test_of_real_data_only_numbers_are_kept(tmp_path: pathlib.Path) -> None:
     assert len(reports) and not any(report in written for report in reports)
 
 
+def test_scores_of_studies_give_the_same_intervals_and_tests_as_their_reports(tmp_path: pathlib.Path) -> None:
+    folder = write_run(tmp_path, data="iu_xray", profile="standard")
+    kept = reference.store_reference(folder, "standard/iu_xray/fedmrg/seed-0", tmp_path / "reference")
+    text = gzip.decompress((kept / "study_scores.csv.gz").read_bytes()).decode()
+    ids = pandas.read_csv(folder / "predictions.csv", dtype=str).study_id.unique()
+    assert len(ids) and not any(study in text for study in ids)
+    for role in ("home", "unseen"):
+        (studies, whole), (again, scores) = (load_run(place).statistics(role) for place in (folder, kept))
+        assert studies == again and len(studies) and whole.keys() == scores.keys() >= {"bleu_4", "rouge_l"}
+        for key, statistics in whole.items():
+            assert statistics.estimate() == scores[key].estimate()
+            assert (statistics.summands == scores[key].summands).all()
+
+
+def test_scores_that_are_none_are_refused(tmp_path: pathlib.Path) -> None:
+    folder = write_run(tmp_path, data="iu_xray", profile="standard")
+    kept = reference.store_reference(folder, "standard/iu_xray/fedmrg/seed-0", tmp_path / "reference")
+    (kept / "study_scores.csv.gz").write_bytes(gzip.compress(b"study,role\n1,home\n"))
+    with pytest.raises(InputError, match="study_scores.csv.gz: column 'adapter' is missing"):
+        load_run(kept).statistics("home")
+
+
 def test_the_same_run_gives_the_same_bytes(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     first, second = (reference.store_reference(run, PHANTOM, tmp_path / name) for name in ("one", "two"))
     assert (first / "predictions.csv.gz").read_bytes() == (second / "predictions.csv.gz").read_bytes()

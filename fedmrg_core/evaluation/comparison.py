@@ -202,10 +202,10 @@ def _common_statistics(group: Sequence[Run], role: str) -> list[dict[str, StudyS
     ids = stored[0][0]
     for run, (studies, _) in zip(group, stored, strict=True):
         if studies != ids:
-            study = min(set(studies) ^ set(ids))
+            other = len(set(studies) ^ set(ids))
             raise InputError(
-                f"{group[0].folder} and {run.folder} answered different test studies ({role}): {study!r} is in one of "
-                "them only; evaluate them on the same ones."
+                f"{group[0].folder} and {run.folder} answered different test studies ({role}): {other} studies are in "
+                "one of them only; evaluate them on the same ones."
             )
     return [measures for _, measures in stored]
 

@@ -13,10 +13,9 @@ import pandas
 
 from fedmrg_core.data.sources import data_source
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.clinical_metrics import per_study_clinical
-from fedmrg_core.evaluation.predictions import read_metrics, read_predictions, state_array
+from fedmrg_core.evaluation.predictions import read_metrics, read_predictions
 from fedmrg_core.evaluation.statistics import StudyStatistics
-from fedmrg_core.evaluation.text_metrics import set_free_scores
+from fedmrg_core.evaluation.study_scores import read_study_scores, statistics_of, study_scores
 from fedmrg_core.federation.run_configuration import RunConfiguration, read_configuration
 from fedmrg_core.strict_yaml import Strict
 
@@ -25,6 +24,7 @@ from fedmrg_core.strict_yaml import Strict
 HOME_ANSWERS_FILE = "home_answers.csv"
 ANSWERS: dict[str, tuple[str, ...]] = {"home": ("specialised", "generic"), "unseen": ("generic",)}
 PREDICTIONS = ("predictions.csv", "predictions.csv.gz")  # as notebook 07 leaves them; as reference runs keep them
+STUDY_SCORES = "study_scores.csv.gz"  # as references of data keep them whose reports may not be shown
 LEDGER_COLUMNS = ("round", "client", "direction", "module", "bytes")
 
 
@@ -103,24 +103,27 @@ class Run:
         return rows[rows["system"] == "model"]
 
     @functools.cached_property
+    def scores(self) -> pandas.DataFrame | None:
+        """The model's answers as :func:`study_scores` has them; None if the folder holds neither them nor answers."""
+        if self.predictions is not None:
+            return study_scores(self.predictions)
+        path = self.folder / STUDY_SCORES
+        return read_study_scores(path) if path.is_file() else None
+
+    @functools.cached_property
     def _statistics(self) -> dict[str, tuple[tuple[str, ...], dict[str, StudyStatistics]]]:
         return {}
 
     def statistics(self, role: str) -> tuple[tuple[str, ...], dict[str, StudyStatistics]] | None:
-        """Study ids, sorted, and the measures that a study adds to by itself, in that order; computed once.
+        """Digests of the studies' names, sorted, and the measures of `study_scores` in that order; computed once.
 
-        METEOR (its Java) and CIDEr (of a set, not of a study) are left out. None without answers or predictions.
+        None without answers there, or where the folder holds only numbers of whole test sets.
         """
-        if self.answer(role) is None or self.predictions is None:
+        if self.answer(role) is None or self.scores is None:
             return None
         if role not in self._statistics:
-            rows = self.predictions
-            rows = rows[(rows["role"] == role) & (rows["adapter"] == self.answer(role))].sort_values("study_id")
-            measures = {
-                **set_free_scores(rows["reference"].tolist(), rows["generated"].tolist(), meteor=False),
-                **per_study_clinical(state_array(rows["states_reference"]), state_array(rows["states_generated"])),
-            }
-            self._statistics[role] = (tuple(rows["study_id"]), measures)
+            rows = self.scores[(self.scores["role"] == role) & (self.scores["adapter"] == self.answer(role))]
+            self._statistics[role] = (tuple(rows["study"]), statistics_of(rows))
         return self._statistics[role]
 
     def bytes_per_round(self, direction: str) -> float:

@@ -18,6 +18,7 @@ import subprocess
 from collections.abc import Sequence
 
 import numpy
+import pandas
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.meteor import meteor as coco_meteor
@@ -29,6 +30,13 @@ from fedmrg_core.evaluation.statistics import StudyStatistics, mean_statistics
 
 TEXT_METRICS: tuple[str, ...] = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider")
 _BLEU_ORDER = 4
+BLEU_SUMS: tuple[str, ...] = (
+    "words_generated",
+    "words_reference",
+    *(f"ngrams_{order}" for order in range(1, _BLEU_ORDER + 1)),
+    *(f"matches_{order}" for order in range(1, _BLEU_ORDER + 1)),
+)
+TEXT_SUMS: tuple[str, ...] = (*BLEU_SUMS, "rouge_l")
 # METEOR 1.5's English ranking task: its published parameters and matcher weights (exact, stem, synonym, paraphrase).
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 _MATCHER_WEIGHTS = numpy.array([1.0, 0.6, 0.8, 0.6])
@@ -77,12 +85,36 @@ def set_free_scores(
     Raises:
         InputError: see `score_texts`.
     """
+    measures = statistics_of_sums(text_sums(references, generated))
+    return {**measures, "meteor": _meteor(*_normalise_pairs(references, generated))} if meteor else measures
+
+
+def text_sums(references: Sequence[str], generated: Sequence[str]) -> pandas.DataFrame:
+    """What each study adds to BLEU and ROUGE-L.
+
+    Returns:
+        Columns `TEXT_SUMS`: words of both, n-grams generated, clipped matches, and the study's own ROUGE-L.
+
+    Raises:
+        InputError: see `score_texts`.
+    """
     references, generated = _normalise_pairs(references, generated)
-    measures = _bleu(references, generated)
-    if meteor:
-        measures["meteor"] = _meteor(references, generated)
-    measures["rouge_l"] = mean_statistics([_rouge_l(*pair) for pair in zip(references, generated, strict=True)])
-    return measures
+    scorer = BleuScorer(n=_BLEU_ORDER)
+    for reference, text in zip(references, generated, strict=True):
+        scorer += (text, [reference])
+    counts = [[row["testlen"], row["reflen"][0], *row["guess"], *row["correct"]] for row in scorer.ctest]
+    sums = pandas.DataFrame(counts, columns=list(BLEU_SUMS))
+    return sums.assign(rouge_l=[_rouge_l(*pair) for pair in zip(references, generated, strict=True)])
+
+
+def statistics_of_sums(sums: pandas.DataFrame) -> dict[str, StudyStatistics]:
+    """BLEU-1 to -4 and ROUGE-L of the rows of :func:`text_sums`."""
+    counts = sums[list(BLEU_SUMS)].to_numpy(dtype=float)
+    measures = {
+        f"bleu_{order}": StudyStatistics(counts, functools.partial(_bleu_value, order=order))
+        for order in range(1, _BLEU_ORDER + 1)
+    }
+    return {**measures, "rouge_l": mean_statistics(sums["rouge_l"].to_numpy(dtype=float))}
 
 
 def _normalise_pairs(references: Sequence[str], generated: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -103,21 +135,8 @@ def _normalise_pairs(references: Sequence[str], generated: Sequence[str]) -> tup
     return normalised, [normalise(text) for text in generated]
 
 
-def _bleu(references: Sequence[str], generated: Sequence[str]) -> dict[str, StudyStatistics]:
-    """Corpus BLEU; summands by study: generated length, reference length, 4 n-gram totals, 4 clipped matches."""
-    scorer = BleuScorer(n=_BLEU_ORDER)
-    for reference, text in zip(references, generated, strict=True):
-        scorer += (text, [reference])
-    counts = [[row["testlen"], row["reflen"][0], *row["guess"], *row["correct"]] for row in scorer.ctest]
-    summands = numpy.array(counts, dtype=float)
-    return {
-        f"bleu_{order}": StudyStatistics(summands, functools.partial(_bleu_value, order=order))
-        for order in range(1, _BLEU_ORDER + 1)
-    }
-
-
 def _bleu_value(sums: numpy.ndarray, order: int) -> numpy.ndarray:
-    """BLEU of summed counts (..., 10); the two tiny constants are pycocoevalcap's guard against 0 / 0."""
+    """BLEU of summed counts (..., 10), `BLEU_SUMS`; the two tiny constants are pycocoevalcap's guard against 0 / 0."""
     totals, matches = sums[..., 2 : 2 + order], sums[..., 2 + _BLEU_ORDER : 2 + _BLEU_ORDER + order]
     precision = numpy.prod((matches + 1e-15) / (totals + 1e-9), axis=-1) ** (1 / order)
     ratio = (sums[..., 0] + 1e-15) / (sums[..., 1] + 1e-9)

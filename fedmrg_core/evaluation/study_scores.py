@@ -1,0 +1,58 @@
+"""What intervals and paired tests need of each answer, without its text: a reference may keep it of any data set.
+
+One row a study and adapter: a digest in place of the study's name, the 14 states of both reports, and what the study
+adds to BLEU and ROUGE-L. METEOR (its Java) and CIDEr (of a set, not of a study) are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+
+import pandas
+
+from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.clinical_metrics import per_study_clinical
+from fedmrg_core.evaluation.predictions import state_array
+from fedmrg_core.evaluation.statistics import StudyStatistics
+from fedmrg_core.evaluation.text_metrics import TEXT_SUMS, statistics_of_sums, text_sums
+
+_KEYS = ("study", "role", "adapter")
+_STATES = ("states_reference", "states_generated")
+COLUMNS: tuple[str, ...] = (*_KEYS, *_STATES, *TEXT_SUMS)
+_DIGEST = 16  # hexadecimal digits
+
+
+def study_scores(predictions: pandas.DataFrame) -> pandas.DataFrame:
+    """The scores of predictions, see `predictions.COLUMNS`, in the order of their digests.
+
+    Returns:
+        Columns `COLUMNS`.
+    """
+    rows = predictions.reset_index(drop=True)
+    digests = [hashlib.sha256(name.encode()).hexdigest()[:_DIGEST] for name in rows["study_id"]]
+    sums = text_sums(rows["reference"].tolist(), rows["generated"].tolist())
+    table = pandas.concat([rows.assign(study=digests), sums], axis=1)
+    return table.sort_values(list(_KEYS))[list(COLUMNS)].reset_index(drop=True)
+
+
+def statistics_of(scores: pandas.DataFrame) -> dict[str, StudyStatistics]:
+    """Every measure that a study adds to by itself, over the rows of `scores` in their order."""
+    states = (state_array(scores[column]) for column in _STATES)
+    return {**statistics_of_sums(scores), **per_study_clinical(*states)}
+
+
+def read_study_scores(path: pathlib.Path) -> pandas.DataFrame:
+    """Read a file of :func:`study_scores`.
+
+    Raises:
+        InputError: it is no such file.
+    """
+    try:
+        scores = pandas.read_csv(path, dtype=dict.fromkeys((*_KEYS, *_STATES), str))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a readable CSV file ({error}); restore it or keep the run again.") from error
+    missing = [name for name in COLUMNS if name not in scores]
+    if missing:
+        raise InputError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(COLUMNS)}.")
+    return scores
