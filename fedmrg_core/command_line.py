@@ -97,15 +97,22 @@ def report(
 
 @app.command()
 def reference(
-    run_folders: Annotated[list[pathlib.Path], typer.Argument(help="Finished run folders below results/.")],
+    folders: Annotated[
+        list[pathlib.Path],
+        typer.Argument(help="Finished run folders below results/, or report/benchmark-PROFILE of notebook 10."),
+    ],
 ) -> None:
-    """Keep what is small and may be shown of finished runs under figures/reference/."""
+    """Keep what is small and may be shown of finished runs, and of their comparison, under figures/reference/."""
     from fedmrg_core.paths import reference_folder
-    from fedmrg_core.reference import store_reference
+    from fedmrg_core.reference import BENCHMARK, store_benchmark, store_reference
 
-    for folder in run_folders:
-        name = "/".join(folder.resolve().parts[-4:])
-        print(store_reference(folder, name, reference_folder(name.partition("/")[0]).parent))
+    for folder in folders:
+        path = folder.resolve()
+        if path.name.startswith(f"{BENCHMARK}-"):
+            print(store_benchmark(path, reference_folder(path.name.removeprefix(f"{BENCHMARK}-"))))
+        else:
+            name = "/".join(path.parts[-4:])
+            print(store_reference(folder, name, reference_folder(name.partition("/")[0]).parent))
 
 
 @app.command()

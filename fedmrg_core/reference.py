@@ -29,6 +29,7 @@ NUMBERS = (
     "home_answers.csv",
     "adaptation.csv",
 )
+BENCHMARK = "benchmark"
 DIGITS = 5  # decimals of the measures that are kept
 # Figures that show neither an image nor a report.
 FIGURES = ("convergence", "quality_by_client", "communication", "client_distance")
@@ -78,6 +79,28 @@ def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib
         if path.stem in figures and path.suffix in (".png", ".csv"):
             (partial / "figures").mkdir(exist_ok=True)
             shutil.copyfile(path, partial / "figures" / path.name)
+    replace_folder(partial, target)
+    return target
+
+
+def store_benchmark(report_folder: pathlib.Path, reference_folder: pathlib.Path) -> pathlib.Path:
+    """Keep notebook 10's tables and figures of a profile as ``benchmark/`` beside its reference runs; no PDF.
+
+    Returns:
+        That folder; what was there is replaced whole.
+
+    Raises:
+        InputError: there is no main table.
+    """
+    if not (report_folder / "main.md").is_file():
+        raise InputError(f"{report_folder}: main.md is missing; run notebook 10_benchmark first (make benchmark).")
+    target = reference_folder / BENCHMARK
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_partial(target.parent)
+    partial = partial_folder(target)
+    for path in sorted(report_folder.iterdir()):
+        if path.suffix in (".csv", ".md", ".tex", ".png"):
+            shutil.copyfile(path, partial / path.name)
     replace_folder(partial, target)
     return target
 

@@ -85,6 +85,19 @@ def test_the_same_run_gives_the_same_bytes(run: pathlib.Path, tmp_path: pathlib.
     assert gzip.decompress((first / "predictions.csv.gz").read_bytes()).startswith(b"study_id")
 
 
+def test_a_comparison_is_kept_beside_its_runs(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    report, references = tmp_path / "report" / "benchmark-smoke", tmp_path / "reference"
+    report.mkdir(parents=True)
+    with pytest.raises(InputError, match=r"main\.md is missing; run notebook 10_benchmark first"):
+        reference.store_benchmark(report, references / "smoke")
+    for name in ("main.md", "main.tex", "ablation.png", "ablation.pdf"):
+        (report / name).write_text(name)
+    reference.store_reference(run, PHANTOM, references)
+    kept = reference.store_benchmark(report, references / "smoke")
+    assert {path.name for path in kept.iterdir()} == {"main.md", "main.tex", "ablation.png"}
+    assert reference.reference_runs(references, "smoke") == [RunSettings()]
+
+
 def test_a_run_without_a_commit_is_no_reference(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
     (run / "manifest.json").write_text(json.dumps({**manifest, "uncommitted_changes": True}))
