@@ -2,9 +2,10 @@
 
 The LLM reads  <s> V prompts "Findings:" report </s>  with V = P(E(x)) the image tokens and one prompt token a finding.
 
-    L = L_LM(generic) + L_LM(specialised) + 4 L_cls + lambda_rep (L_inter + L_intra) + lambda_kd (L_g2l + L_l2g)
+    L = L_LM(generic) + L_LM(specialised) + 8 L_cls + lambda_rep (L_inter + L_intra) + lambda_kd (L_g2l + L_l2g)
 
-Each term stands in the file of its part; here they are only weighted and added [form ours, terms: paper/secondary].
+8 is PromptMRG's 4 [related] for each language loss [ours]. Each term stands in the file of its part; here they are only
+weighted and added [form ours, terms: paper/secondary].
 """
 
 from __future__ import annotations
