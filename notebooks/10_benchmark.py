@@ -98,7 +98,7 @@ for figure in (method_convergence, published_beside_ours):
 # %% [markdown]
 # ## Communication against quality
 #
-# FedMRG with compressed updates [ours] beside every method: factors of rank 8 of what is dense, 4-bit numbers with scales, and error feedback, up and down.
+# FedMRG with compressed updates [ours] beside every method: factors of what is dense, 4-bit numbers with scales, and error feedback, up and down.
 
 # %%
 from figures import communication_quality
