@@ -121,7 +121,8 @@ def test_validation_loss_weighs_terms_as_training_does(model, start):
     state = first_state(model, small_studies())
     measures, _ = validate_client(model, small_studies(), start, state, client="a", profile=PROFILE, method=METHOD)
     language = sum(measures[f"validation_language_loss_{name}"] for name in model.adapters)
-    assert measures["validation_loss"] == pytest.approx(language + 4 * measures["validation_classification"])
+    diagnosis = METHOD.losses.classification * measures["validation_classification"]
+    assert measures["validation_loss"] == pytest.approx(language + diagnosis)
 
 
 def test_validation_measures_do_not_depend_on_the_order_of_reading(model, start):

@@ -195,7 +195,7 @@ def test_an_experiment_is_planned_run_by_run(tmp_path):
     output = (done.stdout + done.stderr).splitlines()
     lines = [shlex.split(line[line.index("fedmrg run") :]) for line in output if "fedmrg run" in line]
     federated = [words for words in lines if "notebooks/06_federated_run.py" in words]
-    assert len(federated) == len({" ".join(words) for words in federated}) == 8 * 3 + 2
+    assert len(federated) == len({" ".join(words) for words in federated}) == 8 * 3 + 3
     assert all("threads=1" in words for words in federated)
     for words in lines:
         given = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
