@@ -71,9 +71,9 @@ def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib
     publishable = data_source(RunSettings.from_name(name).data).images_publishable
     answers = read_predictions(run_folder / "predictions.csv")
     answers = answers[answers["system"] == "model"]
-    kept, name = (answers, "predictions.csv.gz") if publishable else (study_scores(answers), STUDY_SCORES)
+    kept, file = (answers, "predictions.csv.gz") if publishable else (study_scores(answers), STUDY_SCORES)
     text = kept.to_csv(index=False, lineterminator="\n")
-    (partial / name).write_bytes(gzip.compress(text.encode(), mtime=0))
+    (partial / file).write_bytes(gzip.compress(text.encode(), mtime=0))
     figures = FIGURES + (FIGURES_OF_STUDIES if publishable else ())
     for path in sorted((run_folder / "figures").glob("*")):
         if path.stem in figures and path.suffix in (".png", ".csv"):

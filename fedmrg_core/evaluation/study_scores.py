@@ -27,7 +27,10 @@ def study_scores(predictions: pandas.DataFrame) -> pandas.DataFrame:
     """The scores of predictions, see `predictions.COLUMNS`, in the order of their digests.
 
     Returns:
-        Columns `COLUMNS`.
+        Columns `COLUMNS`: states as 14 digits, counts of words, n-grams and matches, ROUGE-L in [0, 1].
+
+    Raises:
+        InputError: there are no rows, or a reference report is empty.
     """
     rows = predictions.reset_index(drop=True)
     digests = [hashlib.sha256(name.encode()).hexdigest()[:_DIGEST] for name in rows["study_id"]]
@@ -50,7 +53,7 @@ def read_study_scores(path: pathlib.Path) -> pandas.DataFrame:
     """
     try:
         scores = pandas.read_csv(path, dtype=dict.fromkeys((*_KEYS, *_STATES), str))
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:  # a file cut off ends in the middle of its compression
         raise InputError(f"{path} is not a readable CSV file ({error}); restore it or keep the run again.") from error
     missing = [name for name in COLUMNS if name not in scores]
     if missing:
