@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pathlib
+import re
 
 import pydantic
 
@@ -32,7 +33,7 @@ class RunSettings(Strict):
     clients: int = pydantic.Field(0, ge=0)  # 0: as many as the partition makes by itself
     unseen: str = ""  # sites held out, joined by commas; empty: those the data were prepared with
     method: str = "fedmrg"  # a row of methods.yaml
-    variant: str = ""  # numbers that differ from the two files, see `configuration.apply_variant`
+    variant: str = ""  # numbers that differ from the two files, see `with_variant`
     seed: int = 0
 
     @property
@@ -90,7 +91,7 @@ class RunSettings(Strict):
         Raises:
             InputError: the profile, the method or the variant is unknown or does not fit.
         """
-        return apply_variant(load_profile(self.profile, self.data), load_method(self.method), self.variant)
+        return with_variant(load_profile(self.profile, self.data), load_method(self.method), self.variant)
 
     def configuration(self, workspace: pathlib.Path, threads: int = 0) -> RunConfiguration:
         """What `federation.run.run_federation` takes.
@@ -116,6 +117,31 @@ class RunSettings(Strict):
             base_models=self.base_models(workspace),
             **({"threads": threads} if threads else {}),
         )
+
+
+def with_variant(profile: Profile, method: Method, variant: str) -> tuple[Profile, Method]:
+    """Change single numbers of a run; a value such as ``3x`` is that many times what profile or row has.
+
+    So one experiment can say "three times the learning rate" for profiles whose rates differ.
+
+    Args:
+        profile: of the run.
+        method: of the run.
+        variant: see `configuration.apply_variant`.
+
+    Raises:
+        InputError: see `configuration.apply_variant`.
+    """
+    pairs = []
+    for pair in filter(None, variant.split(",")):
+        key, _, value = (part.strip() for part in pair.partition("="))
+        section, _, name = key.partition(".")
+        usual = getattr(getattr(profile, section, getattr(method, section, None)), name, None)
+        multiple = re.fullmatch(r"(\d+\.?\d*)x", value)
+        if multiple and isinstance(usual, int | float):
+            pair = f"{key}={float(multiple[1]) * usual:.12g}"
+        pairs.append(pair)
+    return apply_variant(profile, method, ",".join(pairs))
 
 
 class Experiment(Strict):
@@ -168,6 +194,6 @@ def runs_of(
                 f"experiment: {name!r} is unknown; expected one of {', '.join(experiments)} (experiments.yaml)."
             )
         for run in itertools.chain.from_iterable(block.runs(profile) for block in experiments[name]):
-            apply_variant(numbers, methods.get(run.method) or load_method(run.method), run.variant)
+            with_variant(numbers, methods.get(run.method) or load_method(run.method), run.variant)
             runs[run.name] = run
     return list(runs.values())

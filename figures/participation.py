@@ -12,16 +12,19 @@ from fedmrg_core.evaluation.run_sets import load_runs
 from figures import common, curves
 
 KEY = "federation.participation"
+STATISTICS = "training.own_statistics"  # BatchNorm's: a client's own ones grow old between two rounds that it trains in
 
 
 def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
-    """A panel a measure, a line a method.
+    """A panel a measure, a line a method and kind of BatchNorm statistics at home.
 
     Raises:
         InputError: see `load_runs`.
     """
-    runs = load_runs(common.check_runs(run_folders), varying=[KEY])
+    runs = load_runs(common.check_runs(run_folders), varying=[KEY, STATISTICS])
     data = curves.points(runs, lambda run: run.content()[KEY], "participation")
+    pooled = {runs.label(run) for run in runs if run.content()[STATISTICS] is False}
+    data.loc[data["method"].isin(pooled), "line"] += ", pooled statistics"
     figure, axes = common.new_figure(1, len(curves.SHOWN), 7.6, 2.8)
     for axis, metric in zip(axes, curves.SHOWN, strict=True):
         curves.draw_lines(axis, data, metric, "participation")

@@ -164,6 +164,12 @@ def test_other_data_profiles_and_codes(folders, tmp_path):
     other = write_run(tmp_path / "b", variant="training.contrast_temperature=0.05")
     with pytest.raises(InputError, match=rf"{re.escape(str(other))}.*training.contrast_temperature is 0.07 and 0.05"):
         load_runs([first, other])
+    for name in ("fedmrg", "transformer"):  # a method may have a learning rate of its own, but only one
+        folder = write_run(tmp_path / "e", method=name, variant="training.learning_rate=0.004")
+        if name == "fedmrg":
+            with pytest.raises(InputError, match=rf"{re.escape(str(folder))}.*training.learning_rate is 0.0015 and"):
+                load_runs([first, folder])
+    assert load_runs([first, folder]).notes == ("Learning rate 0.0015, but 0.004 for transformer.",)
     both = load_runs([first, other], varying=["training.contrast_temperature"])
     assert [both.label(run) for run in both] == ["fedmrg", "fedmrg training.contrast_temperature=0.05"]
     with pytest.raises(InputError, match="same run"):

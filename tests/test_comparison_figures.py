@@ -9,6 +9,7 @@ from run_folders import write_run
 from fedmrg_core.configuration import load_method
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.comparison import CLINICAL_F1
+from fedmrg_core.experiments import runs_of
 from figures import (
     ablation,
     adaptation,
@@ -116,6 +117,33 @@ def test_participation(root, tmp_path):
     assert dict(zip(data.participation, data.value, strict=True)) == pytest.approx(
         {share: stored(folder) for share, folder in zip((1.0, 0.5, 0.2), folders, strict=True)}
     )
+
+
+def test_participation_with_pooled_statistics(root, tmp_path):
+    variants = ["", "federation.participation=0.2", "federation.participation=0.2,training.own_statistics=false"]
+    data = drawn(participation, [write_run(root / "pooled", variant=v) for v in variants], tmp_path)
+    assert data.groupby("line").participation.unique().map(sorted).to_dict() == {
+        "fedmrg": [0.2, 1.0], "fedmrg, pooled statistics": [0.2]
+    }  # fmt: skip
+
+
+DRAWN = {
+    "main": (method_convergence,), "main,payload": (communication_quality,),
+    "ablation": (ablation,), "sensitivity": (sensitivity,), "clients": (client_count,),
+    "heterogeneity": (heterogeneity_degree,), "rank-and-bits": (rank_and_bits,), "participation": (participation,),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("names", DRAWN)
+def test_the_runs_of_an_experiment_fit_into_its_figure(names, tmp_path):
+    """What experiments.yaml asks for on profile standard is never refused after hours of computing."""
+    runs = runs_of(names.split(","), "standard")
+    folders = [write_run(tmp_path, fingerprint=run.data, **run.model_dump()) for run in runs if run.seed == 0]
+    methods = {run.method for run in runs} - ({"fedmrg"} if names == "ablation" else set())  # zero is the whole there
+    for module in DRAWN[names]:
+        data = drawn(module, folders, tmp_path / module.__name__)
+        if module in (method_convergence, communication_quality, ablation):
+            assert methods <= set(data["line" if "line" in data else "method"])
 
 
 def test_client_count(root, tmp_path):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from fedmrg_core.configuration import load_method, load_profile
 from fedmrg_core.errors import InputError
-from fedmrg_core.experiments import RunSettings, load_experiments, runs_of
+from fedmrg_core.experiments import RunSettings, load_experiments, runs_of, with_variant
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,18 @@ def test_a_wrong_run_is_named_before_anything_runs(tmp_path, block, sentence) ->
         runs_of(["mine"], "smoke", load_experiments(path))
     with pytest.raises(InputError, match="'yours' is unknown; expected one of mine"):
         runs_of(["yours"], "smoke", load_experiments(path))
+
+
+def test_a_multiple_of_what_profile_and_row_have() -> None:
+    profile, method = load_profile("smoke"), load_method("fedmrg-compressed")
+    changed, row = with_variant(profile, method, "training.learning_rate=3x,payload.rank=0.5x,training.batch_size=4")
+    assert changed.training.learning_rate == pytest.approx(3 * profile.training.learning_rate, rel=1e-9)
+    assert row.payload.rank == method.payload.rank / 2 and changed.training.batch_size == 4
+    for variant in ("training.learning_rate=x", "training.learning_rate=-3x", "training.own_statistics=yx"):
+        with pytest.raises(InputError, match=variant.partition("=")[0]):
+            with_variant(profile, method, variant)
+    with pytest.raises(InputError, match="is not understood"):
+        with_variant(profile, method, "training.learning=3x")
 
 
 def test_no_run_has_such_a_name() -> None:

@@ -15,6 +15,8 @@ from fedmrg_core.evaluation.stored_runs import ANSWERS, Run, dotted, load_run
 
 # Packages whose version can change a number.
 PACKAGES = ("torch", "transformers", "peft", "flwr", "numpy", "scikit-learn", "pycocoevalcap")
+# Keys of the profile in which methods may differ from one another: each is owed a learning rate that suits it.
+PACES = ("training.learning_rate", "training.adapter_learning_rate")
 
 
 class Runs(collections.abc.Sequence):
@@ -70,15 +72,16 @@ def load_runs(folders: Sequence[pathlib.Path | str], varying: Collection[str] = 
         same_code: refuse runs of different training code, instead of a note.
 
     Raises:
-        InputError: no folder, a broken one, two folders of the same run, or runs of other data, of another profile or,
-            if asked for, of other code; the sentence names both folders.
+        InputError: no folder, a broken one, two folders of the same run, or runs of other data, of another profile
+            (but for the learning rates of different methods, which are noted) or, if asked for, of other code; the
+            sentence names both folders.
     """
     if not folders:
         raise InputError("There is no run folder; give at least one finished run.")
     runs = [load_run(folder) for folder in folders]
     _check_data(runs)
     _check_profiles(runs, varying)
-    loaded = Runs(runs, _code_notes(runs, same_code))
+    loaded = Runs(runs, [*_code_notes(runs, same_code), *_pace_notes(runs)])
     _check_twice(loaded)
     _check_studies(loaded)
     return loaded
@@ -96,14 +99,31 @@ def _check_data(runs: Sequence[Run]) -> None:
 
 
 def _check_profiles(runs: Sequence[Run], varying: Collection[str]) -> None:
-    first, expected = runs[0], dotted(runs[0].configuration.profile)
+    first_of_method: dict[str, Run] = {}
     for run in runs:
+        alike = first_of_method.setdefault(run.method, run)
         for key, value in dotted(run.configuration.profile).items():
-            if key not in varying and expected[key] != value:
+            other = alike if key in PACES else runs[0]
+            expected = dotted(other.configuration.profile)[key]
+            if key not in varying and expected != value:
                 raise InputError(
-                    f"{first.folder} and {run.folder} have different profiles: {key} is {expected[key]!r} and "
+                    f"{other.folder} and {run.folder} have different profiles: {key} is {expected!r} and "
                     f"{value!r}; compare runs of one profile."
                 )
+
+
+def _pace_notes(runs: Sequence[Run]) -> list[str]:
+    """A sentence for each learning rate in which methods differ."""
+    notes = []
+    for key in PACES:
+        methods: dict[float, dict[str, None]] = {}  # a dictionary keeps the order of the runs, a set would not
+        for run in runs:
+            methods.setdefault(dotted(run.configuration.profile)[key], {})[run.method] = None
+        usual, *others = sorted(methods, key=lambda value: -len(methods[value]))
+        if others:
+            differing = "; ".join(f"{value:g} for {', '.join(methods[value])}" for value in others)
+            notes.append(f"{key.rpartition('.')[2].replace('_', ' ').capitalize()} {usual:g}, but {differing}.")
+    return notes
 
 
 def _check_twice(runs: Runs) -> None:
