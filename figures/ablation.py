@@ -52,6 +52,15 @@ def _forest(axis: Axes, rows: pandas.DataFrame, methods: list[str]) -> None:
         place, clear = methods.index(row.method), row.p_holm < 1 - CONFIDENCE
         axis.plot([row.difference_low, row.difference_high], [place, place], color="black", lw=1.2)
         axis.plot(row.difference, place, "o", ms=5, color="black", mfc="black" if clear else "white")
+        # One large part sets the axis: the small ones are there to read.
+        axis.annotate(
+            f"{row.difference:+.3f}",
+            (row.difference, place),
+            (0, 5),
+            textcoords="offset points",
+            ha="center",
+            size="x-small",
+        )
     names = [name.removeprefix(f"{REFERENCE}-").replace("-", " ") for name in methods]
     axis.set_yticks(range(len(methods)), names)
     axis.set_ylim(-0.6, len(methods) - 0.4)

@@ -32,7 +32,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
         axis.set_xticks(sorted(set(data["count"])), [str(count) for count in sorted(set(data["count"]))])
         axis.minorticks_off()
         axis.set_xlabel("Studies of the centre itself")
-    curves.legend_beside(axes[-1], axes)
+    curves.legend_beside(axes)
     text = "Test studies of the unseen centre; bars: intervals over studies, with the spread between seeds."
     return curves.finish(figure, "adaptation", data, runs, text, out_folder)
 

@@ -31,7 +31,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
     figure, axes = common.new_figure(1, len(curves.SHOWN) + 1, 10.4, 2.8)
     for axis, metric in zip(axes, curves.SHOWN, strict=False):
         curves.draw_lines(axis, data, metric, "clients")
-    curves.legend_beside(axes[len(curves.SHOWN) - 1], axes[: len(curves.SHOWN)])
+    curves.legend_beside(axes[: len(curves.SHOWN)])
     data = pandas.concat([data, _draw_change(axes[-1], data)], ignore_index=True)
     for axis in axes:
         axis.set_xlabel("Clients")

@@ -42,7 +42,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
         first, last = role == roles[0], metric == curves.SHOWN[-1]
         axis.set(xlabel="MiB of a client and round" if last else "", title="" if last else curves.ROLES[role])
         axis.set_ylabel(MEASURES[metric] if first else "")
-    curves.legend_beside(axes[len(roles) - 1], axes)
+    curves.legend_beside(axes)
     text = f"Test studies; {curves.INTERVALS}; bytes up and down, training and validation, measured on the wire."
     return curves.finish(figure, "communication_quality", data, runs, text, out_folder)
 

@@ -104,10 +104,11 @@ def draw_lines(axis: Axes, data: pandas.DataFrame, metric: str, x: str = "x") ->
     axis.set_ylabel(MEASURES[metric])
 
 
-def legend_beside(axis: Axes, axes: Sequence[Axes], title: str = "Method") -> None:
-    """One legend for all axes, to the right of one of them."""
+def legend_beside(axes: Sequence[Axes], title: str = "Method") -> None:
+    """One legend for all axes, to the right of the figure."""
     found = {label: handle for each in axes for handle, label in zip(*each.get_legend_handles_labels(), strict=True)}
-    axis.legend(found.values(), found.keys(), loc="upper left", bbox_to_anchor=(1.02, 1.0), title=title)
+    # Of the figure, not of the axis: a long legend of an axis would stretch that axis's row.
+    axes[0].figure.legend(found.values(), found.keys(), loc="outside right upper", title=title)
 
 
 def finish(

@@ -36,7 +36,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
             )
         axis.set(xlabel="Round", ylabel=common.readable(measure.removeprefix("validation_")))
         axis.xaxis.get_major_locator().set_params(integer=True)
-    curves.legend_beside(axes[-1], axes)
+    curves.legend_beside(axes)
     text = "Validation studies; mean over clients and seeds, band: range over seeds."
     return curves.finish(figure, "method_convergence", data, runs, text, out_folder)
 

@@ -30,7 +30,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
         curves.draw_lines(axis, data, metric, "participation")
         axis.set_xlabel("Share of the clients in a round")
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    curves.legend_beside(axes[-1], axes)
+    curves.legend_beside(axes)
     return curves.finish(figure, "participation", data, runs, f"Test studies; {curves.INTERVALS}.", out_folder)
 
 

@@ -43,7 +43,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
         if len(rows) > 2:
             rank = scipy.stats.spearmanr(rows["published_secondary"], rows["value"]).statistic
             axis.set_title(f"rank correlation {rank:.2f}, {len(rows)} methods")
-    curves.legend_beside(axes[-1], axes)
+    curves.legend_beside(axes)
     text = (
         f"Test studies at home; {curves.INTERVALS}.\n{published_tag()}: transcribed from a follow-up paper, MIMIC-CXR, "
         "models of another scale; values do not compare."

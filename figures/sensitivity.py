@@ -42,7 +42,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
     for axis, (metric, name) in zip(axes, panels, strict=True):
         curves.draw_lines(axis, data[data["axis"] == name], metric)
         axis.set(xlabel=TITLES[name], ylabel=axis.get_ylabel() if name == shown[0] else "")
-    curves.legend_beside(axes[len(shown) - 1], axes)
+    curves.legend_beside(axes)
     return curves.finish(figure, "sensitivity", data, runs, f"Test studies; {curves.INTERVALS}.", out_folder)
 
 
