@@ -104,8 +104,13 @@ class AdaptedLLM(nn.Module):
         return self.peft.config.hidden_size
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Token embeddings (..., D) of token ids (...)."""
-        return self.peft.get_input_embeddings()(ids)
+        """Token embeddings (..., D) of token ids (...), in float32 whatever the LLM's precision."""
+        return self.peft.get_input_embeddings()(ids).float()
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Of the frozen LLM; adapters are in float32."""
+        return self.peft.get_input_embeddings().weight.dtype
 
     def embedding_scale(self) -> float:
         """The standard deviation of the LLM's token embeddings."""
@@ -138,16 +143,16 @@ class AdaptedLLM(nn.Module):
             names: the adapters to run; several only of kind lora.
 
         Returns:
-            One (B, T, vocabulary) tensor for each name.
+            One (B, T, vocabulary) tensor for each name, in float32.
         """
         rows = [name for name in names for _ in range(len(embeddings))]
         logits = self.peft(
-            inputs_embeds=embeddings.repeat(len(names), 1, 1),
+            inputs_embeds=embeddings.to(self.precision).repeat(len(names), 1, 1),
             attention_mask=mask.repeat(len(names), 1),
             logits_to_keep=report_length,
             use_cache=False,
             **({"adapter_names": rows} if self.adapters and self.kind == "lora" else {}),
-        ).logits
+        ).logits.float()
         return list(logits.chunk(len(names)))
 
     @property
@@ -182,6 +187,7 @@ class AdaptedLLM(nn.Module):
             num_beams: of the beam search.
             settings: further arguments of Hugging Face's `generate`.
         """
+        embeddings = embeddings.to(self.precision)
         with self.active(name) as model:
             if self.kind in VIRTUAL_TOKEN_KINDS and self.adapters:
                 embeddings, settings = self._with_virtual_tokens(embeddings, num_beams, settings)

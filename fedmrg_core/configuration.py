@@ -52,6 +52,7 @@ class BaseModels(ImageChanges):
 
     llm: str | None = None
     backbone: str | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the frozen LLM in memory; all that is trained is float32
     llm_width: int = 192
     llm_layers: int = 4
     vocabulary: int = 2048

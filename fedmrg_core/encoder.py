@@ -19,7 +19,7 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedmrg_core.errors import InputError
+from fedmrg_core.pretrained import load_pretrained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,23 +124,3 @@ def load_encoder(name: str | pathlib.Path) -> VisualEncoder:
         settings = {}
     mean, deviation = settings.get("image_mean", [0.5]), settings.get("image_std", [0.25])
     return VisualEncoder(backbone, sum(mean) / len(mean), sum(deviation) / len(deviation))
-
-
-def load_pretrained(kind: type, name: str | pathlib.Path, what: str) -> transformers.PreTrainedModel:
-    """`kind.from_pretrained(name)` in float32 from safetensors, its failures told in one sentence.
-
-    Raises:
-        InputError: the folder or name holds no such model, or no safetensors weights.
-    """
-    path = pathlib.Path(name)
-    if path.is_dir() and not list(path.glob("*.safetensors")):
-        raise InputError(
-            f"{what}: folder {name} holds no .safetensors weights; expected a model saved by save_pretrained."
-        )
-    try:
-        return kind.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"{what}: {name} cannot be loaded ({reason}); expected a folder or a cached hub name with safetensors."
-        ) from error

@@ -27,8 +27,8 @@ from fedmrg_core.encoder import (
     inter_client_contrast,
     intra_client_contrast,
     load_encoder,
-    load_pretrained,
 )
+from fedmrg_core.pretrained import load_pretrained, load_tokenizer
 from fedmrg_core.prompts import DiagnosisPrompts, NoPrompts, PromptOutput, classification_loss, phrase_embeddings
 from fedmrg_core.seeds import stream_seed
 from fedmrg_core.trained_model import TrainedModel
@@ -93,8 +93,6 @@ class ReportGenerator(TrainedModel):
         super().__init__(method)
         self.training_settings = profile.training
         self.tokenizer = tokenizer
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
         adapter = profile.adapter
         self.llm = AdaptedLLM(
             llm,
@@ -303,8 +301,9 @@ def build_report_generator(profile: Profile, method: Method, base_models: pathli
 
         return build_whole_model(profile, method, base_models, seed)
     llm_name, backbone_name = profile.base_models.sources(base_models)
-    llm = load_pretrained(transformers.AutoModelForCausalLM, llm_name, "LLM")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(llm_name)
+    precision = getattr(torch, profile.base_models.precision)
+    llm = load_pretrained(transformers.AutoModelForCausalLM, llm_name, "LLM", precision)
+    tokenizer = load_tokenizer(llm_name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "initialisation"))
         return ReportGenerator(load_encoder(backbone_name), llm, tokenizer, method, profile)

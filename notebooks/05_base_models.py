@@ -110,13 +110,13 @@ else:
 # vectors; a model that knows nothing has the size of its vocabulary. Whether it writes what the vectors ask for. Then reports it makes up by itself, before any adapter.
 
 # %%
-from fedmrg_core.encoder import load_pretrained
 from fedmrg_core.evaluation.clinical_metrics import states_f1_micro
 from fedmrg_core.findings import label_report
+from fedmrg_core.pretrained import load_pretrained, load_tokenizer
 
 llm_source = sizes.llm or folder / "llm"
 llm = load_pretrained(transformers.AutoModelForCausalLM, llm_source, "LLM").eval()
-tokenizer = transformers.AutoTokenizer.from_pretrained(llm_source)
+tokenizer = load_tokenizer(llm_source)
 plain = base_models.perplexity(llm, tokenizer, public.texts[:held_out])
 steered = base_models.perplexity(llm, tokenizer, public.texts[:held_out], public.text_states[:held_out])
 followed = public.text_states[: min(held_out, 64)]

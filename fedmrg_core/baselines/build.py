@@ -5,13 +5,12 @@ from __future__ import annotations
 import pathlib
 
 import torch
-import transformers
 
 from fedmrg_core.baselines.transformer import Sizes
 from fedmrg_core.baselines.whole_model import WholeModel
 from fedmrg_core.configuration import Method, Profile
 from fedmrg_core.encoder import VisualEncoder, load_encoder
-from fedmrg_core.errors import InputError
+from fedmrg_core.pretrained import load_llm_configuration, load_tokenizer
 from fedmrg_core.seeds import stream_seed
 from fedmrg_core.trained_model import TrainedModel
 
@@ -31,30 +30,13 @@ def build_whole_model(profile: Profile, method: Method, base_models: pathlib.Pat
         InputError: a model folder is missing or not what it should be, or the row asks for what its model has not.
     """
     llm_name, backbone_name = profile.base_models.sources(base_models)
-    llm, tokenizer = _llm_description(llm_name)
+    llm, tokenizer = load_llm_configuration(llm_name), load_tokenizer(llm_name)
     longest = max(profile.training.max_report_tokens, profile.generation.max_new_tokens) + 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "initialisation"))
         encoder = load_encoder(backbone_name)
         sizes = Sizes.like_llm(llm, _token_count(encoder, profile.image_size), longest)
         return WholeModel(encoder, sizes, tokenizer, method, profile)
-
-
-def _llm_description(
-    name: str | pathlib.Path,
-) -> tuple[transformers.PretrainedConfig, transformers.PreTrainedTokenizerBase]:
-    """The LLM's sizes and its tokenizer, without its weights."""
-    try:
-        llm, tokenizer = (kind.from_pretrained(name) for kind in (transformers.AutoConfig, transformers.AutoTokenizer))
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"LLM: configuration or tokenizer of {name} cannot be loaded ({reason}); expected a folder or a cached "
-            "hub name with both."
-        ) from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return llm, tokenizer
 
 
 @torch.no_grad()

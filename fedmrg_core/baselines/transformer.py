@@ -68,9 +68,10 @@ class ReportDecoder(MBartForCausalLM):
 
     def __init__(self, sizes: Sizes, tokenizer: transformers.PreTrainedTokenizerBase) -> None:
         super().__init__(_configuration(sizes, sizes.report_tokens, len(tokenizer), tokenizer.pad_token_id))
-        first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         self.generation_config = transformers.GenerationConfig(
-            bos_token_id=first, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         )
 
     def new_cache(self) -> EncoderDecoderCache:
