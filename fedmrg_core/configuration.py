@@ -220,6 +220,9 @@ class Method(Strict):
     # diagnosis: the table's row of the true state in training, of the predicted one at inference; soft-diagnosis: the
     # mean row under the predicted probabilities, in both.
     prompts: Literal["none", "diagnosis", "soft-diagnosis"] = "none"
+    predicted_prompts: float = pydantic.Field(
+        0.0, ge=0, le=1
+    )  # share of training studies prompted with predicted states
     adapter_kind: Literal["lora", "adalora", "loha", "vera", "prefix", "p-tuning"] = "lora"
     adapter_settings: dict[str, bool | int | float | str] = {}  # for the kind's PEFT configuration
     # Times the profile's adapter_learning_rate: kinds whose few parameters stand behind fixed matrices need more.
@@ -245,6 +248,8 @@ class Method(Strict):
             raise ValueError("adapters need model: llm")
         if self.prompts != "none" and not {"diagnosis_head", "prompt_table"} <= modules:
             raise ValueError("prompts from diagnoses need the modules diagnosis_head and prompt_table")
+        if self.predicted_prompts and self.prompts != "diagnosis":
+            raise ValueError("predicted_prompts needs prompts: diagnosis")
         factors = modules & {"generic_adapter_a", "generic_adapter_b"}
         if factors and (len(factors) == 1 or "generic_adapter" in modules or self.adapter_kind != "lora"):
             raise ValueError(

@@ -60,24 +60,30 @@ class DiagnosisPrompts(PromptSource):
         phrases: (56, D), the table at the start: :func:`phrase_embeddings` of the LLM [ours].
         soft: a finding's prompt is the mean of its four rows under the predicted probabilities, in training as at
             inference, so that the LLM is trained on the prompts it will get and teaches the head through them [ours].
+        predicted_share: the share of studies, drawn anew in every step, whose given states give way to the predicted
+            ones in training, so that the LLM meets wrong prompts before inference [ours].
     """
 
-    def __init__(self, visual_width: int, phrases: Tensor, soft: bool = False) -> None:
+    def __init__(self, visual_width: int, phrases: Tensor, soft: bool = False, predicted_share: float = 0.0) -> None:
         super().__init__()
-        self.soft = soft
+        self.soft, self.predicted_share = soft, predicted_share
         self.head = nn.Linear(visual_width, len(FINDINGS) * len(STATES))
         self.table = nn.Embedding.from_pretrained(phrases.detach().clone(), freeze=False)
         rows = torch.arange(len(FINDINGS)) * len(STATES)
         self.register_buffer("rows", rows, persistent=False)
 
     def forward(self, tokens: Tensor, pooled: Tensor, states: Tensor | None = None) -> PromptOutput:
-        """Return 14 prompts an image, and `state_logits` (B, 14, 4) and `states` (B, 14), given or predicted.
+        """Return 14 prompts an image, and `state_logits` (B, 14, 4) and `states` (B, 14), those of the prompts.
 
         Hard prompts are the rows of `states`; soft ones take no notice of given states.
         """
         logits = self.head(pooled).unflatten(-1, (len(FINDINGS), len(STATES)))
+        predicted = consistent_states(logits.argmax(dim=-1))
         if states is None:
-            states = consistent_states(logits.argmax(dim=-1))
+            states = predicted
+        elif self.training and self.predicted_share:
+            given = torch.rand(len(states), 1) >= self.predicted_share
+            states = torch.where(given.to(states.device), states, predicted)
         auxiliary = {"state_logits": logits, "states": states}
         if self.soft:
             table = self.table.weight.unflatten(0, (len(FINDINGS), len(STATES)))  # (14, 4, D)

@@ -111,7 +111,9 @@ class ReportGenerator(TrainedModel):
             self.prompt_source = NoPrompts()
         else:
             phrases = phrase_embeddings(tokenizer, self.llm.embed)
-            self.prompt_source = DiagnosisPrompts(encoder.width, phrases, soft=method.prompts == "soft-diagnosis")
+            self.prompt_source = DiagnosisPrompts(
+                encoder.width, phrases, method.prompts == "soft-diagnosis", method.predicted_prompts
+            )
         instruction = tokenizer(INSTRUCTION, add_special_tokens=False).input_ids
         self.register_buffer("instruction_ids", torch.tensor(instruction), persistent=False)
         self.settle_ownership()

@@ -89,6 +89,7 @@ def test_broken_yaml_is_named(tmp_path):
         ({"modules": {"encoder": "shared", "projection": "shared", "table": "shared"}}, "table"),
         ({"modules": {"encoder": "shared", "projection": "borrowed"}}, "borrowed"),
         ({"prompts": "diagnosis", "modules": {"encoder": "shared", "projection": "shared"}}, "diagnosis_head"),
+        ({"predicted_prompts": 0.5, "modules": {"encoder": "shared", "projection": "shared"}}, "prompts: diagnosis"),
         (
             {"modules": {"encoder": "shared", "projection": "shared"}, "losses": {"generic_to_specialised": 1}},
             "both generic_adapter and specialised_adapter",

@@ -118,3 +118,14 @@ def test_the_head_learns_through_soft_prompts_and_not_through_hard_ones():
         prompts(torch.zeros(3, 2, 6), torch.randn(3, 5), torch.randint(0, 4, (3, 14))).prompts.square().sum().backward()
         assert (prompts.head.weight.grad is not None) == soft
         assert prompts.table.weight.grad.any()
+
+
+def test_a_share_of_the_studies_is_prompted_with_predicted_states_in_training_only():
+    prompts = DiagnosisPrompts(5, torch.randn(len(FINDINGS) * len(STATES), 6), predicted_share=0.25).train()
+    pooled, true = torch.randn(4000, 5), torch.full((4000, 14), 3)  # a state that is never predicted of "no finding"
+    used = prompts(torch.zeros(4000, 2, 6), pooled, true).auxiliary["states"]
+    given = (used == true).all(dim=1)
+    assert (~given).float().mean() == pytest.approx(0.25, abs=0.03)
+    predicted = prompts(torch.zeros(4000, 2, 6), pooled).auxiliary["states"]
+    assert torch.equal(used[~given], predicted[~given])
+    assert torch.equal(prompts.eval()(torch.zeros(4000, 2, 6), pooled, true).auxiliary["states"], true)
