@@ -123,7 +123,10 @@ tabulate("ablation", parts, differences=True)
 show(ablation.draw, parts)
 
 # %% [markdown]
-# ## Hard and soft prompts
+# ## Prompts from true, predicted and uncertain states
+#
+# FedMRG is trained with the prompts of true states and writes with those of predicted ones, so that it believes wrong prompts (exposure
+# bias). Ours beside it: means under the predicted probabilities (soft), and predicted states for a fifth of the training studies (mixed).
 
 # %%
 tabulate("prompts", stored("prompts"), differences=True)

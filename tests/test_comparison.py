@@ -209,6 +209,20 @@ def test_broken_folders_are_named(folders, tmp_path):
         (copy / name).unlink()
         with pytest.raises(InputError, match=message):
             load_run(copy)
+    for number, (name, text, message) in enumerate(
+        (
+            ("metrics.csv", "", r"metrics\.csv is not a readable UTF-8 CSV file"),
+            ("ledger.csv", "round,client\n1,a\n", r"ledger\.csv: column 'direction' is missing"),
+            ("home_answers.csv", "", r"home_answers\.csv is not a readable UTF-8 CSV file"),
+            ("home_answers.csv", "answer,chosen\nboth,False\n", r"home_answers\.csv: expected one row chosen"),
+            ("home_answers.csv", "answer,chosen\nboth,yes\n", r"home_answers\.csv: expected one row chosen"),
+        )
+    ):
+        copy = tmp_path / f"spoilt-{number}"
+        shutil.copytree(folders["fedmrg", 0], copy)
+        (copy / name).write_text(text)
+        with pytest.raises(InputError, match=message):
+            load_run(copy)
     (tmp_path / "config.yaml" / "config.yaml").write_text(yaml.safe_dump({"data": "phantom"}))
     with pytest.raises(InputError, match=r"config\.yaml"):
         load_run(tmp_path / "config.yaml")

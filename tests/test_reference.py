@@ -78,7 +78,7 @@ def test_scores_that_are_none_are_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(InputError, match="study_scores.csv.gz: column 'adapter' is missing"):
         load_run(kept).statistics("home")
     (kept / "study_scores.csv.gz").write_bytes(gzip.compress(b"study,role\n1,home\n")[:-9])
-    with pytest.raises(InputError, match="study_scores.csv.gz is not a readable CSV file"):
+    with pytest.raises(InputError, match="study_scores.csv.gz is not a readable UTF-8 CSV file"):
         load_run(kept).statistics("home")
 
 

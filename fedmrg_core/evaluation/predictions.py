@@ -20,6 +20,7 @@ from fedmrg_core.evaluation.diversity import diversity, harmonic_mean, worst_cli
 from fedmrg_core.evaluation.floors import FLOORS
 from fedmrg_core.evaluation.normalise import normalise
 from fedmrg_core.evaluation.statistics import RESAMPLES, Interval, StudyStatistics, bootstrap_intervals
+from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.evaluation.text_metrics import cider_statistics, set_free_scores
 from fedmrg_core.findings import FINDINGS, STATES
 from fedmrg_core.run_folder import write_text
@@ -64,12 +65,7 @@ def read_predictions(path: pathlib.Path | str) -> pandas.DataFrame:
     Raises:
         InputError: the file is missing or unreadable, or see `check_predictions`.
     """
-    try:
-        frame = pandas.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; write predictions first (notebook 07).") from error
-    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable UTF-8 CSV file ({error}); write predictions again.") from error
+    frame = read_table(path, COLUMNS, "write predictions with notebook 07", dtype=str, keep_default_na=False)
     if "system" not in frame:
         frame["system"] = "model"
     check_predictions(frame, str(path))
@@ -218,13 +214,6 @@ def read_metrics(path: pathlib.Path | str) -> pandas.DataFrame:
     """Read metrics.csv.
 
     Raises:
-        InputError: the file is missing or lacks a column.
+        InputError: the file is missing, unreadable or lacks a column.
     """
-    try:
-        table = pandas.read_csv(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; score the predictions first (notebook 07).") from error
-    missing = [name for name in METRIC_COLUMNS if name not in table]
-    if missing:
-        raise InputError(f"{path}: column {missing[0]!r} is missing; metrics need {', '.join(METRIC_COLUMNS)}.")
-    return table
+    return read_table(path, METRIC_COLUMNS, "score the predictions with notebook 07")

@@ -15,6 +15,7 @@ from fedmrg_core.data.sources import data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.predictions import read_metrics, read_predictions
 from fedmrg_core.evaluation.statistics import StudyStatistics
+from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.evaluation.study_scores import read_study_scores, statistics_of, study_scores
 from fedmrg_core.federation.run_configuration import RunConfiguration, read_configuration
 from fedmrg_core.strict_yaml import Strict
@@ -170,9 +171,9 @@ def _read_home_answer(folder: pathlib.Path) -> str | None:
     path = folder / HOME_ANSWERS_FILE
     if not path.is_file():
         return None
-    table = pandas.read_csv(path)
-    if not {"answer", "chosen"} <= set(table) or table["chosen"].sum() != 1:
-        raise InputError(f"{path}: expected columns answer and chosen with one row chosen; evaluate the run again.")
+    table = read_table(path, ("answer", "chosen"), "evaluate the run again")
+    if table["chosen"].dtype != bool or table["chosen"].sum() != 1:
+        raise InputError(f"{path}: expected one row chosen, of column chosen; evaluate the run again.")
     return str(table.loc[table["chosen"].astype(bool), "answer"].iloc[0])
 
 
@@ -192,8 +193,4 @@ def _read_ledger(folder: pathlib.Path) -> pandas.DataFrame:
     path = folder / "ledger.csv"
     if not path.is_file():  # nothing travelled
         return pandas.DataFrame(columns=list(LEDGER_COLUMNS))
-    ledger = pandas.read_csv(path)
-    missing = [name for name in LEDGER_COLUMNS if name not in ledger]
-    if missing:
-        raise InputError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(LEDGER_COLUMNS)}.")
-    return ledger
+    return read_table(path, LEDGER_COLUMNS, "make the run again")

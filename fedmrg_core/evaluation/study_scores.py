@@ -11,10 +11,10 @@ import pathlib
 
 import pandas
 
-from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.clinical_metrics import per_study_clinical
 from fedmrg_core.evaluation.predictions import state_array
 from fedmrg_core.evaluation.statistics import StudyStatistics
+from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.evaluation.text_metrics import TEXT_SUMS, statistics_of_sums, text_sums
 
 _KEYS = ("study", "role", "adapter")
@@ -51,11 +51,4 @@ def read_study_scores(path: pathlib.Path) -> pandas.DataFrame:
     Raises:
         InputError: it is no such file.
     """
-    try:
-        scores = pandas.read_csv(path, dtype=dict.fromkeys((*_KEYS, *_STATES), str))
-    except (OSError, EOFError, ValueError) as error:  # a file cut off ends in the middle of its compression
-        raise InputError(f"{path} is not a readable CSV file ({error}); restore it or keep the run again.") from error
-    missing = [name for name in COLUMNS if name not in scores]
-    if missing:
-        raise InputError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(COLUMNS)}.")
-    return scores
+    return read_table(path, COLUMNS, "restore it or keep the run again", dtype=dict.fromkeys((*_KEYS, *_STATES), str))
