@@ -112,22 +112,25 @@ def reference_runs(reference_root: pathlib.Path, profile: str) -> list[RunSettin
 
 
 def finished_runs(
-    runs: Sequence[RunSettings], workspace: pathlib.Path, reference_root: pathlib.Path
+    runs: Sequence[RunSettings], workspace: pathlib.Path, reference_root: pathlib.Path, measures: str = "metrics.csv"
 ) -> tuple[list[pathlib.Path], list[str]]:
     """Where each run's measures are: in results/ if it was made here, else among the references.
+
+    Args:
+        runs: to look for.
+        workspace: the tree with results/.
+        reference_root: the folder of all profiles' references.
+        measures: the file that has to be there, beside the manifest; adaptation.csv for a run with notebook 09.
 
     Returns:
         Folders of the runs that there are, and the names of those that there are not.
     """
     found, missing = [], []
     for run in runs:
-        places = [place for place in (run.folder(workspace), reference_root / run.name) if _is_evaluated(place)]
+        folders = (run.folder(workspace), reference_root / run.name)
+        places = [place for place in folders if all((place / name).is_file() for name in ("manifest.json", measures))]
         if places:
             found.append(places[0])
         else:
             missing.append(run.name)
     return found, missing
-
-
-def _is_evaluated(folder: pathlib.Path) -> bool:
-    return all((folder / name).is_file() for name in ("manifest.json", "metrics.csv"))

@@ -41,9 +41,9 @@ root = workspace_folder(workspace)
 out = root / "report" / f"benchmark-{pathlib.Path(profile).stem}"
 
 
-def stored(*names: str) -> list[pathlib.Path]:
+def stored(*names: str, measures: str = "metrics.csv") -> list[pathlib.Path]:
     """The run folders there are of these experiments; what is missing is counted and named."""
-    folders, missing = finished_runs(runs_of(list(names), profile), root, reference_folder(profile).parent)
+    folders, missing = finished_runs(runs_of(list(names), profile), root, reference_folder(profile).parent, measures)
     print(f"{', '.join(names)}: {len(folders)} runs")
     print("\n".join(f"  not run: {name}" for name in missing))
     return folders
@@ -149,4 +149,4 @@ show(client_count.draw, stored("clients"))
 show(heterogeneity_degree.draw, stored("heterogeneity"))
 show(rank_and_bits.draw, stored("rank-and-bits"))
 show(participation.draw, stored("participation"))
-show(adaptation.draw, stored("adaptation"), least=1)
+show(adaptation.draw, stored("adaptation", measures="adaptation.csv"), least=1)
