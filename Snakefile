@@ -139,7 +139,8 @@ rule base_models:
         command=lambda wildcards, output: command(
             "05_base_models", output[0], profile=SINGLE.profile, data=wildcards.corpus, data_root=root_of(wildcards.corpus)
         ),
-    threads: workflow.cores
+    # Handed on as OMP_NUM_THREADS: an experiment's base models do not depend on the machine's number of cores either.
+    threads: THREADS
     priority: 10
     shell:
         "{params.command}"

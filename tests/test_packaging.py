@@ -193,6 +193,7 @@ def test_an_experiment_is_planned_run_by_run(tmp_path):
     done = dry_run(tmp_path, "experiment=ablation,participation", "rerun=True", target="runs")
     assert done.returncode == 0, done.stdout + done.stderr
     output = (done.stdout + done.stderr).splitlines()
+    assert not [line for line in output if line.strip().startswith("threads:")]  # base models and evaluation too
     lines = [shlex.split(line[line.index("fedmrg run") :]) for line in output if "fedmrg run" in line]
     federated = [words for words in lines if "notebooks/06_federated_run.py" in words]
     assert len(federated) == len({" ".join(words) for words in federated}) == 8 * 3 + 3

@@ -173,7 +173,7 @@ def _read_home_answer(folder: pathlib.Path) -> str | None:
         return None
     table = read_table(path, ("answer", "chosen"), "evaluate the run again")
     if table["chosen"].dtype != bool or table["chosen"].sum() != 1:
-        raise InputError(f"{path}: expected one row chosen, of column chosen; evaluate the run again.")
+        raise InputError(f"{path}: expected columns answer and chosen with one row chosen; evaluate the run again.")
     return str(table.loc[table["chosen"].astype(bool), "answer"].iloc[0])
 
 
