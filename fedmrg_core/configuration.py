@@ -220,9 +220,8 @@ class Method(Strict):
     # diagnosis: the table's row of the true state in training, of the predicted one at inference; soft-diagnosis: the
     # mean row under the predicted probabilities, in both.
     prompts: Literal["none", "diagnosis", "soft-diagnosis"] = "none"
-    predicted_prompts: float = pydantic.Field(
-        0.0, ge=0, le=1
-    )  # share of training studies prompted with predicted states
+    # The share of training studies that are prompted with the predicted states all the same.
+    predicted_prompts: float = pydantic.Field(0.0, ge=0, le=1)
     adapter_kind: Literal["lora", "adalora", "loha", "vera", "prefix", "p-tuning"] = "lora"
     adapter_settings: dict[str, bool | int | float | str] = {}  # for the kind's PEFT configuration
     # Times the profile's adapter_learning_rate: kinds whose few parameters stand behind fixed matrices need more.
