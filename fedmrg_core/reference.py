@@ -26,7 +26,6 @@ NUMBERS = (
     "ledger.csv",
     "timing.csv",
     "head_auroc.csv",
-    "home_answers.csv",
     "adaptation.csv",
 )
 BENCHMARK = "benchmark"

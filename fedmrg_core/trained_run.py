@@ -12,20 +12,18 @@ import safetensors.torch
 import torch
 from tqdm.auto import tqdm
 
-from fedmrg_core.adapters import BOTH, GENERIC, SPECIALISED, answer_label
+from fedmrg_core.adapters import GENERIC, answer_label
 from fedmrg_core.configuration import Method, Ownership
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.clinical_metrics import head_auroc, states_f1_micro
+from fedmrg_core.evaluation.clinical_metrics import head_auroc
 from fedmrg_core.evaluation.floors import floor_predictions
 from fedmrg_core.evaluation.predictions import (
     read_predictions,
     score_predictions,
-    state_array,
     write_metrics,
     write_predictions,
 )
-from fedmrg_core.evaluation.stored_runs import HOME_ANSWERS_FILE
 from fedmrg_core.federation.experiment import load_experiment
 from fedmrg_core.federation.hospital import folder_name
 from fedmrg_core.federation.report_experiment import ReportExperiment
@@ -33,9 +31,6 @@ from fedmrg_core.findings import POSITIVE
 from fedmrg_core.inference import digits, image_features, state_probabilities, write_reports
 from fedmrg_core.run_folder import RunFolder, write_text
 from fedmrg_core.seeds import torch_threads
-
-# How a client with an adapter of its own may answer at home; the first wins a tie.
-HOME_CANDIDATES = (SPECIALISED, BOTH)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +45,7 @@ class TestSet:
 def evaluate_run(folder: pathlib.Path) -> pandas.DataFrame:
     """Write predictions.csv, head_auroc.csv, features.safetensors, features.csv and metrics.csv of a finished run.
 
-    A method with two adapters also gets home_answers.csv, see :func:`choose_home_answer`. Every place and adapter is
-    stored as soon as it is done, so that an interrupted evaluation goes on where it stopped.
+    Every place and adapter is stored as soon as it is done, so that an interrupted evaluation goes on where it stopped.
     The test studies are read here and nowhere else. A method that shares nothing has no model for a centre that never
     trained: its tables have no rows of role "unseen".
 
@@ -63,7 +57,6 @@ def evaluate_run(folder: pathlib.Path) -> pandas.DataFrame:
     """
     experiment = finished_experiment(folder)
     with torch_threads(experiment.configuration.threads):
-        choose_home_answer(folder, experiment)
         predictions = _predict_all(folder, experiment)
         features = _store_features(folder, experiment)
         _store_head_auroc(folder, experiment)
@@ -158,33 +151,6 @@ def place_reports(folder: pathlib.Path, experiment: ReportExperiment, place: Tes
         return stored_rows(path)
     load_trained(folder, experiment, place.site if place.role == "home" else None)
     return stored_reports(path, experiment, place, adapter, label)
-
-
-def choose_home_answer(folder: pathlib.Path, experiment: ReportExperiment) -> None:
-    """Write home_answers.csv: which answer counts at home, chosen on validation studies alone [ours].
-
-    A client can write with its specialised adapter or with the mean of it and the generic one. Which is better differs
-    between data sets: the one with the higher clinical F1 (micro, uncertain as negative) on all clients' validation
-    studies answers at home, for every client of the run.
-    """
-    path = folder / HOME_ANSWERS_FILE
-    candidates = [name for name in HOME_CANDIDATES if name in experiment.model.answers]
-    if len(candidates) < 2 or path.is_file():
-        return
-    rows = {name: [] for name in candidates}
-    for site in tqdm(experiment.sites, desc="validation reports"):
-        load_trained(folder, experiment, site)
-        studies, generation = experiment.tensors(site, "validation"), experiment.configuration.profile.generation
-        for name in candidates:
-            rows[name] += write_reports(experiment.model, studies, name, generation, site)
-    states = {
-        name: [state_array([getattr(row, of) for row in written]) for of in ("states_generated", "states_reference")]
-        for name, written in rows.items()
-    }
-    table = pandas.DataFrame({"answer": map(answer_label, candidates), "studies": [*map(len, rows.values())]})
-    table["clinical_f1_micro"] = [states_f1_micro(*states[name]) for name in candidates]
-    table["chosen"] = table.index == table["clinical_f1_micro"].idxmax()
-    write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def _predict_all(folder: pathlib.Path, experiment: ReportExperiment) -> pandas.DataFrame:

@@ -53,19 +53,11 @@ predictions = pandas.read_csv(folder / "predictions.csv", dtype=str, keep_defaul
 print(f"{len(predictions)} reports of {predictions.study_id.nunique()} studies")
 
 # %% [markdown]
-# ## Which answer counts at home
-#
-# A client with an adapter of its own can write with it, or with the mean of it and the generic one. The clinical F1 of both on
-# the clients' validation studies decides [ours], before a test study is looked at. Tables of many runs take that answer.
-
-# %%
-chosen = folder / "home_answers.csv"
-pandas.read_csv(chosen).round(3) if chosen.is_file() else "This method has one adapter: nothing to choose."
-
-# %% [markdown]
 # ## Quality, pooled over the clients' test sets and on the unseen centre
 #
-# With percentile intervals over studies (bootstrap). "home" pools the clients' test sets.
+# With percentile intervals over studies (bootstrap). "home" pools the clients' test sets. A client with an adapter of its own
+# can write with it (specialised), with the shared one (generic), or with the mean of the two (both); tables of many runs take
+# the specialised adapter at home and the generic one at a centre that never trained [ours].
 
 # %%
 shown = ["bleu_1", "bleu_4", "meteor", "rouge_l", "cider", "clinical_f1_example_14_uncertain_negative",

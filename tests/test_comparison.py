@@ -213,9 +213,6 @@ def test_broken_folders_are_named(folders, tmp_path):
         (
             ("metrics.csv", "", r"metrics\.csv is not a readable UTF-8 CSV file"),
             ("ledger.csv", "round,client\n1,a\n", r"ledger\.csv: column 'direction' is missing"),
-            ("home_answers.csv", "", r"home_answers\.csv is not a readable UTF-8 CSV file"),
-            ("home_answers.csv", "answer,chosen\nboth,False\n", r"home_answers\.csv: .* with one row chosen"),
-            ("home_answers.csv", "answer,chosen\nboth,yes\n", r"home_answers\.csv: .* with one row chosen"),
         )
     ):
         copy = tmp_path / f"spoilt-{number}"

@@ -74,20 +74,8 @@ def test_every_test_study_has_its_reports(run, metrics):
     assert set(rows.system) == {"model", "floor_constant", "floor_random", "floor_nearest"}
 
 
-def test_home_answer_is_chosen_on_validation_studies(run, metrics):
-    table = pandas.read_csv(run / "home_answers.csv").set_index("answer")
-    assert list(table.index) == ["specialised", "both"] and set(table.studies) == {5 * 3}
-    assert table.chosen.sum() == 1 and table.clinical_f1_micro[table.chosen].item() == table.clinical_f1_micro.max()
-    other = (~table.chosen).idxmax()
-    path = run / "home_answers.csv"
-    written = path.read_text()
-    assert load_run(run).answer("home") == table.chosen.idxmax() and load_run(run).answer("unseen") == "generic"
-    path.write_text(table.assign(chosen=table.index == other).to_csv())
-    assert load_run(run).answer("home") == other
-    path.write_text(table.assign(chosen=True).to_csv())
-    with pytest.raises(InputError, match="home_answers.csv: expected columns answer and chosen with one row chosen"):
-        load_run(run)
-    path.write_text(written)
+def test_a_clients_own_adapter_answers_at_home_and_the_shared_one_elsewhere(run, metrics):
+    assert load_run(run).answer("home") == "specialised" and load_run(run).answer("unseen") == "generic"
 
 
 def test_no_stored_measure_is_empty(metrics):

@@ -20,9 +20,8 @@ from fedmrg_core.evaluation.study_scores import read_study_scores, statistics_of
 from fedmrg_core.federation.run_configuration import RunConfiguration, read_configuration
 from fedmrg_core.strict_yaml import Strict
 
-# Which of a run's answers counts where [ours]: at home the one that validation chose (HOME_ANSWERS_FILE), else the
-# client's own adapter if the method has one; at a centre that never trained the shared one, because it has no other.
-HOME_ANSWERS_FILE = "home_answers.csv"
+# Which of a run's answers counts where, the first that it has [ours]: at home the client's own adapter, at a centre
+# that never trained the shared one, because it has no other.
 ANSWERS: dict[str, tuple[str, ...]] = {"home": ("specialised", "generic"), "unseen": ("generic",)}
 PREDICTIONS = ("predictions.csv", "predictions.csv.gz")  # as notebook 07 leaves them; as reference runs keep them
 STUDY_SCORES = "study_scores.csv.gz"  # as references of data keep them whose reports may not be shown
@@ -39,7 +38,6 @@ class Run:
         manifest: manifest.json.
         metrics: metrics.csv, see `predictions.METRIC_COLUMNS`.
         ledger: ledger.csv; without rows where nothing travelled.
-        home_answer: what home_answers.csv chose; None for a method without a choice.
     """
 
     folder: pathlib.Path
@@ -47,7 +45,6 @@ class Run:
     manifest: Mapping[str, Any]
     metrics: pandas.DataFrame
     ledger: pandas.DataFrame
-    home_answer: str | None = None
 
     @property
     def method(self) -> str:
@@ -84,8 +81,7 @@ class Run:
         """The adapter that counts there (see `ANSWERS`); None if the run has no answers there."""
         rows = self.metrics[(self.metrics["scope"] == role) & (self.metrics["system"] == "model")]
         there = set(rows["adapter"])
-        chosen = (self.home_answer,) if role == "home" and self.home_answer else ANSWERS[role]
-        return next((adapter for adapter in chosen if adapter in there), None)
+        return next((adapter for adapter in ANSWERS[role] if adapter in there), None)
 
     def values(self, role: str, system: str = "model") -> pandas.DataFrame:
         """Metrics of what counts in a role, indexed by metric: value, low, high and studies."""
@@ -164,17 +160,7 @@ def load_run(folder: pathlib.Path | str) -> Run:
     configuration = read_configuration(folder)
     manifest = _read_manifest(folder / "manifest.json")
     metrics = read_metrics(folder / "metrics.csv")
-    return Run(folder, configuration, manifest, metrics, _read_ledger(folder), _read_home_answer(folder))
-
-
-def _read_home_answer(folder: pathlib.Path) -> str | None:
-    path = folder / HOME_ANSWERS_FILE
-    if not path.is_file():
-        return None
-    table = read_table(path, ("answer", "chosen"), "evaluate the run again")
-    if table["chosen"].dtype != bool or table["chosen"].sum() != 1:
-        raise InputError(f"{path}: expected columns answer and chosen with one row chosen; evaluate the run again.")
-    return str(table.loc[table["chosen"].astype(bool), "answer"].iloc[0])
+    return Run(folder, configuration, manifest, metrics, _read_ledger(folder))
 
 
 def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
