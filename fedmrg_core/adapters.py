@@ -5,14 +5,14 @@ specialised one never leaves its hospital [secondary]. They teach each other tok
 
     L_g2l = T^2 KL( sg(p_generic) || p_specialised )      L_l2g = T^2 KL( sg(p_specialised) || p_generic )
 
-Two directional losses are [secondary], temperature and T^2 FedDAT's [related], this form ours [ours]. Baselines have
-one adapter of another kind (`adapter_kinds.py`), or none.
+Two directional losses are [secondary], temperature and T^2 FedDAT's [related], this form ours [ours]. In FedDAT itself
+a mixture stands in the specialised one's place. Other baselines have one adapter of another kind
+(`adapter_kinds.py`), or none.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -36,6 +36,8 @@ from fedmrg_core.errors import InputError
 GENERIC, SPECIALISED = "generic_adapter", "specialised_adapter"
 COPY = "generic_copy"  # FedDAT's frozen copy of the generic adapter: part of no module, it never leaves the process
 BOTH = "both_adapters"  # half of each low-rank update: a way to write, no third adapter [ours]
+MIXTURE = "mixture"  # FedDAT's dual adapter teacher: half of the specialised update and half of the copy's [related]
+HALVES = {BOTH: (GENERIC, SPECIALISED), MIXTURE: (SPECIALISED, COPY)}
 
 
 def answer_label(name: str) -> str:
@@ -134,26 +136,54 @@ class AdaptedLLM(nn.Module):
         return adapter_parameters(self.peft, name) if self.adapters else {}
 
     def forward(self, embeddings: Tensor, mask: Tensor, report_length: int, names: Sequence[str]) -> list[Tensor]:
-        """Next-token logits of the last `report_length` positions under each adapter, in one batched pass.
+        """Next-token logits of the last `report_length` positions under each adapter.
+
+        Adapters share one batched pass, a key of HALVES takes one of its own.
 
         Args:
             embeddings: (B, L, D) input embeddings.
             mask: (B, L) attention mask.
             report_length: T, positions at the end to keep.
-            names: the adapters to run; several only of kind lora.
+            names: the adapters to run, or keys of HALVES; several only of kind lora.
 
         Returns:
             One (B, T, vocabulary) tensor for each name, in float32.
         """
-        rows = [name for name in names for _ in range(len(embeddings))]
-        logits = self.peft(
-            inputs_embeds=embeddings.to(self.precision).repeat(len(names), 1, 1),
-            attention_mask=mask.repeat(len(names), 1),
+        alone = [name for name in names if name not in HALVES]
+        rows = [name for name in alone for _ in range(len(embeddings))]
+        batched = {"adapter_names": rows} if self.adapters and self.kind == "lora" else {}
+        logits = self._logits(embeddings.repeat(len(alone), 1, 1), mask.repeat(len(alone), 1), report_length, batched)
+        found = dict(zip(alone, logits.chunk(len(alone)), strict=True))
+        for name in HALVES.keys() & names:
+            with self._half_of_each(HALVES[name]):
+                found[name] = self._logits(embeddings, mask, report_length, {})
+        return [found[name] for name in names]
+
+    def _logits(self, embeddings: Tensor, mask: Tensor, report_length: int, settings: Mapping[str, object]) -> Tensor:
+        return self.peft(
+            inputs_embeds=embeddings.to(self.precision),
+            attention_mask=mask,
             logits_to_keep=report_length,
             use_cache=False,
-            **({"adapter_names": rows} if self.adapters and self.kind == "lora" else {}),
+            **settings,
         ).logits.float()
-        return list(logits.chunk(len(names)))
+
+    @contextlib.contextmanager
+    def _half_of_each(self, names: Sequence[str]) -> Iterator[None]:
+        """Every adapted layer adds the mean of these LoRA adapters' updates; gradients reach those that train."""
+        trainable = [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
+        layers = [layer for layer in self.peft.modules() if isinstance(layer, peft.tuners.lora.LoraLayer)]
+        self.peft.base_model.set_adapter(list(names))
+        self._set_trainable(trainable)  # activating an adapter makes it trainable, the frozen copy too
+        for layer in layers:
+            layer.scale_layer(1 / len(names))
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.unscale_layer()
+            self.peft.set_adapter(GENERIC)
+            self._set_trainable(trainable)
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -268,7 +298,7 @@ def mutual_boosting(generic: Tensor, specialised: Tensor, mask: Tensor, temperat
 
     Args:
         generic: (B, T, vocabulary) logits under the generic adapter.
-        specialised: (B, T, vocabulary) logits under the specialised adapter.
+        specialised: (B, T, vocabulary) logits under the specialised adapter, or under FedDAT's mixture.
         mask: (B, T) true where there is a report token.
         temperature: T > 0.
 
@@ -282,26 +312,3 @@ def mutual_boosting(generic: Tensor, specialised: Tensor, mask: Tensor, temperat
         return temperature**2 * functional.kl_div(student, teacher.detach(), reduction="batchmean", log_target=True)
 
     return taught(log_specialised, log_generic), taught(log_generic, log_specialised)
-
-
-def copied_boosting(
-    generic: Tensor, specialised: Tensor, copied: Tensor, mask: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """FedDAT's boosting: the generic adapter and a mixture teach each other, on report tokens [related].
-
-    The mixture is half the specialised adapter and half the frozen copy of the generic one, of their probabilities
-    [ours; FedDAT mixes in the layers].
-
-    Args:
-        generic: (B, T, vocabulary) logits under the generic adapter.
-        specialised: (B, T, vocabulary) logits under the specialised adapter.
-        copied: (B, T, vocabulary) logits under the copy.
-        mask: (B, T) true where there is a report token.
-        temperature: T > 0.
-
-    Returns:
-        T^2 KL( sg(p_generic) || p_mixture ) and T^2 KL( sg(p_mixture) || p_generic ), means over report tokens.
-    """
-    halves = [functional.log_softmax(logits / temperature, dim=-1) for logits in (specialised, copied)]
-    mixture = torch.logaddexp(*halves) - math.log(2)  # log-probabilities
-    return mutual_boosting(generic, mixture * temperature, mask, temperature)

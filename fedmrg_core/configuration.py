@@ -173,6 +173,14 @@ class ServerRule(Strict):
     momentum: float = pydantic.Field(0.9, ge=0, lt=1)  # of fedavgm
     tau: float = pydantic.Field(1e-3, gt=0)  # of fedadam: controls its adaptivity
 
+    @pydantic.model_validator(mode="after")
+    def _numbers_are_used(self) -> ServerRule:
+        used = {"fedavgm": {"learning_rate", "momentum"}, "fedadam": {"learning_rate", "tau"}}.get(self.rule, set())
+        for name in sorted(self.model_fields_set - {"rule"} - used):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is of another rule than {self.rule}")
+        return self
+
 
 class ClientRule(Strict):
     """What a client's update adds to the plain one."""
@@ -262,10 +270,18 @@ class Method(Strict):
             self.losses.generic_to_specialised or self.losses.specialised_to_generic
         ):
             raise ValueError("mutual boosting needs both generic_adapter and specialised_adapter")
+        if self.boosting == "feddat" and "specialised_adapter" not in modules:
+            raise ValueError("boosting: feddat needs the module specialised_adapter")
+        if self.losses.image_report_contrast and self.model == "llm":
+            raise ValueError("losses.image_report_contrast needs model: wcl or dcl")
+        if self.losses.orthogonality and self.adapter_kind != "adalora":
+            raise ValueError("losses.orthogonality needs adapter_kind: adalora")
         if self.losses.classification and "diagnosis_head" not in modules:
             raise ValueError("losses.classification needs the module diagnosis_head")
         if self.server.rule == "exact-lora" and self.modules.get("generic_adapter") is not Ownership.SHARED:
             raise ValueError("server.rule exact-lora needs a shared generic_adapter")
+        if self.server.rule == "exact-lora" and self.adapter_kind != "lora":
+            raise ValueError("server.rule exact-lora needs adapter_kind: lora")
         owners = set(self.modules.values())
         if self.client.alternating and not {Ownership.SHARED, Ownership.PERSONAL} <= owners:
             raise ValueError("client.alternating needs both shared and personal modules")
@@ -273,8 +289,10 @@ class Method(Strict):
             self.client.moon or self.client.proximal or self.client.control_variates
         ):
             raise ValueError("client.moon, client.proximal and client.control_variates need a shared module")
-        if self.training == "centralised" and Ownership.PERSONAL in self.modules.values():
+        if self.training == "centralised" and Ownership.PERSONAL in owners:
             raise ValueError("training: centralised knows no personal module")
+        if self.training == "centralised" and (self.losses.contrast_inter or self.client.fine_tuning_epochs):
+            raise ValueError("training: centralised has one client: no losses.contrast_inter, no fine_tuning_epochs")
         return self
 
 

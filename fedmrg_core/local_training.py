@@ -189,7 +189,7 @@ def validate_client(
     Returns:
         Measures, and the state with its disease weights re-estimated. ``validation_loss`` weighs the language and
         classification terms as training does; the round with its lowest mean is kept. ``validation_language_loss`` is
-        the mean over the method's adapters of the token-wise loss; ``validation_head_auroc`` the mean over findings
+        the mean over `model.validated` of the token-wise loss; ``validation_head_auroc`` the mean over findings
         that occur both ways.
     """
     _receive(model, shared, state)
@@ -211,7 +211,7 @@ def validate_client(
 
 def _token_losses(model: TrainedModel, batches: ClientBatches) -> tuple[dict[str, float], Tensor | None]:
     """Mean loss a token under each adapter, and the diagnosis head's logits (N, 14, 4) if the model has one."""
-    losses = dict.fromkeys(model.adapters, 0.0)
+    losses = dict.fromkeys(model.validated, 0.0)
     tokens, logits_of_states, order = 0, [], []
     for indices in batches.in_order(by_length=True):
         order += indices
@@ -219,7 +219,7 @@ def _token_losses(model: TrainedModel, batches: ClientBatches) -> tuple[dict[str
         prefix = model.prefix(batch.images)
         count = int(batch.report_mask.sum())
         tokens += count
-        for name, logits in zip(model.adapters, model.report_logits(prefix, batch, model.adapters), strict=True):
+        for name, logits in zip(losses, model.report_logits(prefix, batch, [*losses]), strict=True):
             losses[name] += count * language_loss(logits, batch.report_ids, batch.report_mask).item()
         if "state_logits" in prefix.prompts.auxiliary:
             logits_of_states.append(prefix.prompts.auxiliary["state_logits"].cpu())

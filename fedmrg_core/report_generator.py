@@ -19,7 +19,7 @@ import transformers
 from torch import Tensor
 from torch.nn import functional
 
-from fedmrg_core.adapters import COPY, GENERIC, SPECIALISED, AdaptedLLM, copied_boosting, mutual_boosting
+from fedmrg_core.adapters import BOTH, GENERIC, MIXTURE, SPECIALISED, AdaptedLLM, mutual_boosting
 from fedmrg_core.configuration import Generation, Losses, Method, Ownership, Profile, Training
 from fedmrg_core.encoder import (
     VisualEncoder,
@@ -102,7 +102,7 @@ class ReportGenerator(TrainedModel):
             adapter.target_modules,
             kind=method.adapter_kind,
             settings=method.adapter_settings,
-            copied=method.boosting == "feddat" and SPECIALISED in method.modules,
+            copied=method.boosting == "feddat",
         )
         self.encoder = encoder
         scale = self.llm.embedding_scale()
@@ -129,6 +129,11 @@ class ReportGenerator(TrainedModel):
     def answers(self) -> tuple[str, ...]:
         """The ways to write a report, see :attr:`AdaptedLLM.answers`."""
         return self.llm.answers
+
+    @property
+    def validated(self) -> tuple[str, ...]:
+        """See :attr:`TrainedModel.validated`; FedDAT trains no specialised adapter alone, but the mixture."""
+        return (GENERIC, BOTH) if self.method.boosting == "feddat" else self.adapters
 
     def tensors_of(self, module: str) -> dict[str, Tensor]:
         """Parameters and floating-point buffers (BatchNorm statistics) of one module of `configuration.MODULES`."""
@@ -201,12 +206,9 @@ class ReportGenerator(TrainedModel):
         """The unweighted loss terms, keyed as in :class:`Losses`; a term of weight zero is not computed."""
         settings = self.training_settings
         prefix = self.prefix(batch.images, batch.states)
-        boosting = bool(weights.generic_to_specialised or weights.specialised_to_generic)
-        read = (*self.adapters, COPY) if boosting and self.method.boosting == "feddat" else self.adapters
-        logits = dict(zip(read, self.report_logits(prefix, batch, read), strict=True))
-        terms = {
-            "language": sum(language_loss(logits[name], batch.report_ids, batch.report_mask) for name in self.adapters)
-        }
+        read = (GENERIC, MIXTURE) if self.method.boosting == "feddat" else self.adapters
+        logits = self.report_logits(prefix, batch, read)
+        terms = {"language": sum(language_loss(each, batch.report_ids, batch.report_mask) for each in logits)}
         if weights.classification:
             terms["classification"] = classification_loss(
                 prefix.prompts.auxiliary["state_logits"], batch.states, disease_weights, settings.logit_adjustment
@@ -217,10 +219,9 @@ class ReportGenerator(TrainedModel):
             )
         if contrast is not None and weights.contrast_intra:
             terms["contrast_intra"] = intra_client_contrast(prefix.h, contrast.h_global, settings.contrast_temperature)
-        if boosting:
-            boost = copied_boosting if COPY in logits else mutual_boosting
-            terms["generic_to_specialised"], terms["specialised_to_generic"] = boost(
-                *(logits[name] for name in read), batch.report_mask, settings.distillation_temperature
+        if weights.generic_to_specialised or weights.specialised_to_generic:
+            terms["generic_to_specialised"], terms["specialised_to_generic"] = mutual_boosting(
+                *logits, batch.report_mask, settings.distillation_temperature
             )
         if weights.orthogonality and self.llm.kind == "adalora":
             terms["orthogonality"] = self.llm.orthogonality()

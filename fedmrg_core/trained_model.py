@@ -28,6 +28,11 @@ class TrainedModel(nn.Module, abc.ABC):
     def tensors_of(self, module: str) -> dict[str, Tensor]:
         """Parameters and floating-point buffers (BatchNorm statistics) of one module of `configuration.MODULES`."""
 
+    @property
+    def validated(self) -> tuple[str, ...]:
+        """The ways to write whose language loss validation measures, those that training measures: its adapters."""
+        return self.adapters
+
     def remember_shared(self) -> None:  # noqa: B027
         """Called when a round's shared tensors have just been loaded, for models that keep something of them."""
 

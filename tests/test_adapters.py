@@ -10,7 +10,16 @@ import torch
 import transformers
 
 from fedmrg_core.adapter_kinds import ADALORA_INTERVAL, KINDS, PREFIX_START, VIRTUAL_TOKENS, orthogonality
-from fedmrg_core.adapters import BOTH, COPY, GENERIC, SPECIALISED, AdaptedLLM, copied_boosting, mutual_boosting
+from fedmrg_core.adapters import (
+    BOTH,
+    COPY,
+    GENERIC,
+    HALVES,
+    MIXTURE,
+    SPECIALISED,
+    AdaptedLLM,
+    mutual_boosting,
+)
 from fedmrg_core.errors import InputError
 
 
@@ -356,22 +365,46 @@ def test_student_gradient_against_finite_differences():
     assert torch.autograd.gradcheck(lambda x: mutual_boosting(teacher, x, mask, 3.0)[0], student)
 
 
-def test_copied_boosting_by_hand():
-    generic, specialised, copied = (torch.randn(1, 2, 4, dtype=torch.float64) for _ in range(3))
-    temperature, expected = 2.0, [0.0, 0.0]
-    for t in range(2):
-        p, q, c = ([math.exp(v / temperature) for v in x[0, t].tolist()] for x in (generic, specialised, copied))
-        p, q, c = ([v / sum(x) for v in x] for x in (p, q, c))
-        mixed = [(a + b) / 2 for a, b in zip(q, c, strict=True)]
-        expected[0] += temperature**2 * sum(x * math.log(x / y) for x, y in zip(p, mixed, strict=True)) / 2
-        expected[1] += temperature**2 * sum(y * math.log(y / x) for x, y in zip(p, mixed, strict=True)) / 2
-    measured = copied_boosting(generic, specialised, copied, torch.ones(1, 2, dtype=torch.bool), temperature)
-    assert [value.item() for value in measured] == pytest.approx(expected, rel=1e-9)
+def mixing(llm) -> AdaptedLLM:
+    """Two adapters and a copy, none of them alike."""
+    model = AdaptedLLM(llm, (GENERIC, SPECIALISED), rank=4, alpha=8, copied=True)
+    with torch.no_grad():
+        for name in (GENERIC, SPECIALISED, COPY):
+            for parameter in model.parameters_of(name).values():
+                parameter.normal_(std=0.2)
+    return model
 
 
-def test_copied_boosting_holds_its_teacher_still():
-    mask = torch.ones(1, 2, dtype=torch.bool)
-    for direction, students in ((0, {"specialised", "copied"}), (1, {"generic"})):
-        logits = {name: torch.randn(1, 2, 4, requires_grad=True) for name in ("generic", "specialised", "copied")}
-        copied_boosting(*logits.values(), mask, 2.0)[direction].backward()
-        assert {name for name, tensor in logits.items() if tensor.grad is not None} == students
+@pytest.mark.parametrize("mixture", [MIXTURE, BOTH])
+def test_a_mixture_is_half_of_each_update_in_every_layer(llm, mixture):
+    plain = copy.deepcopy(llm)
+    model, embeddings = mixing(llm), torch.randn(2, 5, 32)
+    with torch.no_grad():
+        for name in HALVES[mixture]:
+            factors = model.parameters_of(name)
+            for key in factors:
+                if key.endswith("lora_A"):
+                    path = key.removesuffix(".lora_A")
+                    update = factors[f"{path}.lora_B"] @ factors[key]
+                    plain.get_submodule(path.removeprefix("base_model.model.")).weight += 0.5 * (8 / 4) * update
+    generic, mixed = model(embeddings, ones(embeddings), 5, (GENERIC, mixture))
+    torch.testing.assert_close(mixed, plain(inputs_embeds=embeddings).logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(generic, model(embeddings, ones(embeddings), 5, (GENERIC,))[0])
+    specialised = model(embeddings, ones(embeddings), 5, (SPECIALISED,))[0]  # its scale is what it was
+    factors = model.parameters_of(SPECIALISED)
+    assert (specialised - mixed).abs().max() > 1e-3
+    assert {parameter.requires_grad for parameter in factors.values()} == {True}
+
+
+def test_a_mixture_trains_the_specialised_adapter_and_not_the_copy(llm):
+    alone, model, embeddings = mixing(copy.deepcopy(llm)), mixing(llm), torch.randn(2, 5, 32)
+    generic, mixed = model(embeddings, ones(embeddings), 5, (GENERIC, MIXTURE))
+    (generic.square().mean() + mixed.square().mean()).backward()
+    found = {
+        name: {p.grad is not None for p in model.parameters_of(name).values()} for name in (GENERIC, SPECIALISED, COPY)
+    }
+    assert found == {GENERIC: {True}, SPECIALISED: {True}, COPY: {False}}
+    alone.load_state_dict(model.state_dict())
+    alone(embeddings, ones(embeddings), 5, (GENERIC,))[0].square().mean().backward()
+    for key, parameter in alone.parameters_of(GENERIC).items():  # the mixture adds nothing to it
+        torch.testing.assert_close(parameter.grad, model.parameters_of(GENERIC)[key].grad)

@@ -107,6 +107,16 @@ def test_a_matrix_of_low_rank_comes_whole() -> None:
         assert (found - values).norm() < error * values.norm()
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_the_second_factor_makes_up_for_the_rounding_of_the_first(bits: int) -> None:
+    values = normal(60, 20) @ normal(20, 90, seed=1) + 0.5 * normal(60, 90, seed=2)
+    settings = Payload(rank=12, bits=bits)
+    error = (decode_array(encode_array(values, settings), values.shape, settings) - values).norm()
+    vectors = torch.linalg.svd(values, full_matrices=False).U[:, :12].T
+    rounded = [dequantise(quantise(each, bits), *each.shape, bits) for each in (vectors, vectors @ values)]
+    assert error < (rounded[0].T @ rounded[1] - values).norm()
+
+
 # ---- models and error feedback ----
 
 

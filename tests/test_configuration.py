@@ -63,6 +63,9 @@ def test_broken_yaml_is_named(tmp_path):
         load_profile(str(tmp_path / "broken.yaml"))
 
 
+ADAPTED = {"encoder": "shared", "projection": "shared", "generic_adapter": "shared"}
+
+
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
@@ -94,6 +97,16 @@ def test_broken_yaml_is_named(tmp_path):
             {"modules": {"encoder": "shared", "projection": "shared"}, "losses": {"generic_to_specialised": 1}},
             "both generic_adapter and specialised_adapter",
         ),
+        ({"boosting": "feddat", "modules": ADAPTED}, "boosting: feddat needs the module specialised_adapter"),
+        ({"losses": {"image_report_contrast": 1}, "modules": ADAPTED}, "needs model: wcl or dcl"),
+        ({"losses": {"orthogonality": 1}, "modules": ADAPTED}, "needs adapter_kind: adalora"),
+        (
+            {"server": {"rule": "exact-lora"}, "adapter_kind": "loha", "modules": ADAPTED},
+            "exact-lora needs adapter_kind: lora",
+        ),
+        ({"server": {"momentum": 0.5}, "modules": ADAPTED}, "momentum is of another rule than fedavg"),
+        ({"training": "centralised", "losses": {"contrast_inter": 1}, "modules": ADAPTED}, "has one client"),
+        ({"training": "centralised", "client": {"fine_tuning_epochs": 1}, "modules": ADAPTED}, "has one client"),
     ],
 )
 def test_rows_whose_parts_do_not_fit(tmp_path, row, sentence):

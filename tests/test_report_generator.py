@@ -5,7 +5,7 @@ import torch
 from small_model import PROFILE, small_model, small_studies
 from torch.nn import functional
 
-from fedmrg_core.adapters import COPY, GENERIC, SPECIALISED, copied_boosting
+from fedmrg_core.adapters import BOTH, COPY, GENERIC, MIXTURE, SPECIALISED, mutual_boosting
 from fedmrg_core.configuration import Losses, Ownership
 from fedmrg_core.errors import InputError
 from fedmrg_core.local_training import ClientBatches
@@ -87,7 +87,7 @@ def test_adalora_has_a_term_of_its_own(folder):
     assert set(model.loss_terms(batch, Losses(), weights, None)) == {"language"}
 
 
-def test_feddat_mixes_the_specialised_adapter_with_the_copy(folder):
+def test_feddat_trains_the_generic_adapter_and_the_mixture(folder):
     model = small_model(folder, "feddat").eval()
     with torch.no_grad():
         for name in (GENERIC, SPECIALISED):
@@ -100,14 +100,17 @@ def test_feddat_mixes_the_specialised_adapter_with_the_copy(folder):
     batch, weights = ClientBatches(model, small_studies(), PROFILE).batch(range(4)), torch.full((14,), 0.5)
     terms = model.loss_terms(batch, model.method.losses, weights, None)
     assert set(terms) == {"language", "generic_to_specialised", "specialised_to_generic"}
-    generic, specialised, copied = model.report_logits(model.prefix(batch.images), batch, (GENERIC, SPECIALISED, COPY))
-    expected = copied_boosting(generic, specialised, copied, batch.report_mask, 3.0)
+    generic, mixture = model.report_logits(model.prefix(batch.images), batch, (GENERIC, MIXTURE))
+    expected = mutual_boosting(generic, mixture, batch.report_mask, 3.0)
     assert terms["generic_to_specialised"].item() == pytest.approx(expected[0].item(), rel=1e-4)
     assert terms["specialised_to_generic"].item() == pytest.approx(expected[1].item(), rel=1e-4)
-    language = sum(language_loss(x, batch.report_ids, batch.report_mask) for x in (generic, specialised))
+    language = sum(language_loss(x, batch.report_ids, batch.report_mask) for x in (generic, mixture))
     assert terms["language"].item() == pytest.approx(language.item(), rel=1e-5)
     total_loss(terms, model.method.losses).backward()
     assert all(p.grad is None for p in model.llm.parameters_of(COPY).values())
+    assert all(p.grad is not None for p in model.llm.parameters_of(SPECIALISED).values())
+    assert model.method.losses.generic_to_specialised == model.method.losses.language == 1.0  # task and KL alike
+    assert model.validated == (GENERIC, BOTH) and set(model.answers) == {GENERIC, SPECIALISED, BOTH}
 
 
 OWNERS = {"fed-lora": "shared", "fedper": "personal", "ffa-lora": "shared", "fedsa-lora": "personal", "r2gengpt": None}

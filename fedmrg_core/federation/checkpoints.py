@@ -79,7 +79,7 @@ def load_checkpoint(folder: pathlib.Path, fingerprint: str) -> ServerState | Non
     """The current checkpoint, or None if there is none yet.
 
     Raises:
-        InputError: it belongs to another configuration or other data, or is damaged.
+        InputError: it belongs to another configuration, other data or other code, or is damaged.
     """
     pointer = folder / "current"
     if not pointer.exists():
@@ -88,7 +88,7 @@ def load_checkpoint(folder: pathlib.Path, fingerprint: str) -> ServerState | Non
     rest = read_json(source / "server.json")
     if rest.pop("fingerprint") != fingerprint:
         raise InputError(
-            f"{folder}: this checkpoint is of another configuration, base model or data; "
+            f"{folder}: this checkpoint is of another configuration, base model, data or training code; "
             "choose another run folder or delete this one."
         )
     best = BestRound(**rest.pop("best")) if rest["best"] else rest.pop("best")

@@ -1,7 +1,8 @@
 """Updates as low-rank factors of few-bit numbers: pure functions, the same in a hospital and on the server.
 
-A matrix M (n, m), an array of more dimensions read as (first, rest), becomes the two factors of its truncated SVD,
-of the payload's rank, where they are smaller. Vectors go in full.
+A matrix M (n, m), an array of more dimensions read as (first, rest), becomes two factors of the payload's rank where
+they are smaller: the leading singular vectors of its shorter side, rounded, and what makes the product with the rounded
+ones come closest to M. Vectors go in full.
 
 Numbers are rounded to signed integers of 4, 8 or 16 bits under one scale for each block of 64 in a row. All
 numbers of a module travel as one array of bytes, ``<module>/packed``: an array each would cost more than its numbers.
@@ -154,8 +155,11 @@ def encode_array(values: Tensor, settings: Payload) -> bytes:
     matrix = matrix if len(matrix) <= matrix.shape[1] else matrix.T
     # The eigenvectors of M M' are M's left singular vectors; this side is the short one.
     vectors = torch.linalg.eigh(matrix @ matrix.T).eigenvectors.flip(1)
-    left = vectors[:, : settings.rank].T  # (rank, n)
-    return quantise(left, settings.bits) + quantise(left @ matrix, settings.bits)
+    left = quantise(vectors[:, : settings.rank].T, settings.bits)  # (rank, n)
+    rounded = dequantise(left, settings.rank, len(matrix), settings.bits)
+    # Least squares against the rounded vectors, not a projection on the exact ones, which the other side has not.
+    right = torch.linalg.lstsq(rounded.T, matrix).solution  # (rank, m)
+    return left + quantise(right, settings.bits)
 
 
 def decode_array(data: bytes, shape: Sequence[int], settings: Payload) -> Tensor:

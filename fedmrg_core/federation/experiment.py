@@ -12,6 +12,7 @@ from typing import Protocol
 from torch import Tensor
 
 from fedmrg_core.client_state import HospitalState, LocalUpdate
+from fedmrg_core.code_state import training_code_hash
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.run_configuration import RunConfiguration, read_configuration
 
@@ -95,8 +96,8 @@ def buffers_of(experiment: Experiment) -> frozenset[str]:
 
 
 def run_fingerprint(configuration: RunConfiguration, experiment: Experiment) -> str:
-    """One hash of the configuration and of what the experiment starts from."""
-    content = json.dumps([configuration.identity(), experiment.fingerprints()], sort_keys=True)
+    """One hash of the training code, the configuration, and what the experiment starts from."""
+    content = json.dumps([training_code_hash(), configuration.identity(), experiment.fingerprints()], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
