@@ -80,11 +80,10 @@ class AdaptedLLM(nn.Module):
         self.rank_budget: RankBudget | None = None
         self.peft: peft.PeftModel | transformers.PreTrainedModel = llm
         if self.adapters:
-            check_layers(llm, kind, rank, target_modules)
+            given = settings or {}
+            configuration = kind_configuration(kind, rank, alpha, target_modules, llm.config.hidden_size, given)
+            check_layers(llm, kind, int(given.get("r", given.get("init_r", rank))), target_modules)
             _forget_place(llm)
-            configuration = kind_configuration(
-                kind, rank, alpha, target_modules, llm.config.hidden_size, settings or {}
-            )
             self._add_adapters((*self.adapters, COPY) if copied else self.adapters, configuration)
         # Adding or activating an adapter flips requires_grad of the other one: set the trainable set by hand.
         self.mark_trainable()

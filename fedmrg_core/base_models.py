@@ -8,7 +8,6 @@ small one has to be shown. Diagnosis prompts start from the same phrase embeddin
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import pathlib
@@ -35,16 +34,6 @@ from fedmrg_core.seeds import numpy_stream, stream_seed
 
 STEERED_SHARE = 0.9  # of the pretraining batches
 BEGIN, END, PADDING, UNKNOWN = "<s>", "</s>", "<pad>", "<unk>"
-
-
-@dataclasses.dataclass(frozen=True)
-class PublicStudies:
-    """The public corpus: texts with their states, and images with theirs (the two need not be of the same studies)."""
-
-    texts: Sequence[str]
-    text_states: Tensor  # (N, 14)
-    images: Tensor  # (M, 1, H, W) uint8
-    image_states: Tensor  # (M, 14)
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> transformers.PreTrainedTokenizerFast:
@@ -260,9 +249,9 @@ def save_base_models(
     """Save `folder/llm`, `folder/backbone` and `folder/description.json`, whole or not at all."""
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    llm.save_pretrained(part / "llm", safe_serialization=True)
+    llm.save_pretrained(part / "llm")
     tokenizer.save_pretrained(part / "llm")
-    backbone.save_pretrained(part / "backbone", safe_serialization=True)
+    backbone.save_pretrained(part / "backbone")
     preprocessing = {"image_mean": [0.5], "image_std": [0.25], "do_normalize": True}
     (part / "backbone" / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=1))
     (part / "description.json").write_text(json.dumps(description, indent=1, sort_keys=True))

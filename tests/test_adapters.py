@@ -330,6 +330,11 @@ def test_a_rank_above_the_width_is_refused(llm, kind):
         AdaptedLLM(llm, (GENERIC,), rank=33, kind=kind)
 
 
+def test_a_rows_own_rank_above_the_width_is_refused(llm):
+    with pytest.raises(InputError, match="adapter.rank: 500 is above 32"):
+        AdaptedLLM(llm, (GENERIC,), rank=4, settings={"r": 500})
+
+
 @pytest.mark.parametrize("settings", [{"no_such_field": 1}, {"tinit": 2000}])
 def test_settings_that_peft_refuses_are_named(llm, settings):
     with pytest.raises(

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedmrg_core.findings import STATES
+from fedmrg_core.findings import BLANK
 
 HARDEST = 2.0  # weight of a negative whose findings are all the same, in WCL [ours]
-BLANK = STATES.index("blank")
 
 
 class ContrastHeads(nn.Module):

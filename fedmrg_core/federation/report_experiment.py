@@ -196,7 +196,7 @@ class ReportExperiment:
             return fine_tuned(
                 self.model,
                 self.tensors(client, "train"),
-                {**shared, **personal},
+                {**self.model.initial_personal, **shared, **personal},
                 client=client,
                 profile=settings.profile,
                 method=settings.method,
