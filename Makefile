@@ -30,10 +30,23 @@ ENVIRONMENT := .venv
 BIN := $(CURDIR)/$(ENVIRONMENT)/bin
 STAMP := $(ENVIRONMENT)/installed
 
+PROFILES = $(basename $(notdir $(wildcard profiles/*.yaml)))
+DATASETS = phantom iu_xray folder
+
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
-	@echo "Variables: PROFILE=$(PROFILE) DATA=$(DATA) DATA_ROOT=$(DATA_ROOT) PARTITION=$(PARTITION)" \
-		"METHOD=$(METHOD) SEED=$(SEED) EXPERIMENT=$(EXPERIMENT) CORES=$(CORES)"
+	@printf '%s\n' 'Variables, with their defaults:'
+	@printf '  %-18s  %s\n' \
+		'PROFILE=$(PROFILE)' 'sizes and steps: $(PROFILES), or the path of a .yaml file' \
+		'DATA=$(DATA)' 'of make figures: $(DATASETS)' \
+		'DATA_ROOT=$(DATA_ROOT)' 'the folder of a real data set' \
+		'PARTITION=$(PARTITION)' 'of make figures: how studies are dealt to clients' \
+		'METHOD=$(METHOD)' 'of make figures: a row of methods.yaml' \
+		'SEED=$(SEED)' 'of make figures' \
+		'EXPERIMENT=$(EXPERIMENT)' 'of make benchmark: names in experiments.yaml, joined by commas' \
+		'RERUN=$(RERUN)' 'of make benchmark; True: also the runs that figures/reference/ holds' \
+		'THREADS=$(THREADS)' 'CPU threads of a run; 0: all cores for make figures, one for each run of make benchmark' \
+		'CORES=$(CORES)' 'CPU cores of everything together'
 
 environment: $(STAMP)  ## Create .venv from requirements.lock
 

@@ -6,21 +6,23 @@
 What a rule leaves is the executed notebook; it stands beside the folder the notebook fills, so that deleting the one
 deletes the other. A notebook picks up what an interrupted run of it has left: nothing in its folder is removed first.
 
-On GPU servers: `snakemake --profile workflow_profiles/slurm --config profile=paper ...` sends every rule to Slurm as a
-job of its own. It needs the package snakemake-executor-plugin-slurm, which requirements.lock does not hold, an account
-and a partition filled in, and this environment on a file system that the nodes share.
+On GPU servers every rule is sent to Slurm as a job of its own by
+
+    snakemake --profile workflow_profiles/slurm --config profile=paper method=fedmrg seed=0 threads=8
+
+It needs the package snakemake-executor-plugin-slurm, which requirements.lock does not hold, an account and a partition
+filled in, and this environment on a file system that the nodes share. A run uses `threads` CPU threads; how many its
+job asks for is in the profile (set-threads).
 """
 
 import pathlib
 import shlex
 
-import pydantic
 from snakemake.exceptions import WorkflowError
 
-from fedmrg_core.data.partition import partition_rule
 from fedmrg_core.data.sources import corpus_name, data_source
 from fedmrg_core.errors import InputError
-from fedmrg_core.experiments import RunSettings, runs_of
+from fedmrg_core.experiments import RunSettings, check_run, runs_of
 from fedmrg_core.paths import reference_folder
 
 RUN_NAMES = list(RunSettings.model_fields)
@@ -43,27 +45,32 @@ def check_settings():
             raise WorkflowError(f"--config {name}: expected {type(known[name]).__name__}, not {value!r}.")
     try:
         run = RunSettings(**{name: given[name] for name in RUN_NAMES if name in given})
-        run.load()
+        check_run(run)
         chosen = {**WORKFLOW_DEFAULTS, **{name: given[name] for name in WORKFLOW_DEFAULTS if name in given}}
         names = [name for name in chosen["experiment"].split(",") if name]
         runs = runs_of(names, run.profile)
-        for each in [run, *runs]:
-            data_source(each.data)
-            partition_rule(each.partition)
-    except (InputError, pydantic.ValidationError) as error:
+        for each in runs:
+            check_run(each)
+    except InputError as error:
         raise WorkflowError(str(error)) from None
     return chosen, run, names, runs
+
+
+def lacking(runs, file):
+    """Those of the runs whose reference does not hold the file, or all of them with rerun=True."""
+    root = reference_folder(PROFILE).parent
+    return [run for run in runs if SETTINGS["rerun"] or not (root / run.name / file).is_file()]
 
 
 SETTINGS, SINGLE, EXPERIMENTS, RUNS = check_settings()
 PROFILE_FILE = SINGLE.profile if SINGLE.profile.endswith(".yaml") else f"profiles/{SINGLE.profile}.yaml"
 PROFILE = SINGLE.profile_name
 BY_NAME = {run.name: run for run in [*RUNS, SINGLE]}
-THREADS = SETTINGS["threads"] or (1 if EXPERIMENTS else workflow.cores)
-MISSING = [
-    run for run in RUNS if SETTINGS["rerun"] or not (reference_folder(PROFILE).parent / run.name / "manifest.json").is_file()
-]
-ADAPTED = [run for run in MISSING if "adaptation" in EXPERIMENTS]
+# Unlike workflow.cores it may be unknown: jobs sent to other machines ask for their threads each by itself.
+CORES = workflow.resource_settings.cores or 1
+THREADS = SETTINGS["threads"] or (1 if EXPERIMENTS else CORES)
+MISSING = lacking(RUNS, "manifest.json")
+ADAPTED = lacking(runs_of(["adaptation"], SINGLE.profile) if "adaptation" in EXPERIMENTS else [], "adaptation.csv")
 TEACHING = ["02_contrastive_encoder", "03_diagnosis_prompts", "04_dual_adapters"]
 RESULTS = pathlib.Path("results")
 
@@ -172,7 +179,7 @@ rule evaluation:
         "results/{run}/notebooks/07_evaluation.ipynb",
     params:
         command=lambda wildcards: run_command("07_evaluation", wildcards),
-    threads: 1 if EXPERIMENTS else workflow.cores
+    threads: 1 if EXPERIMENTS else CORES
     priority: 20
     shell:
         "{params.command}"
@@ -195,7 +202,7 @@ rule figures:
 rule adaptation:
     input:
         "notebooks/09_adaptation.py",
-        "results/{run}/notebooks/06_federated_run.ipynb",
+        "results/{run}/notebooks/07_evaluation.ipynb",  # whose reports without adaptation it goes on with
     output:
         "results/{run}/notebooks/09_adaptation.ipynb",
     params:

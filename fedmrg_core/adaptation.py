@@ -25,6 +25,7 @@ from fedmrg_core.run_folder import write_text
 from fedmrg_core.seeds import numpy_stream, torch_threads
 from fedmrg_core.trained_run import (
     TestSet,
+    drop_outdated_reports,
     finished_experiment,
     load_trained,
     place_reports,
@@ -52,6 +53,7 @@ def evaluate_adaptation(folder: pathlib.Path) -> pandas.DataFrame:
         InputError: the run is not finished, shares no model, or no unseen centre has training studies of its own.
     """
     experiment = finished_experiment(folder)
+    drop_outdated_reports(folder, experiment)
     settings = experiment.configuration
     with torch_threads(settings.threads):
         by_count = adapt_to_sites(folder, experiment)

@@ -1,4 +1,4 @@
-"""Which code made a result: the commit, and a hash of the statements that a trained model depends on."""
+"""Which code this process imported: the commit, and hashes of the statements that a model or a report depends on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import ast
 import functools
 import hashlib
 import pathlib
+import subprocess
+from collections.abc import Mapping
+from typing import Any
 
 PACKAGE = pathlib.Path(__file__).resolve().parent
 # What only reads finished models and predictions, or starts notebooks: a change here leaves trained models as they are.
@@ -25,6 +28,14 @@ AFTER_TRAINING = (
     "trained_run.py",
     "verification.py",
 )
+# What decides, beside a trained model, the rows that are stored with its reports: it labels and asks for them, and
+# adapts the model to a new centre.
+REPORT_CODE = ("findings.py", "findings_lexicon.py", "inference.py", "adaptation.py")
+
+
+def source_state() -> dict[str, Any]:
+    """The commit of the source and whether tracked files differed from it; both None outside a git checkout."""
+    return dict(_COMMIT)
 
 
 @functools.cache
@@ -33,12 +44,29 @@ def training_code_hash() -> str:
 
     Comments, docstrings and layout do not count, so that saying something better does not make a run another run.
     """
+    return statements_hash(
+        {name: text for name, text in _SOURCES.items() if name.partition("/")[0] not in AFTER_TRAINING}
+    )
+
+
+def report_code_hash() -> str:
+    """sha256 over the statements of `REPORT_CODE`."""
+    return statements_hash({name: _SOURCES[name] for name in REPORT_CODE})
+
+
+def statements_hash(sources: Mapping[str, str]) -> str:
+    """sha256 over the statements of modules, given as text by name."""
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        relative = path.relative_to(PACKAGE)
-        if relative.parts[0] not in AFTER_TRAINING:
-            digest.update(f"{relative.as_posix()}\n{_statements(path.read_text(encoding='utf-8'))}\n".encode())
+    for name, text in sources.items():
+        digest.update(f"{name}\n{_statements(text)}\n".encode())
     return digest.hexdigest()
+
+
+def read_sources(package: pathlib.Path) -> dict[str, str]:
+    """The text of every module of a package, by its path in it."""
+    # Sorted as paths, not as text: a folder before the names that its own name begins.
+    files = sorted(path for path in package.rglob("*.py") if path.is_file())
+    return {path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in files}
 
 
 def _statements(source: str) -> str:
@@ -56,3 +84,24 @@ def _is_docstring(statement: ast.stmt) -> bool:
         and isinstance(statement.value, ast.Constant)
         and isinstance(statement.value.value, str)
     )
+
+
+def _commit_of(folder: pathlib.Path) -> dict[str, Any]:
+    commit = _git(folder, "rev-parse", "HEAD")
+    # Without the lock that `git status` takes: somebody may be committing at this moment.
+    arguments = ("--no-optional-locks", "status", "--porcelain", "--untracked-files=no")
+    changes = _git(folder, *arguments) if commit else None
+    return {"commit": commit, "uncommitted_changes": None if changes is None else bool(changes)}
+
+
+def _git(folder: pathlib.Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+# Read when the process imports its code: what is edited or committed during a run of hours is no part of that run.
+_SOURCES = read_sources(PACKAGE)
+_COMMIT = _commit_of(PACKAGE)

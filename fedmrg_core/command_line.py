@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import pathlib
 import sys
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperArgument, TyperCommand
 
 import fedmrg_core
 from fedmrg_core.errors import InputError
@@ -22,18 +24,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class DescribedCommand(TyperCommand):
+    """A command whose help describes its arguments, too: click 8.5 forgets what typer 0.20 tells it about them."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        hints = get_type_hints(inspect.unwrap(self.callback), include_extras=True)
+        for parameter in self.params:
+            if isinstance(parameter, TyperArgument):
+                parameter.help = hints[parameter.name].__metadata__[0].help
+
+
 notebook_app = typer.Typer(help="The .ipynb copies of the notebooks.", no_args_is_help=True)
 app.add_typer(notebook_app, name="notebook")
 
 
-@app.command()
+@app.command(cls=DescribedCommand)
 def run(
     notebook: Annotated[str, typer.Argument(help="A .py or .ipynb file, or a name such as 06_federated_run.")],
     parameter: Annotated[
         list[str] | None, typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="The value is a YAML literal.")
     ] = None,
     output: Annotated[
-        pathlib.Path | None, typer.Option(help="The executed notebook [default: report/notebooks/<name>.ipynb].")
+        pathlib.Path | None, typer.Option(help="The executed notebook, else report/notebooks/<name>.ipynb.")
     ] = None,
     progress: Annotated[bool, typer.Option(help="Show a bar over the cells.")] = True,
 ) -> None:
@@ -52,7 +67,7 @@ def run(
     print(notebooks.run_notebook(notebooks.find_notebook(notebook), parameters, output, progress))
 
 
-@app.command()
+@app.command(cls=DescribedCommand)
 def label(
     file: Annotated[pathlib.Path, typer.Argument(help="A UTF-8 text file with one report a line.")],
 ) -> None:
@@ -83,7 +98,7 @@ def check_data(
         print(f"left out\t{item.study_id}\t{item.item}\t{item.reason}")
 
 
-@app.command()
+@app.command(cls=DescribedCommand)
 def report(
     run_folder: Annotated[pathlib.Path, typer.Argument(help="A run folder with figures.")],
     executed: Annotated[list[pathlib.Path] | None, typer.Argument(help="Executed notebooks to include.")] = None,
@@ -95,7 +110,7 @@ def report(
     print(write_html_report(run_folder, executed or [], output))
 
 
-@app.command()
+@app.command(cls=DescribedCommand)
 def reference(
     folders: Annotated[
         list[pathlib.Path],
@@ -119,7 +134,8 @@ def reference(
 def verify(
     profile: Annotated[str, typer.Option(help="Whose reference runs.")] = "smoke",
     only: Annotated[
-        list[str] | None, typer.Option(help="Methods, data sets or run names to verify [default: all of the profile].")
+        list[str] | None,
+        typer.Option(help="A method, a data set or a run to verify; give it again for more.", show_default="all"),
     ] = None,
     rerun: Annotated[bool, typer.Option(help="Run what results/ lacks; without it only compare.")] = True,
     data_root: Annotated[str, typer.Option(help="The folder of a real data set.")] = "",
@@ -140,9 +156,9 @@ def version() -> None:
     print(fedmrg_core.__version__)
 
 
-@notebook_app.command()
+@notebook_app.command(cls=DescribedCommand)
 def sync(
-    name: Annotated[list[str] | None, typer.Argument(help="Notebooks [default: all].")] = None,
+    name: Annotated[list[str] | None, typer.Argument(help="Notebooks to write.", show_default="all")] = None,
     executed: Annotated[
         pathlib.Path | None, typer.Option("--from", help="An executed notebook of the one named, for its outputs.")
     ] = None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import pathlib
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import pydantic
 
@@ -17,15 +19,21 @@ from fedmrg_core.configuration import (
     load_methods,
     load_profile,
 )
-from fedmrg_core.data.sources import corpus_name
+from fedmrg_core.data.partition import partition_rule
+from fedmrg_core.data.phantom import CENTRES
+from fedmrg_core.data.sources import corpus_name, data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.run_configuration import RunConfiguration, configure_run
 from fedmrg_core.paths import base_models_folder, prepared_folder
 from fedmrg_core.strict_yaml import Strict, read_yaml, validated
 
+# Of the data sets whose sites are known without reading them.
+SITES: dict[str, tuple[str, ...]] = {"phantom": CENTRES}
+KINDS_OF_THE_RANK = ("lora", "adalora", "loha")  # the other kinds of adapters take no rank of the profile's
 
-class RunSettings(Strict):
-    """The settings that tell one federated run from another; notebooks 06 to 08 take them as parameters."""
+
+class _RunSettings(Strict):
+    """The fields of :class:`RunSettings`."""
 
     profile: str = "smoke"  # a name in profiles/, or the path of a .yaml file
     data: str = "phantom"
@@ -36,10 +44,27 @@ class RunSettings(Strict):
     variant: str = ""  # numbers that differ from the two files, see `with_variant`
     seed: int = 0
 
+
+class RunSettings(_RunSettings):
+    """The settings that tell one federated run from another; notebooks 06 to 09 take them as parameters.
+
+    Raises:
+        InputError: a setting is unknown, ill-typed or out of its range.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        validated(_RunSettings, settings, "run")  # in a notebook, one sentence instead of pydantic's traceback
+        super().__init__(**settings)
+
     @property
     def profile_name(self) -> str:
         """The profile's name, without folder and ending."""
         return pathlib.Path(self.profile).stem if self.profile.endswith(".yaml") else self.profile
+
+    @property
+    def unseen_sites(self) -> tuple[str, ...] | None:
+        """The sites to hold out; None: those that the data were prepared with."""
+        return tuple(self.unseen.split(",")) if self.unseen else None
 
     @property
     def name(self) -> str:
@@ -111,7 +136,7 @@ class RunSettings(Strict):
             data=self.data,
             partition=self.partition,
             clients=self.clients or None,
-            unseen_sites=tuple(self.unseen.split(",")) if self.unseen else None,
+            unseen_sites=self.unseen_sites,
             seed=self.seed,
             prepared=self.prepared(workspace),
             base_models=self.base_models(workspace),
@@ -142,6 +167,56 @@ def with_variant(profile: Profile, method: Method, variant: str) -> tuple[Profil
             pair = f"{key}={float(multiple[1]) * usual:.12g}"
         pairs.append(pair)
     return apply_variant(profile, method, ",".join(pairs))
+
+
+def check_run(settings: RunSettings) -> None:
+    """Hold a run against all that is known of it before its data and models are there, without building any.
+
+    Raises:
+        InputError: profile, method, variant, data or partition is unknown or does not fit, the adapters' rank is above
+            the width of the LLM that the profile builds, or the data cannot be dealt so, if their sites are known.
+    """
+    profile, method = settings.load()
+    partition_rule(settings.partition)
+    data_source(settings.data)
+    _check_rank(profile, method)
+    if settings.clients == 1:
+        raise InputError("clients is 1; a federation needs at least 2, or 0: as many as the partition makes by itself.")
+    if corpus_name(settings.data) in SITES:
+        _check_sites(settings, SITES[corpus_name(settings.data)])
+
+
+def _check_rank(profile: Profile, method: Method) -> None:
+    """Refuse a rank for which the LLM that notebook 05 builds is too narrow: no layer of it is narrower than its width.
+
+    Of an LLM that the profile names, the widths are known when it is there, see `adapter_kinds.check_layers`.
+    """
+    rank, sizes = profile.adapter.rank, profile.base_models
+    adapted = any("adapter" in module for module in method.modules) and method.adapter_kind in KINDS_OF_THE_RANK
+    if adapted and sizes.llm is None and rank > sizes.llm_width:
+        raise InputError(
+            f"adapter.rank: {rank} is above {sizes.llm_width}, the width of a layer it adapts; expected less, or a "
+            "larger base_models.llm_width in the profile."
+        )
+
+
+def _check_sites(settings: RunSettings, sites: Sequence[str]) -> None:
+    """Refuse what `partition_clients` would refuse when it sees which sites the studies have."""
+    held_out = data_source(settings.data).unseen_sites if settings.unseen_sites is None else settings.unseen_sites
+    for site in held_out:
+        if site not in sites:
+            raise InputError(f"unseen names {site!r}; the data set has the sites {', '.join(sites)}.")
+    if settings.partition != "site":
+        return
+    training = len(sites) - len(set(held_out))
+    if training < 2:
+        raise InputError(
+            f"unseen leaves {training} training site(s); partition 'site' needs at least 2, hold out fewer."
+        )
+    if settings.clients not in (0, training):
+        raise InputError(
+            f"clients is {settings.clients} but there are {training} training sites; leave clients out for 'site'."
+        )
 
 
 class Experiment(Strict):

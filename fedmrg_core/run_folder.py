@@ -15,14 +15,13 @@ import os
 import pathlib
 import platform
 import resource
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fedmrg_core.code_state import training_code_hash
+from fedmrg_core.code_state import source_state, training_code_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -139,13 +138,6 @@ class RunFolder:
         return self.write_json("manifest.json", content)
 
 
-def source_state() -> dict[str, Any]:
-    """The commit of the source and whether tracked files differ from it; both None outside a git checkout."""
-    commit = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain", "--untracked-files=no") if commit else None
-    return {"commit": commit, "uncommitted_changes": None if changes is None else bool(changes)}
-
-
 def peak_memory() -> dict[str, int]:
     """Largest resident size in bytes of this process and of its largest finished child."""
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
@@ -169,12 +161,3 @@ def _flush_to_disk(path: pathlib.Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _git(*arguments: str) -> str | None:
-    here = pathlib.Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

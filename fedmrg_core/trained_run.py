@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import pathlib
+import shutil
 from collections.abc import Iterator
 
 import numpy
@@ -13,6 +16,7 @@ import torch
 from tqdm.auto import tqdm
 
 from fedmrg_core.adapters import GENERIC, answer_label
+from fedmrg_core.code_state import report_code_hash
 from fedmrg_core.configuration import Method, Ownership
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
@@ -45,7 +49,8 @@ class TestSet:
 def evaluate_run(folder: pathlib.Path) -> pandas.DataFrame:
     """Write predictions.csv, head_auroc.csv, features.safetensors, features.csv and metrics.csv of a finished run.
 
-    Every place and adapter is stored as soon as it is done, so that an interrupted evaluation goes on where it stopped.
+    Every place and adapter is stored as soon as it is done, so that an interrupted evaluation goes on where it stopped;
+    reports that another model or other code has written are dropped first.
     The test studies are read here and nowhere else. A method that shares nothing has no model for a centre that never
     trained: its tables have no rows of role "unseen".
 
@@ -56,6 +61,7 @@ def evaluate_run(folder: pathlib.Path) -> pandas.DataFrame:
         InputError: the run has no selected model yet.
     """
     experiment = finished_experiment(folder)
+    drop_outdated_reports(folder, experiment)
     with torch_threads(experiment.configuration.threads):
         predictions = _predict_all(folder, experiment)
         features = _store_features(folder, experiment)
@@ -85,6 +91,32 @@ def finished_experiment(folder: pathlib.Path) -> ReportExperiment:
     if not isinstance(experiment, ReportExperiment):
         raise InputError(f"{folder}: its experiment writes no reports; expected the run of notebook 06_federated_run.")
     return experiment
+
+
+def drop_outdated_reports(folder: pathlib.Path, experiment: ReportExperiment) -> None:
+    """Delete predictions/ unless what stands in `folder` now has written it: a report says nothing of its origin.
+
+    Args:
+        folder: of the finished run.
+        experiment: its experiment.
+    """
+    mark, digest = folder / "predictions" / "made_by.sha256", _digest_of_reports(folder, experiment)
+    if mark.is_file() and mark.read_text(encoding="utf-8").strip() == digest:
+        return
+    if mark.parent.exists():
+        shutil.rmtree(mark.parent)
+    write_text(mark, digest + "\n")
+
+
+def _digest_of_reports(folder: pathlib.Path, experiment: ReportExperiment) -> str:
+    """sha256 over all that decides the stored reports: the model's files, what it was trained from, settings, code."""
+    settings = [report_code_hash(), experiment.configuration.identity(), experiment.fingerprints()]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for path in sorted(path for path in (folder / "model").rglob("*") if path.is_file()):
+        with path.open("rb") as content:
+            content_hash = hashlib.file_digest(content, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()} {content_hash}\n".encode())
+    return digest.hexdigest()
 
 
 def test_sets(experiment: ReportExperiment) -> Iterator[TestSet]:
@@ -128,7 +160,6 @@ def stored_reports(
     generation = experiment.configuration.profile.generation
     rows = write_reports(experiment.model, place.studies, adapter, generation, place.site)
     frame = pandas.DataFrame(map(dataclasses.asdict, rows))
-    path.parent.mkdir(exist_ok=True)
     write_predictions(path, frame.assign(site=place.site, split="test", role=place.role, adapter=label))
     return stored_rows(path)
 

@@ -34,18 +34,29 @@ def verify_references(profile: str, only: Sequence[str], rerun: bool, data_root:
         See :func:`fedmrg_core.evaluation.verify.verify`.
 
     Raises:
-        InputError: there is no reference run of the profile, or none that `only` names.
+        InputError: there is no reference run of the profile, or none that some name in `only` means.
     """
     root = reference_folder(profile).parent
     runs = reference_runs(root, profile)
-    chosen = [run for run in runs if not only or {run.method, run.data, run.name} & set(only)]
-    if not chosen:
-        known = ", ".join(dict.fromkeys(name for run in runs for name in (run.method, run.data)))
-        raise InputError(f"verify: no reference run of profile {profile!r} is called so; expected one of {known}.")
+    if not runs:
+        raise InputError(f"verify: profile {profile!r} has no reference run; there are none in {root / profile}.")
+    chosen = [run for run in runs if not only or _names(run) & set(only)]
+    for name in only:
+        if not any(name in _names(run) for run in runs):
+            known = ", ".join(dict.fromkeys(name for run in runs for name in (run.method, run.data)))
+            raise InputError(
+                f"verify: no reference run of profile {profile!r} is called {name!r}; expected one of {known}, or the "
+                "name of a run."
+            )
     if rerun:
         for run in chosen:
             _run_again(run, root, data_root, cores)
     return verify(root, REPOSITORY / "results", [run.name for run in chosen])
+
+
+def _names(run: RunSettings) -> set[str]:
+    """What `only` may call a run."""
+    return {run.method, run.data, run.name}
 
 
 def _run_again(run: RunSettings, reference_root: pathlib.Path, data_root: str, cores: int) -> None:

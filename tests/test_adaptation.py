@@ -1,6 +1,7 @@
 """A centre that joins later: what learns, which studies it takes, what is written."""
 
 import pathlib
+import shutil
 
 import pandas
 import pytest
@@ -97,6 +98,25 @@ def test_stored_reports_are_not_written_again(run, monkeypatch):
     before = evaluate_adaptation(run)
     monkeypatch.setattr(adaptation, "stored_reports", lambda *_: pytest.fail("written again"))
     pandas.testing.assert_frame_equal(evaluate_adaptation(run), before)
+
+
+def test_adapted_reports_of_another_model_are_dropped(run, monkeypatch):
+    evaluate_adaptation(run)
+    folder = run.parent / "retrained"
+    shutil.copytree(run, folder)
+    left = []
+
+    def stop(folder, _):
+        left.append(len(list((folder / "predictions").glob("*adapted*"))))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adaptation, "adapt_to_sites", stop)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_adaptation(folder)
+    shutil.copyfile(run / "model" / "personal" / "centre-a.safetensors", folder / "model" / "shared.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_adaptation(folder)
+    assert left == [4, 0]
 
 
 def test_nothing_to_adapt_or_to_adapt_with(workspace, run):

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -10,9 +11,13 @@ import time
 import nbformat
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from fedmrg_core.command_line import app
 from fedmrg_core.committed_notebooks import differing_cells, sync_notebook
+from fedmrg_core.data.sources import DATA_SOURCES
 from fedmrg_core.errors import InputError
 from fedmrg_core.notebooks import (
     NotebookFailed,
@@ -211,6 +216,33 @@ def test_help_and_version_are_quick():
     assert fedmrg("version").stdout.strip() == "0.1.0"
     for command in (["run"], ["label"], ["check-data"], ["report"], ["notebook", "sync"], ["notebook", "check"]):
         assert "Usage" in fedmrg(*command, "--help").stdout
+
+
+def commands(group, *names: str):
+    """Every command with the words that call it."""
+    for name, command in group.commands.items():
+        yield from commands(command, *names, name) if hasattr(command, "commands") else [([*names, name], command)]
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [pytest.param(*found, id=" ".join(found[0])) for found in commands(typer.main.get_command(app))],
+)
+def test_help_describes_every_argument_and_option(words, command):
+    shown = CliRunner().invoke(app, [*words, "--help"], terminal_width=79).output
+    for parameter in command.params:
+        # A description is wrapped between columns of names and types: its words are there, in their order.
+        assert parameter.help, parameter.name
+        assert re.search(".*?".join(map(re.escape, parameter.help.split())), shown, re.DOTALL), (parameter.help, shown)
+
+
+def test_make_help_names_what_may_be_set(repository):
+    shown = subprocess.run(["make", "help"], cwd=repository, capture_output=True, text=True, check=True).stdout
+    lines = {line.split("=")[0].strip(): line for line in shown.splitlines() if "=" in line}
+    assert {"THREADS", "RERUN", "EXPERIMENT", "METHOD"} <= lines.keys()
+    profiles = {path.stem for path in (repository / "profiles").glob("*.yaml")}
+    assert profiles and profiles <= set(lines["PROFILE"].replace(",", " ").split())
+    assert lines["DATA"].split(": ")[1].split() == list(DATA_SOURCES)
 
 
 def test_command_line_does_not_import_torch():

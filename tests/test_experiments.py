@@ -7,7 +7,7 @@ import yaml
 
 from fedmrg_core.configuration import load_method, load_profile
 from fedmrg_core.errors import InputError
-from fedmrg_core.experiments import RunSettings, load_experiments, runs_of, with_variant
+from fedmrg_core.experiments import KINDS_OF_THE_RANK, RunSettings, check_run, load_experiments, runs_of, with_variant
 
 
 @pytest.mark.parametrize(
@@ -93,3 +93,78 @@ def test_no_run_has_such_a_name() -> None:
     for name in ("smoke/phantom/fedmrg", "smoke/phantom,style=/fedmrg/seed-x", "smoke/phantom/fedmrg/seed-1/more"):
         with pytest.raises(InputError, match="is no run"):
             RunSettings.from_name(name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"clients": -1}, r"run: clients: .* greater than or equal to 0 \(got '-1'\)"),
+        ({"seed": "one"}, r"run: seed: .* \(got 'one'\)"),
+        ({"metod": "fedmrg"}, "run: metod: "),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(settings, sentence) -> None:
+    with pytest.raises(InputError, match=sentence) as caught:
+        RunSettings(**settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"profile": "nothing"}, "profile: 'nothing' is unknown"),
+        ({"data": "nothing"}, "data is 'nothing'"),
+        ({"partition": "nothing"}, "partition is 'nothing'"),
+        ({"variant": "adapter.rank=129"}, "adapter.rank: 129 is above 128, the width of a layer"),
+        ({"variant": "adapter.rank=129", "method": "ffa-lora"}, "adapter.rank: 129"),
+        ({"unseen": "centre-z"}, "unseen names 'centre-z'; the data set has the sites centre-a, .*, centre-f"),
+        ({"unseen": "centre-z", "partition": "style", "data": "phantom-image0.5"}, "unseen names 'centre-z'"),
+        ({"clients": 6}, "clients is 6 but there are 5 training sites; leave clients out"),
+        ({"clients": 5, "unseen": "centre-a,centre-b"}, "clients is 5 but there are 4 training sites"),
+        ({"unseen": "centre-a,centre-b,centre-c,centre-d,centre-e"}, "leaves 1 training site"),
+        ({"clients": 1, "data": "iu_xray"}, "clients is 1; a federation needs at least 2"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_before_its_data_are_there(settings, sentence) -> None:
+    with pytest.raises(InputError, match=sentence):
+        check_run(RunSettings(**settings))
+
+
+def test_every_run_of_the_experiments_passes() -> None:
+    for profile in ("smoke", "standard"):
+        for run in runs_of(list(load_experiments()), profile):
+            check_run(run)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"clients": 5},
+        {"clients": 40, "partition": "random"},
+        {"data": "iu_xray", "unseen": "Q", "clients": 9},  # whose sites only the data tell
+        {"variant": "adapter.rank=128"},
+        {"variant": "adapter.rank=129", "method": "fed-vera"},  # takes no rank
+        {"variant": "adapter.rank=129", "method": "r2gengpt"},  # has no adapter
+        {"variant": "adapter.rank=4096", "profile": "paper"},  # names its LLM
+    ],
+)
+def test_what_may_be_is_not_refused(settings) -> None:
+    check_run(RunSettings(**settings))
+
+
+def test_the_width_that_a_rank_is_held_against_is_the_llms() -> None:
+    """The narrowest of the layers that may be adapted is as wide as the LLM, and the check on the LLM says the same."""
+    import torch
+
+    from fedmrg_core.adapter_kinds import KINDS, VIRTUAL_TOKEN_KINDS, check_layers
+    from fedmrg_core.base_models import new_llm, train_tokenizer
+
+    profile = load_profile("smoke")
+    width, layers = profile.base_models.llm_width, profile.adapter.target_modules
+    tokenizer = train_tokenizer(["The lungs are clear."], 300)
+    with torch.device("meta"):
+        llm = new_llm(profile.base_models, tokenizer, 0)
+    check_layers(llm, "lora", width, layers)
+    with pytest.raises(InputError, match=f"adapter.rank: {width + 1} is above {width}, the width of a layer"):
+        check_layers(llm, "lora", width + 1, layers)
+    assert set(KINDS_OF_THE_RANK) == KINDS.keys() - {"vera", *VIRTUAL_TOKEN_KINDS}

@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -133,15 +134,27 @@ def test_weights_are_never_unpickled():
     assert not [str(path) for path in files if unsafe.search(path.read_text(encoding="utf-8"))]
 
 
-def dry_run(folder: pathlib.Path, *settings: str, target: str = "all") -> subprocess.CompletedProcess[str]:
-    """A dry run of the workflow from nothing, in a folder without any result."""
-    for name in ("Snakefile", "notebooks", "profiles", "methods.yaml", "experiments.yaml", "fedmrg_core", "figures"):
+WORKFLOW = (
+    "Snakefile", "notebooks", "profiles", "methods.yaml", "experiments.yaml", "fedmrg_core", "figures",
+    "workflow_profiles",
+)  # fmt: skip
+
+
+def snakemake(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Snakemake in a folder without any result; what the workflow needs and the folder lacks is linked there."""
+    for name in WORKFLOW:
         if not (folder / name).exists():
             (folder / name).symlink_to(ROOT / name)
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--printshellcmds", "--cores", "2", "--nolock"]
-    command += [target, *(["--config", *settings] if settings else [])]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    code = (folder / "fedmrg_core").resolve().parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(code), str(folder)])}
+    command = [sys.executable, "-m", "snakemake", "--nolock", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+
+
+def dry_run(folder: pathlib.Path, *settings: str, target: str = "all") -> subprocess.CompletedProcess[str]:
+    """A dry run of the workflow from nothing."""
+    given = ["--config", *settings] if settings else []
+    return snakemake(folder, "--dry-run", "--printshellcmds", "--cores", "2", target, *given)
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +192,9 @@ def test_the_report_collects_every_notebook(planned_commands):
         ("seed=one", "seed: expected int, not 'one'"),
         ("method=nothing", "nothing"),
         ("profile=nothing", "nothing"),
+        ("clients=-1", "run: clients: Input should be greater than or equal to 0"),
+        ("unseen=centre-z", "unseen names 'centre-z'"),
+        ("variant=adapter.rank=1000", "adapter.rank: 1000 is above 128"),
     ],
 )
 def test_a_wrong_setting_stops_the_workflow_before_anything_is_computed(tmp_path, setting, sentence):
@@ -201,6 +217,59 @@ def test_an_experiment_is_planned_run_by_run(tmp_path):
     for words in lines:
         given = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
         check_parameters(read_notebook(ROOT / words[2]), words[2], given)
+
+
+def test_what_adaptation_lacks_is_planned_and_nothing_else(tmp_path):
+    """A reference without adaptation.csv is trained again for it; notebook 09 is for that experiment's runs alone."""
+    shutil.copytree(ROOT / "fedmrg_core", tmp_path / "fedmrg_core", ignore=shutil.ignore_patterns("__pycache__"))
+    references = tmp_path / "figures" / "reference" / "smoke" / "phantom"
+    for path, names in {
+        "fedmrg/seed-0": ["manifest.json"],
+        "fed-lora/seed-0": ["manifest.json", "adaptation.csv"],
+        "local/seed-0": ["manifest.json"],
+    }.items():
+        (references / path).mkdir(parents=True)
+        for name in names:
+            (references / path / name).touch()
+    done = dry_run(tmp_path, "experiment=main,adaptation", target="runs")
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    planned = {
+        number: set(re.findall(rf"--output results/smoke/phantom/(\S+)/notebooks/{number}_", output))
+        for number in ("06", "07", "09")
+    }
+    adapted = {f"{method}/seed-{seed}" for method in ("fedmrg", "fed-lora") for seed in range(3)} - {"fed-lora/seed-0"}
+    assert planned["09"] == adapted
+    assert planned["06"] == planned["07"] >= adapted | {"local/seed-1"}
+    assert not planned["06"] & {"fed-lora/seed-0", "local/seed-0"}
+
+
+REMOTE = """
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor as Executor
+from snakemake_interface_executor_plugins.settings import CommonSettings
+
+common_settings = CommonSettings(
+    non_local_exec=True, implies_no_shared_fs=False, job_deploy_sources=False, pass_default_storage_provider_args=True,
+    pass_default_resources_args=True, pass_envvar_declarations_to_cmd=False, auto_deploy_default_storage_provider=False,
+)
+"""
+
+
+def test_the_slurm_profile_says_minutes_and_needs_no_cores(tmp_path):
+    """With a stand-in for the plugin, which is not among the requirements."""
+    plugin = tmp_path / "snakemake_executor_plugin_slurm" / "__init__.py"
+    plugin.parent.mkdir()
+    plugin.write_text(REMOTE)
+    profile = ("--profile", "workflow_profiles/slurm", "--config", "profile=paper", "threads=8")
+    listed = snakemake(tmp_path, "--list-rules", *profile)
+    assert listed.returncode == 0 and "federated_run" in listed.stdout, listed.stdout + listed.stderr
+    planned = snakemake(tmp_path, "--dry-run", *profile)
+    output = planned.stdout + planned.stderr
+    assert planned.returncode == 0, output
+    minutes = {
+        rule: re.search(rf"rule {rule}:.*?runtime=(\d+)", output, re.DOTALL)[1] for rule in ("data", "federated_run")
+    }
+    assert minutes == {"data": "120", "federated_run": "2880"}
 
 
 def test_real_data_go_to_every_notebook_that_reads_them(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from run_folders import write_run
 
 from fedmrg_core import reference, verification
+from fedmrg_core.code_state import training_code_hash
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import load_run
 from fedmrg_core.experiments import RunSettings
@@ -20,7 +21,7 @@ PHANTOM = "smoke/phantom/fedmrg/seed-0"
 
 @pytest.fixture
 def run(tmp_path: pathlib.Path) -> pathlib.Path:
-    folder = write_run(tmp_path)
+    folder = write_run(tmp_path, training_code=training_code_hash())
     (folder / "figures").mkdir()
     for name in ("convergence.png", "convergence.csv", "convergence.pdf", "report_page.png", "something_else.png"):
         (folder / "figures" / name).write_text("x")
@@ -130,8 +131,11 @@ def test_verify_names_what_there_is(monkeypatch: pytest.MonkeyPatch, run: pathli
     reference.store_reference(run, PHANTOM, references)
     monkeypatch.setattr(verification, "reference_folder", lambda profile: references / profile)
     monkeypatch.setattr(verification, "REPOSITORY", tmp_path)
-    with pytest.raises(InputError, match="no reference run of profile 'smoke' is called so; expected one of fedmrg"):
-        verification.verify_references("smoke", ["moon"], rerun=False, data_root="", cores=1)
+    for only in (["moon"], ["fedmrg", "moon"]):  # also beside a name that means something
+        with pytest.raises(InputError, match="no reference run of profile 'smoke' is called 'moon'; .* one of fedmrg"):
+            verification.verify_references("smoke", only, rerun=False, data_root="", cores=1)
+    with pytest.raises(InputError, match="profile 'paper' has no reference run"):
+        verification.verify_references("paper", [], rerun=False, data_root="", cores=1)
     rows = verification.verify_references("smoke", ["fedmrg"], rerun=False, data_root="", cores=1)
     assert set(rows.status) == {"reproduced"} and rows.equal.all()
     assert verification.print_verdict(rows) == 0

@@ -1,6 +1,7 @@
 """One real end-to-end run, very small: phantom, base models, federation, evaluation, every figure."""
 
 import pathlib
+import shutil
 
 import pandas
 import pytest
@@ -8,6 +9,7 @@ import safetensors.torch
 import torch
 from small_model import PROFILE, small_base_models
 
+from fedmrg_core.adapters import GENERIC, SPECIALISED
 from fedmrg_core.configuration import Ownership, load_method
 from fedmrg_core.data.partition import Partition
 from fedmrg_core.data.prepared import prepare
@@ -17,8 +19,8 @@ from fedmrg_core.federation.experiment import forget_experiments, load_experimen
 from fedmrg_core.federation.report_experiment import ReportExperiment
 from fedmrg_core.federation.run import configure_run, run_federation
 from fedmrg_core.findings import FINDINGS
-from fedmrg_core.inference import image_features
-from fedmrg_core.trained_run import evaluate_run, load_trained
+from fedmrg_core.inference import Prediction, image_features
+from fedmrg_core.trained_run import evaluate_run, load_trained, place_reports
 from fedmrg_core.trained_run import test_sets as place_list
 from figures import client_distance, communication, convergence, feature_map, quality_by_client, report_page
 
@@ -108,14 +110,61 @@ def test_interrupted_evaluation_goes_on(run, metrics, monkeypatch):
     pandas.testing.assert_frame_equal(evaluate_run(run), metrics)
 
 
-def test_each_client_is_evaluated_with_its_own_specialised_adapter(run, metrics):
+@pytest.mark.parametrize("change", ["nothing", "model", "labeller"])
+def test_reports_that_something_else_has_written_are_dropped(run, metrics, monkeypatch, change):
+    """A retrained model in the same folder, or another labeller: what is stored under the same names is not scored."""
+    folder = run.parent / f"changed-{change}"
+    shutil.copytree(run, folder)
+    if change == "model":
+        path = folder / "model" / "shared.safetensors"
+        tensors = safetensors.torch.load_file(path)
+        safetensors.torch.save_file({key: tensor + 1 for key, tensor in tensors.items()}, path)
+    if change == "labeller":
+        monkeypatch.setattr("fedmrg_core.trained_run.report_code_hash", lambda: "another")
+    left = []
+
+    def stop(folder, _):
+        left.append(len(list((folder / "predictions").glob("*.csv"))))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedmrg_core.trained_run._predict_all", stop)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_run(folder)
+        if change != "nothing":
+            (folder / "predictions" / "new.csv").touch()
+    assert left == ([3 * 5 + 1] * 2 if change == "nothing" else [0, 1])  # dropped once; what is new stays
+
+
+def test_each_client_is_evaluated_with_its_own_specialised_adapter(run, metrics, tmp_path, monkeypatch):
+    """In memory when the reports of a test set are written: the client's own modules; at an unseen centre, nobody's."""
+    shutil.copytree(run / "model", tmp_path / "model")
     forget_experiments()
     experiment = load_experiment(run)
-    seen = []
-    for client in experiment.clients[:2]:
-        load_trained(run, experiment, client)
-        seen.append({name: tensor.clone() for name, tensor in experiment.model.state(Ownership.PERSONAL).items()})
-    assert any(not torch.equal(seen[0][name], seen[1][name]) for name in seen[0])
+    loaded, seen = [], []
+
+    def load(folder, experiment, client=None):
+        loaded.append(client)
+        load_trained(folder, experiment, client)
+
+    def written(model, studies, adapter, *_):
+        seen.append((adapter, {key: tensor.clone() for key, tensor in model.state(Ownership.PERSONAL).items()}))
+        states = ["0" * 14] * 3
+        return [Prediction(*row, row[1], *states) for row in zip(studies.study_ids, studies.texts, strict=True)]
+
+    monkeypatch.setattr("fedmrg_core.trained_run.load_trained", load)
+    monkeypatch.setattr("fedmrg_core.trained_run.write_reports", written)
+    places = list(place_list(experiment))
+    for place in places:
+        place_reports(tmp_path, experiment, place, SPECIALISED if place.role == "home" else GENERIC)
+    assert loaded == [*experiment.clients, None]
+    for place, (adapter, state) in zip(places, seen, strict=True):
+        path = run / "model" / "personal" / f"{place.site}.safetensors"
+        own = safetensors.torch.load_file(path) if place.role == "home" else experiment.model.initial_personal
+        assert state and all(torch.equal(tensor, own[key]) for key, tensor in state.items()), place.site
+        assert adapter == (SPECIALISED if place.role == "home" else GENERIC)
+    (_, first), (_, second) = seen[:2]
+    assert any(not torch.equal(first[key], second[key]) for key in first)
 
 
 def test_every_figure_is_drawn_with_its_numbers(run, metrics, tmp_path):

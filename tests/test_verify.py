@@ -10,6 +10,7 @@ import pytest
 import yaml
 from run_folders import write_run
 
+from fedmrg_core.code_state import training_code_hash
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.verify import NOT_REPRODUCED, NOT_RUN, REPRODUCED, exit_code, verify
 
@@ -18,7 +19,7 @@ NAME = "smoke/phantom/fedmrg/seed-0"
 
 @pytest.fixture
 def roots(tmp_path):
-    write_run(tmp_path / "reference", 0.5)
+    write_run(tmp_path / "reference", 0.5, training_code=training_code_hash())
     shutil.copytree(tmp_path / "reference", tmp_path / "again")
     return tmp_path / "reference" / "results", tmp_path / "again" / "results"
 
@@ -86,6 +87,22 @@ def test_another_run_reproduces_nothing(roots):
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "data_fingerprint": "other"}))
     assert set(verify(*roots, [NAME]).note) == {"made with other data"}
+
+
+def test_what_other_code_has_made_was_not_run(roots):
+    """A folder that an older version has filled is no rerun, however equal its numbers are."""
+    path = roots[1] / NAME / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for changed in ({**manifest, "training_code": "older"}, {k: manifest[k] for k in manifest if k != "training_code"}):
+        path.write_text(json.dumps(changed))
+        rows = verify(*roots, [NAME])
+        assert set(rows.status) == {NOT_RUN} and not rows.equal.any() and rows.rerun.isna().all()
+        assert set(rows.note) == {f"made by other training code; delete results/{NAME} and verify again"}
+        assert exit_code(rows) == 3
+    path.write_text(json.dumps(manifest))
+    reference = roots[0] / NAME / "manifest.json"
+    reference.write_text(json.dumps({**manifest, "training_code": "older"}))  # it may be older than the rerun
+    assert set(verify(*roots, [NAME]).status) == {REPRODUCED}
 
 
 def test_reference_must_be_there(roots):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas
 
+from fedmrg_core.code_state import training_code_hash
 from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.stored_runs import Run, load_run
 
@@ -39,7 +40,7 @@ def verify(
     over all reference seeds of the run, of the bootstrap intervals over studies [ours]. Seeds, because another
     processor or number of threads changes the last bits of sums, training carries them on, and the run ends as one of
     another seed might have. A run on other data or with another configuration reproduces nothing, whatever its numbers
-    are.
+    are. A folder that other training code has filled was not run at all: it says nothing about the code that is here.
 
     Args:
         reference_root: the folder of all profiles' references.
@@ -70,6 +71,8 @@ def _verify_run(reference_root: pathlib.Path, results_root: pathlib.Path, name: 
     finished = (folder / "metrics.csv").is_file() and (folder / "manifest.json").is_file()
     rerun = load_run(folder) if finished else None
     note = _difference(reference, rerun) if rerun else ""
+    if rerun and rerun.manifest.get("training_code") != training_code_hash():
+        rerun, note = None, f"made by other training code; delete {results_root.name}/{name} and verify again"
     found = _numbers(rerun)["value"] if rerun else pandas.Series(dtype=float)
     seeds = [_numbers(load_run(path)) for path in sorted((reference_root / name).parent.glob("seed-*"))]
     bounds = pandas.concat(seeds).groupby(level=_KEYS)
