@@ -17,6 +17,17 @@ from fedmrg_core.evaluation.run_sets import load_runs
 from fedmrg_core.evaluation.statistics import CONFIDENCE
 from figures import common, curves
 
+# What a row of methods.yaml lacks, after the name of the whole method.
+LABELS = {
+    "without-contrast": r"without contrast $L_{cl}$",
+    "without-inter": r"without $L_{inter}$",
+    "without-intra": r"without $L_{intra}$",
+    "without-prompts": "without diagnosis prompts",
+    "without-g2l": r"without $L_{g2l}$",
+    "without-l2g": r"without $L_{l2g}$",
+    "without-dual": "without dual adapter",
+}
+
 
 def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
     """A row of panels for home and one for the unseen centre; right of zero the part helps.
@@ -54,15 +65,15 @@ def _forest(axis: Axes, rows: pandas.DataFrame, methods: list[str]) -> None:
         axis.plot(row.difference, place, "o", ms=5, color="black", mfc="black" if clear else "white")
         # One large part sets the axis: the small ones are there to read.
         axis.annotate(
-            f"{row.difference:+.3f}",
+            f"{row.difference:+.3f}" if abs(row.difference) >= 0.0005 else "0.000",
             (row.difference, place),
             (0, 5),
             textcoords="offset points",
             ha="center",
             size="x-small",
         )
-    names = [name.removeprefix(f"{REFERENCE}-").replace("-", " ") for name in methods]
-    axis.set_yticks(range(len(methods)), names)
+    parts = [name.removeprefix(f"{REFERENCE}-") for name in methods]
+    axis.set_yticks(range(len(methods)), [LABELS.get(part, part.replace("-", " ")) for part in parts])
     axis.set_ylim(-0.6, len(methods) - 0.4)
 
 

@@ -16,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.stored_runs import is_synthetic
+from fedmrg_core.evaluation.stored_tables import read_table as read_stored_table
 from fedmrg_core.run_folder import atomic_file, write_text
 
 PALETTE = "colorblind"
@@ -47,27 +49,14 @@ def new_figure(rows: int, columns: int, width: float, height: float, **settings)
     return figure, list(axes.flat)
 
 
-def readable(name: str) -> str:
-    """A column or metric key as a label."""
-    words = {"bleu": "BLEU", "meteor": "METEOR", "rouge": "ROUGE", "cider": "CIDEr", "f1": "F1", "auroc": "AUROC"}
-    label = " ".join(words.get(word, word) for word in name.split("_"))
-    label = label.replace("BLEU ", "BLEU-").replace("ROUGE l", "ROUGE-L").replace("CIDEr", "CIDEr")
-    return label[:1].upper() + label[1:]
-
-
 def read_table(run: pathlib.Path | str, name: str, columns: Sequence[str], **settings) -> pandas.DataFrame:
     """Read a CSV of a run folder.
 
     Raises:
-        InputError: the file is missing, has no rows, or lacks a column.
+        InputError: the file is missing, no CSV file, has no rows, or lacks a column.
     """
     path = pathlib.Path(run) / name
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; give a finished run's folder.")
-    table = pandas.read_csv(path, **settings)
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise InputError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(columns)}.")
+    table = read_stored_table(path, columns, "give a finished run's folder", **settings)
     if table.empty:
         raise InputError(f"{path} has no rows; finish the run first.")
     return table
@@ -90,7 +79,7 @@ def data_name(run: pathlib.Path | str) -> str:
 
 def is_phantom(run: pathlib.Path | str) -> bool:
     """Whether the run used phantom data, with whatever options its name sets."""
-    return data_name(run).partition("-")[0] == "phantom"
+    return is_synthetic(data_name(run))
 
 
 def run_label(run: pathlib.Path | str) -> str:
@@ -125,6 +114,22 @@ def caption(figure: Figure, text: str, runs: Sequence[pathlib.Path | str]) -> No
     if any(phantom) and not all(phantom):
         source += " (phantom: synthetic data)"
     figure.supxlabel(f"{source}. {text}", fontsize=7, color="0.35")
+
+
+def mark_synthetic(figure: Figure, data: str = "phantom") -> None:
+    """A line below a notebook's own picture that its data are synthetic, if they are.
+
+    Args:
+        figure: finished; what it shows stays where it is.
+        data: name of the data set.
+    """
+    if not is_synthetic(data):
+        return
+    figure.draw_without_rendering()  # layouts are made on drawing
+    bottom = figure.get_tightbbox().y0 / figure.get_figheight()
+    figure.text(
+        0.5, bottom - 0.05 / figure.get_figheight(), PHANTOM_NOTE, ha="center", va="top", fontsize=8, color="0.35"
+    )
 
 
 def save_figure(

@@ -12,18 +12,24 @@ import seaborn
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/convergence.py`
 
 from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.stored_runs import read_manifest
 from figures import common
 
-MEASURES = ("validation_language_loss", "validation_head_auroc", "validation_head_f1_micro_14")
+MEASURES = {
+    "validation_language_loss": "Language loss (nats a token)",
+    "validation_head_auroc": "AUROC of the diagnosis head",
+    "validation_head_f1_micro_14": "Micro F1 of the diagnosis head",
+}
 
 
 def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
     """One panel a measure. One run: a line for each client and their mean; several: each run's mean and range.
 
     Raises:
-        InputError: rounds.csv is missing or holds no validation measure.
+        InputError: rounds.csv is missing or holds no validation measure, or two runs are on different data.
     """
     runs = common.check_runs(run_folders)
+    _check_data(runs)
     data = pandas.concat([_long_table(run) for run in runs], ignore_index=True)
     measures = [measure for measure in MEASURES if measure in set(data["measure"])]
     figure, axes = common.new_figure(1, len(measures), 3.1 * len(measures) + 1.0, 2.8)
@@ -42,13 +48,23 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
             )  # fmt: skip
         else:
             seaborn.lineplot(shown, x="round", y="value", hue="run", errorbar=("pi", 100), ax=axis, legend=last)
-        axis.set(xlabel="Round", ylabel=common.readable(measure.removeprefix("validation_")))
+        axis.set(xlabel="Round", ylabel=MEASURES[measure])
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), title="Client" if len(runs) == 1 else "Run")
     seaborn.despine(figure)
     shown_as = "clients and their mean" if len(runs) == 1 else "mean over clients, band: their range"
-    common.caption(figure, f"Validation studies; {shown_as}.", runs)
+    text = f"Validation studies; {shown_as}. Language loss: with predicted prompts where the method has prompts."
+    common.caption(figure, text, runs)
     return common.save_figure(figure, "convergence", data, out_folder)
+
+
+def _check_data(runs: Sequence[pathlib.Path]) -> None:
+    first, *others = runs
+    for run in others:
+        if read_manifest(first)["data_fingerprint"] != read_manifest(run)["data_fingerprint"]:
+            raise InputError(
+                f"{first} and {run} were made with different data (data_fingerprint in manifest.json); draw them apart."
+            )
 
 
 def _long_table(run: pathlib.Path) -> pandas.DataFrame:

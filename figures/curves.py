@@ -23,19 +23,24 @@ SHOWN = ("bleu_4", CLINICAL_F1)
 ROLES = {"home": "at home", "unseen": "unseen centre"}
 INTERVALS = f"bars: {CONFIDENCE:.0%} bootstrap intervals over seeds and studies"
 _MARKERS = "osD^vP*X<>dp"
+# Paul Tol's "muted", safe for colour-blind readers, its sand darker: the main table has more methods than colours.
+_COLOURS = ("#DDAA33", "#CC6677", "#117733", "#88CCEE", "#882255", "#999933", "#44AA99", "#AA4499", "#332288")
 
 
 def styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """A colour and a marker by name; a row of methods.yaml looks the same in every figure, the reference is black."""
+    """Colour, marker, its filling and line by name; a row of methods.yaml looks the same in every figure.
+
+    The reference is black. Where colours come round again, markers are hollow and lines dashed.
+    """
     rows = [name for name in load_methods() if name != REFERENCE]
+    rows.sort(key=lambda name: not name.startswith(f"{REFERENCE}-"))  # then no two of the main table look alike
     order = [*rows, *sorted(set(names) - {REFERENCE, *rows})]
-    colours = seaborn.color_palette(common.PALETTE, 10)
-    found = {}
-    for name in names:
-        place = 0 if name == REFERENCE else order.index(name)
-        marker = _MARKERS[(place + place // len(colours)) % len(_MARKERS)]
-        found[name] = {"color": "black" if name == REFERENCE else colours[place % len(colours)], "marker": marker}
-    return found
+    found = {REFERENCE: {"color": "black", "marker": "o", "mfc": "black", "ls": "-"}}
+    for place, name in enumerate(order):
+        turn, colour = place // len(_COLOURS), _COLOURS[place % len(_COLOURS)]
+        filled = {"mfc": "white", "ls": "--"} if turn % 2 else {"mfc": colour, "ls": "-"}
+        found[name] = {"color": colour, "marker": _MARKERS[(place + turn) % len(_MARKERS)], **filled}
+    return {name: found[name] for name in names}
 
 
 def points(runs: Runs, x: Callable[[Run], float | None], name: str = "x") -> pandas.DataFrame:
@@ -87,20 +92,21 @@ def one_at_a_time(runs: Runs, axes: dict[str, str]) -> pandas.DataFrame:
     return pandas.concat(parts, ignore_index=True)
 
 
-def error_bars(axis: Axes, x: pandas.Series, rows: pandas.DataFrame, **style: Any) -> None:
+def error_bars(axis: Axes, x: Sequence[float] | pandas.Series, rows: pandas.DataFrame, **style: Any) -> None:
     """Values with their intervals; bounds beyond the value on the wrong side count as none."""
     errors = [(rows["value"] - rows["low"]).clip(lower=0), (rows["high"] - rows["value"]).clip(lower=0)]
     axis.errorbar(x, rows["value"], errors, **{"ms": 4, "lw": 1.2, "elinewidth": 1, "capsize": 2, **style})
 
 
 def draw_lines(axis: Axes, data: pandas.DataFrame, metric: str, x: str = "x") -> None:
-    """A line each method (column line) and role: full at home, dashed on the unseen centre."""
+    """A line each method (column line) and role: full at home, dashed and hollow on the unseen centre."""
     looks = styles(sorted(set(data["line"])))
     shown = data[data["metric"] == metric]
     for (line, role), rows in shown.groupby(["line", "role"], sort=False):
         rows = rows.sort_values(x)
-        look = {"ls": "-"} if role == "home" else {"ls": "--", "mfc": "white", "elinewidth": 0.6}
-        error_bars(axis, rows[x], rows, label=f"{line}, {ROLES[role]}", **look, **looks[line])
+        home = {"ls": "-", "mfc": looks[line]["color"]}
+        look = home if role == "home" else {"ls": "--", "mfc": "white", "elinewidth": 0.6}
+        error_bars(axis, rows[x], rows, label=f"{line}, {ROLES[role]}", **{**looks[line], **look})
     axis.set_ylabel(MEASURES[metric])
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import pandas
+from matplotlib.ticker import LogLocator, NullLocator
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/method_convergence.py`
 
@@ -30,14 +31,21 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
     for axis, measure in zip(axes, measures, strict=True):
         for line, rows in data[data["measure"] == measure].groupby("line"):
             by_round = rows.groupby("round")["value"].agg(["mean", "min", "max"])
-            axis.plot(by_round.index, by_round["mean"], lw=1.2, ms=2.5, label=line, **looks[line])
+            axis.plot(by_round.index, by_round["mean"], lw=1.2, ms=3.5, mew=0.8, label=line, **looks[line])
             axis.fill_between(
                 by_round.index, by_round["min"], by_round["max"], color=looks[line]["color"], alpha=0.15, lw=0
             )
-        axis.set(xlabel="Round", ylabel=common.readable(measure.removeprefix("validation_")))
+        axis.set(xlabel="Round", ylabel=MEASURES[measure])
+        if "loss" in measure:  # models trained whole begin far above those on a pretrained LLM
+            axis.set_yscale("log")
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+            axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.yaxis.set_minor_locator(NullLocator())
         axis.xaxis.get_major_locator().set_params(integer=True)
     curves.legend_beside(axes)
-    text = "Validation studies; mean over clients and seeds, band: range over seeds."
+    text = "Validation studies; mean over clients and seeds, band: range over seeds. Language loss in nats a token"
+    prompted = dict.fromkeys(runs.label(run) for run in runs if run.configuration.method.prompts != "none")
+    text += f";\nthat of {', '.join(prompted)} with predicted prompts, wrong ones among them." if prompted else "."
     return curves.finish(figure, "method_convergence", data, runs, text, out_folder)
 
 

@@ -30,6 +30,12 @@ PLACES = {
     "specialised_adapter": (8.9, 1.45, "Specialised adapter"),
     "decoder": (7.6, 3.0, "Decoder"),
 }
+# What the contrast between and within clients compares: their projected features with what the server sent.
+CONTRAST = {
+    "prototypes": (2.75, 4.15, "Prototypes of\nall clients"),
+    "contrast": (4.8, 4.15, "Contrast"),
+    "arrived": (6.85, 4.15, "Encoder as it\narrived"),
+}
 FIXED = {"image": (0.75, 3.0, "Chest X-ray"), "report": (11.3, 2.6, "Report")}
 LLM = (8.9, 2.6, "Language model")
 FLOWS = (
@@ -43,17 +49,18 @@ FLOWS = (
     ("llm", "report"),
     ("decoder", "report"),
 )
-SERVER_HEIGHT, HALF_WIDTH, HALF_HEIGHT = 5.6, 0.82, 0.27
+SERVER_HEIGHT, HALF_WIDTH, HALF_HEIGHT = 6.1, 0.82, 0.27
 NAMES = {
     Ownership.SHARED: "shared: travels every round",
     Ownership.PERSONAL: "personal: never leaves the hospital",
     Ownership.FROZEN: "frozen",
 }
 KIBIBYTE = 1024
+_ARROW = {"arrowstyle": "-|>", "mutation_scale": 9, "color": "0.3", "lw": 1, "zorder": 1, "shrinkA": 0, "shrinkB": 0}
 
 
 def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
-    """One diagram a run: modules and their owners from config.yaml, bytes up of a client and round from ledger.csv.
+    """One diagram a run: modules and their owners from config.yaml, bytes of a message up and down from ledger.csv.
 
     Raises:
         InputError: see `load_runs`.
@@ -63,14 +70,18 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
 
 
 def modules_table(run: Run) -> pandas.DataFrame:
-    """Columns module, ownership and bytes_up: the mean bytes of a client that trained in a round; 0 if not sent."""
-    up = run.ledger[run.ledger["direction"] == "up"]
-    trained = len(up.loc[up["module"] == "encoder", ["round", "client"]].drop_duplicates()) or 1
-    sent = up.groupby("module")["bytes"].sum() / trained
-    rows = [(name, owner.value, float(sent.get(name, 0.0))) for name, owner in run.configuration.method.modules.items()]
-    if "prototypes" in sent:
-        rows.append(("prototypes", "shared", float(sent["prototypes"])))
-    return pandas.DataFrame(rows, columns=["module", "ownership", "bytes_up"])
+    """Columns module, ownership, bytes_up and bytes_down: means over the messages that hold the module; 0 if none does.
+
+    "prototypes": up a client's own, down those of all clients.
+    """
+    means = {way: rows.groupby("module")["bytes"].mean() for way, rows in run.ledger.groupby("direction")}
+    owners = {name: owner.value for name, owner in run.configuration.method.modules.items()}
+    owners |= {"prototypes": "shared"} if "prototypes" in means.get("up", ()) else {}
+    rows = [
+        (name, owner, *(float(means[way].get(name, 0.0)) if way in means else 0.0 for way in ("up", "down")))
+        for name, owner in owners.items()
+    ]
+    return pandas.DataFrame(rows, columns=["module", "ownership", "bytes_up", "bytes_down"])
 
 
 def _draw_run(run: Run, runs: Sequence[pathlib.Path], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
@@ -81,10 +92,10 @@ def _draw_run(run: Run, runs: Sequence[pathlib.Path], out_folder: pathlib.Path |
         Ownership.PERSONAL: _pale(second),
         Ownership.FROZEN: (0.88, 0.88, 0.88),
     }
-    figure, (axis,) = common.new_figure(1, 1, 8.6, 4.6)
-    axis.set(xlim=(-0.3, 12.3), ylim=(0.4, 6.3))
+    figure, (axis,) = common.new_figure(1, 1, 8.6, 4.9)
+    axis.set(xlim=(-0.3, 12.3), ylim=(0.7, 6.5))
     axis.axis("off")
-    _frame(axis, -0.15, 0.75, 12.3, 3.85, f"Hospital k: {run.method}")
+    _frame(axis, -0.15, 0.85, 12.3, 4.0, f"Hospital k: {run.method}")
     places = {name: PLACES[name] for name in run.configuration.method.modules if name in PLACES} | FIXED
     if "decoder" not in places:
         places["llm"] = LLM
@@ -97,10 +108,11 @@ def _draw_run(run: Run, runs: Sequence[pathlib.Path], out_folder: pathlib.Path |
         _box(axis, place, colour)
     if {"generic_adapter", "specialised_adapter"} <= owners.keys():
         _teach(axis, *(run.content()[f"losses.{way}"] for way in ("generic_to_specialised", "specialised_to_generic")))
+    _contrast(axis, run, colours)
     _server(axis, data, first)
     shown = [Patch(facecolor=colours[owner], edgecolor="0.4", label=text) for owner, text in NAMES.items()]
     figure.legend(handles=shown, loc="outside upper center", ncols=3)
-    common.caption(figure, "Bytes: one client, one round, up, measured on the wire.", [run.folder])
+    common.caption(figure, "Bytes: one client, one round, measured on the wire.", [run.folder])
     return common.save_figure(figure, common.figure_name("method_overview", run.folder, runs), data, out_folder)
 
 
@@ -123,11 +135,10 @@ def _box(axis: Axes, place: tuple[float, float, str], colour: object) -> None:
     axis.text(x, y, text, ha="center", va="center", fontsize=7, zorder=3)
 
 
-def _arrow(axis: Axes, start: tuple[float, float, str], end: tuple[float, float, str], **style: object) -> None:
+def _arrow(axis: Axes, start: tuple[float, float, str], end: tuple[float, float, str]) -> None:
     (x, y, _), (to_x, to_y, _) = start, end
-    look = {"arrowstyle": "-|>", "mutation_scale": 9, "color": "0.3", "lw": 1, "zorder": 1, **style}
     left, right = (x + HALF_WIDTH + 0.05, y), (to_x - HALF_WIDTH - 0.05, to_y)
-    axis.add_patch(FancyArrowPatch(left, right, shrinkA=0, shrinkB=0, **look))
+    axis.add_patch(FancyArrowPatch(left, right, **_ARROW))
 
 
 def _teach(axis: Axes, generic_to_specialised: float, specialised_to_generic: float) -> None:
@@ -138,8 +149,12 @@ def _teach(axis: Axes, generic_to_specialised: float, specialised_to_generic: fl
     for shift, start, end, weight, name in sides:
         if weight > 0:
             step = HALF_HEIGHT if start > end else -HALF_HEIGHT
-            ends = ((x + shift, start - step - 0.03), (x + shift, end + step + 0.03))
-            axis.add_patch(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=8, color="0.1", ls=":", zorder=1))
+            ends = ((x + shift, start - step), (x + shift, end + step + (0.05 if start > end else -0.05)))
+            axis.plot(*zip(*ends, strict=True), color="0.1", ls=":", zorder=1)
+            short = (ends[1][0], ends[1][1] + 0.01 * (1 if start > end else -1)), ends[1]  # a head that is not dotted
+            axis.add_patch(
+                FancyArrowPatch(*short, arrowstyle="-|>", mutation_scale=9, color="0.1", shrinkA=0, shrinkB=0)
+            )
             axis.text(
                 x + shift + 0.08, (PLACES["generic_adapter"][1] + LLM[1]) / 2, name, fontsize=7, va="center", zorder=4
             )
@@ -148,17 +163,46 @@ def _teach(axis: Axes, generic_to_specialised: float, specialised_to_generic: fl
 def _server(axis: Axes, data: pandas.DataFrame, colour: object) -> None:
     """The server above, and what goes up to it."""
     _box(axis, (6.0, SERVER_HEIGHT, "Server: average"), "white")
+    axis.text(12.0, 1.0, "images and reports stay here", fontsize=7, va="bottom", ha="right", color="0.3")
     sent = data[data["bytes_up"] > 0]
+    foot, head = 5.0, SERVER_HEIGHT - 0.35
+    middle = (foot + head) / 2
     if sent.empty:
-        axis.text(6.0, 5.0, "nothing travels", ha="center", va="center", fontsize=7, color="0.3")
+        axis.text(6.0, middle, "nothing travels", ha="center", va="center", fontsize=7, color="0.3")
         return
-    for x, ends in ((5.7, (4.7, SERVER_HEIGHT - 0.35)), (6.3, (SERVER_HEIGHT - 0.35, 4.7))):
-        style = {"arrowstyle": "-|>", "mutation_scale": 10, "color": colour, "lw": 1.6}
+    for x, ends in ((5.7, (foot, head)), (6.3, (head, foot))):
+        style = {"arrowstyle": "-|>", "mutation_scale": 10, "color": colour, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
         axis.add_patch(FancyArrowPatch((x, ends[0]), (x, ends[1]), **style))
-    words = [f"{row.module.replace('_', ' ')} {_size(row.bytes_up)}" for row in sent.itertuples()]
-    half = -(-len(words) // 2)
-    axis.text(6.55, 5.0, "\n".join([", ".join(words[:half]), ", ".join(words[half:])]), fontsize=6.5, va="center")
-    axis.text(5.45, 5.0, "images and reports stay", fontsize=6.5, va="center", ha="right", color="0.3")
+    words = [f"{_words(row.module)} {_size(row.bytes_up)}" for row in sent.itertuples()]
+    lines = [", ".join(words[first : first + 2]) for first in range(0, len(words), 2)]
+    axis.text(5.45, middle, "\n".join(["up:", *lines]), fontsize=7, va="center", ha="right", multialignment="left")
+    model, prototypes = sent["module"] != "prototypes", sent["module"] == "prototypes"
+    down = [f"the new shared model {_size(sent.loc[model, 'bytes_down'].sum())}"]
+    down += [f"the prototypes of all clients {_size(size)}" for size in sent.loc[prototypes, "bytes_down"]]
+    axis.text(6.55, middle, "\n".join(["down:", *down]), fontsize=7, va="center")
+
+
+def _words(module: str) -> str:
+    return "own prototype" if module == "prototypes" else module.replace("_", " ")
+
+
+def _contrast(axis: Axes, run: Run, colours: dict[Ownership, object]) -> None:
+    """What draws a client's features to its own prototype, and to those of the encoder as it arrived."""
+    losses, projection = run.configuration.method.losses, PLACES["projection"]
+    terms = [name for name, weight in ((r"$L_{inter}$", losses.contrast_inter), (r"$L_{intra}$", losses.contrast_intra))
+             if weight > 0]  # fmt: skip
+    if not terms:
+        return
+    x, y, text = CONTRAST["contrast"]
+    _box(axis, (x, y, f"{text} {', '.join(terms)}"), "white")
+    axis.add_patch(FancyArrowPatch((x, projection[1] + HALF_HEIGHT), (x, y - HALF_HEIGHT - 0.05), **_ARROW))
+    if losses.contrast_inter > 0:
+        _box(axis, CONTRAST["prototypes"], colours[Ownership.SHARED])
+        _arrow(axis, CONTRAST["prototypes"], CONTRAST["contrast"])
+    if losses.contrast_intra > 0:
+        _box(axis, CONTRAST["arrived"], colours[Ownership.FROZEN])
+        ends = ((CONTRAST["arrived"][0] - HALF_WIDTH, y), (x + HALF_WIDTH + 0.05, y))
+        axis.add_patch(FancyArrowPatch(*ends, **_ARROW))
 
 
 def _size(number: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import sys
+import textwrap
 from collections.abc import Sequence
 
 import scipy.stats
@@ -12,7 +13,7 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `pyt
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.comparison import MEASURES, estimates
-from fedmrg_core.evaluation.published import published_table, published_tag
+from fedmrg_core.evaluation.published import published_note, published_table, published_tag
 from fedmrg_core.evaluation.run_sets import load_runs
 from figures import common, curves
 
@@ -38,16 +39,13 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
         for row in rows.index:
             one = rows.loc[[row]]
             name = one["method"].item()
-            curves.error_bars(axis, one["published_secondary"], one, ls="", label=name, **looks[name])
+            curves.error_bars(axis, one["published_secondary"], one, label=name, **{**looks[name], "ls": ""})
         axis.set(xlabel=f"{MEASURES[metric]}, published {published_tag()}", ylabel=f"{MEASURES[metric]}, here")
         if len(rows) > 2:
             rank = scipy.stats.spearmanr(rows["published_secondary"], rows["value"]).statistic
             axis.set_title(f"rank correlation {rank:.2f}, {len(rows)} methods")
     curves.legend_beside(axes)
-    text = (
-        f"Test studies at home; {curves.INTERVALS}.\n{published_tag()}: transcribed from a follow-up paper, MIMIC-CXR, "
-        "models of another scale; values do not compare."
-    )
+    text = f"Test studies at home; {curves.INTERVALS}.\n{textwrap.fill(published_note(), 130)}"
     return curves.finish(figure, "published_beside_ours", data, runs, text, out_folder)
 
 

@@ -15,7 +15,7 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `pyt
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.floors import FLOORS
-from fedmrg_core.evaluation.predictions import METRIC_COLUMNS
+from fedmrg_core.evaluation.predictions import ADAPTER_NAMES, METRIC_COLUMNS
 from fedmrg_core.evaluation.statistics import CONFIDENCE
 from figures import common
 
@@ -27,7 +27,6 @@ METRICS = {
     "clinical_f1_example_14_uncertain_negative": "Clinical F1, example, 14\n(uncertain as negative)",
     "clinical_f1_macro_14_uncertain_negative": "Clinical F1, macro, 14\n(uncertain as negative)",
 }
-ANSWERS = {"generic": "generic adapter", "specialised": "specialised adapter", "both": "mean of both"}
 _FLOOR_STYLES = dict(zip(FLOORS, (":", "--", "-"), strict=True))
 _HALF = 0.36  # half the width of a scope's floor line
 
@@ -53,8 +52,8 @@ def _draw_run(run: pathlib.Path, runs: Sequence[pathlib.Path], out_folder: pathl
     columns = min(3, len(metrics))
     rows = -(-len(metrics) // columns)
     figure, axes = common.new_figure(rows, columns, 2.9 * columns, 2.5 * rows + 0.6, sharex=True)
-    shown = [name for name in ANSWERS if name in set(data["adapter"])]
-    colours = dict(zip(ANSWERS, seaborn.color_palette(common.PALETTE, len(ANSWERS)), strict=True))
+    shown = [name for name in ADAPTER_NAMES if name in set(data["adapter"])]
+    colours = dict(zip(ADAPTER_NAMES, seaborn.color_palette(common.PALETTE, len(ADAPTER_NAMES)), strict=True))
     colours = {name: colours[name] for name in shown}
     for axis, metric in zip(axes, metrics, strict=False):
         _panel(axis, data[data["metric"] == metric], scopes, colours)
@@ -63,14 +62,17 @@ def _draw_run(run: pathlib.Path, runs: Sequence[pathlib.Path], out_folder: pathl
     for axis in axes[len(metrics) :]:
         axis.set_visible(False)
     seaborn.despine(figure)
-    handles = [Line2D([], [], color=colours[name], marker="o", ls="", label=ANSWERS[name]) for name in shown]
+    handles = [Line2D([], [], color=colours[name], marker="o", ls="", label=ADAPTER_NAMES[name]) for name in shown]
     names = [name for name in FLOORS if name in set(data["system"])]
     handles += [
         Line2D([], [], color="0.4", ls=_FLOOR_STYLES[name], label=name.replace("_", ": ") + " report") for name in names
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     common.caption(
-        figure, f"Test studies; bars: {CONFIDENCE:.0%} bootstrap intervals; home: all clients' test studies.", [run]
+        figure,
+        f"Test studies; bars: {CONFIDENCE:.0%} bootstrap intervals.\nLeft of the grey line: each client by itself; "
+        "right of it: all clients' test studies together (home), and the centre that never trained (unseen).",
+        [run],
     )
     return common.save_figure(figure, common.figure_name("quality_by_client", run, runs), data, out_folder)
 

@@ -48,9 +48,10 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
 def _draw_bytes(axis: common.Axes, part: pandas.DataFrame) -> None:
     looks = curves.styles(sorted(set(part["line"])))
     for line, rows in part.drop_duplicates(["line", "x"]).groupby("line"):
-        axis.plot(rows["x"], (rows["bytes_up"] + rows["bytes_down"]) / MEBIBYTE, ms=4, lw=1.2, **looks[line])
+        look = {**looks[line], "ls": "-", "mfc": looks[line]["color"]}
+        axis.plot(rows["x"], (rows["bytes_up"] + rows["bytes_down"]) / MEBIBYTE, ms=4, lw=1.2, **look)
     axis.set_yscale("log")
-    axis.set_ylabel("MiB a client and round")
+    axis.set_ylabel("Up and down, MiB\na client and round")
 
 
 if __name__ == "__main__":

@@ -16,12 +16,14 @@ from matplotlib.lines import Line2D
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/report_page.py`
 
 from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.predictions import ADAPTER_NAMES
 from fedmrg_core.findings import NEGATIVE, POSITIVE, UNCERTAIN, find_mentions, label_report, states_to_names
 from fedmrg_core.seeds import numpy_stream
 from figures import common
 
 RIGHT, WRONG, MISSED, PLAIN = "right", "wrong", "missed", ""
 _SIGNS = {RIGHT: "✓", WRONG: "✗", MISSED: "○"}
+_MEANINGS = {RIGHT: "right", WRONG: "wrong: denied or invented", MISSED: "missed"}
 _COLOURS = dict(zip(_SIGNS, ("#0072B2", "#D55E00", "#9A6A00"), strict=True))  # Okabe and Ito's, darker where pale
 _FONT_SIZE = 6.0  # points
 _CHARACTER = 0.602 * _FONT_SIZE  # width of a character of DejaVu Sans Mono in points
@@ -77,14 +79,15 @@ def _draw_run(
     for number, row in enumerate(data.itertuples()):
         picture, reference, generated = axes[3 * number : 3 * number + 3]
         picture.imshow(images[row.study_id], cmap="gray", vmin=0, vmax=255)
-        picture.set_title(f"{row.site}, {row.adapter}", fontsize=7)
+        picture.set_title(f"{row.site}, {ADAPTER_NAMES.get(row.adapter, row.adapter)}", fontsize=7)
         picture.axis("off")
         _write(reference, row.reference, mark(row.reference, row.generated, is_reference=True))
         _write(generated, row.generated or "(empty)", mark(row.generated, row.reference, is_reference=False))
     axes[1].set_title("Reference", loc="left")
     axes[2].set_title("Generated", loc="left")
     handles = [
-        Line2D([], [], color=_COLOURS[kind], marker=f"${sign}$", ls="", label=kind) for kind, sign in _SIGNS.items()
+        Line2D([], [], color=_COLOURS[kind], marker=f"${sign}$", ls="", label=_MEANINGS[kind])
+        for kind, sign in _SIGNS.items()
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=3)
     note = "" if common.is_phantom(run) else " PRIVATE: not to be published."

@@ -35,6 +35,8 @@ probe_test = 300  # shrunk from 600
 
 # %%
 import json
+import sys
+import textwrap
 
 import matplotlib.pyplot as plt
 import numpy
@@ -42,7 +44,7 @@ import pandas
 import seaborn
 from tqdm.auto import tqdm
 
-from fedmrg_core.configuration import load_profile
+from fedmrg_core.configuration import REPOSITORY, load_profile
 from fedmrg_core.data import heterogeneity
 from fedmrg_core.data.phantom import (
     CENTRES,
@@ -65,6 +67,8 @@ from fedmrg_core.paths import prepared_folder, workspace_folder
 from fedmrg_core.seeds import numpy_stream
 
 settings, root = load_profile(profile, data), workspace_folder(workspace)
+sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
+from figures.common import mark_synthetic
 
 # %% [markdown]
 # ## A radiograph is a projection
@@ -75,21 +79,23 @@ settings, root = load_profile(profile, data), workspace_folder(workspace)
 
 # %% [markdown]
 # For an ellipsoid the integral needs no summing: it is $\mu$ times the chord $2 c \sqrt{1 - q(x, y)}$. Here the chord
-# along one row is held against a sum over thin slices.
+# along one row is held against a sum over thin slices; beside it the share of the photons that $\mu$ = 0.19 per cm leaves.
 
 # %%
 ball, grid = Ellipsoid(x=1.0, y=0.0, a=6.0, b=4.0, c=5.0), Grid.square(128)
 row = 64
 slices = numpy.linspace(-6, 6, 601)
 inside = (ball.quadratic(grid)[row][:, None] + (slices / ball.c) ** 2) < 1
-figure, axis = plt.subplots(figsize=(6, 2.4))
-axis.plot(grid.x[row], inside.sum(axis=1) * (slices[1] - slices[0]), lw=5, alpha=0.3, label="summed slices")
-axis.plot(grid.x[row], 2 * ball.half_depth(grid)[row], label="closed form")
-axis.plot(
-    grid.x[row], 10 * transmission(0.19 * 2 * ball.half_depth(grid)[row]), "--", label="10 x share of photons left"
-)
-_ = axis.set(xlabel="x in cm", ylabel="chord in cm")
-axis.legend(fontsize=8)
+chord = 2 * ball.half_depth(grid)[row]
+figure, (lengths, photons) = plt.subplots(1, 2, figsize=(9, 2.8))
+lengths.plot(grid.x[row], inside.sum(axis=1) * (slices[1] - slices[0]), lw=5, alpha=0.3, label="summed slices")
+lengths.plot(grid.x[row], chord, label="closed form")
+lengths.set(xlabel="x in cm", ylabel="chord in cm", ylim=(-0.5, 14))
+lengths.legend(loc="upper center", ncols=2)
+photons.plot(grid.x[row], transmission(0.19 * chord), color="C2")
+photons.set(xlabel="x in cm", ylabel="share of photons left", ylim=(0, 1.05))
+figure.tight_layout()
+
 # %% [markdown]
 # ## From solids to a chest
 #
@@ -110,8 +116,9 @@ figure, axes = plt.subplots(1, 3, figsize=(9, 3.2))
 panels = {"air in cm": fields.air["right"] + fields.air["left"], "path integral": path, "radiograph": picture}
 for axis, (title, panel) in zip(axes, panels.items(), strict=True):
     axis.imshow(panel, cmap="gray")
-    axis.set_title(title, fontsize=9)
+    axis.set_title(title)
     axis.axis("off")
+mark_synthetic(figure)
 
 # %% [markdown]
 # ## Thirteen findings
@@ -124,22 +131,24 @@ for axis, (title, panel) in zip(axes, panels.items(), strict=True):
 
 # %%
 special = {"support devices": Detail("left", -1, 2, ("pacemaker", "tube")), "lung lesion": Detail("left", 0, 2)}
-figure, axes = plt.subplots(2, 7, figsize=(14, 4.4))
-for axis, name in zip(axes.flat, ("healthy", *DRAWN_FINDINGS), strict=True):
+figure, axes = plt.subplots(3, 5, figsize=(9, 6.6))
+for axis in axes.flat:
+    axis.axis("off")
+for axis, name in zip(axes.flat, ("healthy", *DRAWN_FINDINGS), strict=False):
     truth = {} if name == "healthy" else {name: special.get(name, Detail("right", 2, 2))}
     if name == "pneumonia":
         truth["consolidation"] = Detail("right", 2, 2)
     anatomy = sample_anatomy(numpy_stream(seed, "notebook", "patient"), truth, "PA")
     path, _ = draw_patient(anatomy, truth, grid, numpy_stream(seed, "notebook", "drawing"))
     axis.imshow(acquire(path, centre("centre-a").image, numpy_stream(seed, "notebook", "acquisition")), cmap="gray")
-    axis.set_title(name, fontsize=8)
-    axis.axis("off")
+    axis.set_title(textwrap.fill(name, 18), fontsize=10)
 figure.tight_layout()
+mark_synthetic(figure)
 
 # %% [markdown]
 # ## The truth comes along
 #
-# A study knows its lung fields and its heart, what is drawn and where, and what its report says. The width of the
+# A study knows its lung fields (blue) and its heart (red), what is drawn and where, and what its report says. The width of the
 # heart mask over that of the thorax is the cardiothoracic ratio, the radiologist's measure of cardiomegaly (over 0.5
 # on a postero-anterior film).
 
@@ -147,15 +156,21 @@ figure.tight_layout()
 # `drawn` and `states` differ on purpose: the report may leave a finding unsaid or hedge it, as real ones do.
 
 # %%
-figure, axes = plt.subplots(1, 4, figsize=(12, 3.3))
+figure, axes = plt.subplots(1, 4, figsize=(10, 3.6))
 for number, axis in enumerate(axes):
     study = draw_study(seed, "centre-c", number, 256)
     axis.imshow(study.image, cmap="gray")
     axis.contour(study.lung_mask, [0.5], colors="deepskyblue", linewidths=0.8)
     axis.contour(study.heart_mask, [0.5], colors="tomato", linewidths=0.8)
-    axis.set_title("\n".join(json.loads(study.details)) or "healthy", fontsize=7)
+    axis.set_title("\n".join(json.loads(study.details)) or "healthy", fontsize=10)
     axis.axis("off")
-print(json.dumps(json.loads(study.details), indent=1))
+figure.tight_layout()
+mark_synthetic(figure)
+print("The last study:")
+for name, detail in json.loads(study.details).items():
+    zone = f"{('upper', 'middle', 'lower')[detail['zone']]} zone" if detail["zone"] >= 0 else ""  # -1: it has none
+    severity = ("mild or small", "moderate", "severe or large")[detail["severity"] - 1]
+    print(f"  {name}: {', '.join(filter(None, [detail['side'], zone, severity, *detail['kinds']]))}")
 pandas.DataFrame({"drawn": study.drawn, "report says": [STATES[state] for state in study.states]}, index=FINDINGS)
 
 # %% [markdown]
@@ -172,6 +187,7 @@ for row, name in zip(axes, CENTRES, strict=True):
         axis.axis("off")
     row[0].set_title(name, fontsize=9, loc="left")
 figure.tight_layout(pad=0.3)
+mark_synthetic(figure)
 
 # %% [markdown]
 # ## Six wordings of one truth
@@ -214,7 +230,9 @@ truth_known = "drawn" in studies.column_names
 labels = numpy.array(studies["drawn"][:]) if truth_known else numpy.array(studies["states"][:]) == POSITIVE
 shares = pandas.DataFrame(labels, columns=FINDINGS).groupby(sites).mean()
 figure, axis = plt.subplots(figsize=(9, 2.8))
-seaborn.heatmap(shares, annot=True, fmt=".2f", cmap="crest", ax=axis, annot_kws={"size": 7}, cbar=False)
+seaborn.heatmap(shares, annot=True, fmt=".2f", cmap="crest", ax=axis, annot_kws={"size": 8}, cbar=False)
+axis.set_title("share of studies whose " + ("image shows" if truth_known else "report affirms") + " the finding")
+mark_synthetic(figure, data)
 
 # %% [markdown]
 # ## Can a linear probe name the centre?
@@ -263,15 +281,16 @@ test = {name: of_centre(name, "test") for name in names}
 matrix = numpy.nanmean(heterogeneity.transfer_matrix(train, test), axis=2)
 figure, axis = plt.subplots(figsize=(5.4, 3.6))
 seaborn.heatmap(pandas.DataFrame(matrix, train, test), annot=True, fmt=".2f", cmap="crest", ax=axis)
-_ = axis.set(xlabel="tested at", ylabel="trained at", title="mean AUROC over the findings")
+axis.set(xlabel="tested at", ylabel="trained at", title="mean AUROC over the findings")
+mark_synthetic(figure, data)
 own = numpy.eye(len(train), len(test), dtype=bool)
 print(f"at home {matrix[own].mean():.3f}, elsewhere {matrix[~own].mean():.3f}")
 
 # %% [markdown]
 # ## Is every finding visible?
 #
-# Back to the phantom. # A phantom whose findings cannot be seen would test nothing. With more studies of one centre a
-# linear probe finds each of them; the aim is an AUROC of at least 0.80.
+# Back to the phantom: one whose findings cannot be seen would test nothing. With more studies of one centre a linear
+# probe finds each of them; the aim is an AUROC of at least 0.80.
 
 
 # %%

@@ -16,6 +16,8 @@
 # Images differ between hospitals: another scanner, another contrast curve, another projection. FedMRG trains its encoder
 # so that features **generalise globally and stay locally distinctive** [paper]. Two InfoNCE terms do it [secondary]; their
 # exact form here is ours [ours]. Both stand in `fedmrg_core/encoder.py`.
+#
+# Needs what notebooks 01 (the prepared data) and 05 (the base models) leave.
 
 # %% tags=["parameters"]
 profile = "smoke"  # a name in profiles/, or the path of a .yaml file
@@ -27,6 +29,7 @@ steps = 30
 
 # %%
 import copy
+import sys
 
 import matplotlib.pyplot as plt
 import numpy
@@ -37,7 +40,7 @@ from sklearn.decomposition import PCA
 from tqdm.auto import tqdm
 
 from fedmrg_core.batch_statistics import is_statistic, pooled_statistics
-from fedmrg_core.configuration import load_profile
+from fedmrg_core.configuration import REPOSITORY, load_profile
 from fedmrg_core.data.partition import partition_clients
 from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.data.sources import corpus_name
@@ -48,6 +51,9 @@ from fedmrg_core.seeds import numpy_stream, stream_seed
 
 settings, root = load_profile(profile, data), workspace_folder(workspace)
 _ = torch.manual_seed(stream_seed(seed, "notebook", "contrast"))
+sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
+from figures.common import mark_synthetic
+
 # %% [markdown]
 # ## Tokens, a pooled feature, a projection
 #
@@ -94,8 +100,12 @@ for layer, key in enumerate(key for key in together if key.endswith("running_mea
         distance = ((found[key] - together[key]).abs() / deviation).mean().item()
         rows.append({"BatchNorm layer": layer + 1, "centre": name, "distance of means": distance})
 if rows:  # a transformer has none
-    axis = seaborn.lineplot(pandas.DataFrame(rows), x="BatchNorm layer", y="distance of means", hue="centre")
-    axis.set(ylim=(0, None), title="synthetic phantom data" if data == "phantom" else "")
+    figure, axis = plt.subplots(figsize=(6, 3.4))
+    seaborn.lineplot(
+        pandas.DataFrame(rows), x="BatchNorm layer", y="distance of means", hue="centre", palette="colorblind", ax=axis
+    )
+    axis.set(ylim=(0, None), ylabel="distance of means (standard deviations)")
+    mark_synthetic(figure, data)
     plt.show()
 
 # %% [markdown]
@@ -107,14 +117,16 @@ if rows:  # a transformer has none
 # loss is low where h points along its own.
 
 # %%
-prototypes = torch.tensor([[1.0, 0.0], [-0.5, 0.866], [-0.5, -0.866]])
-angles = torch.linspace(-numpy.pi, numpy.pi, 181)
+prototypes = torch.tensor([[1.0, 0.0], [-0.5, 0.866], [-0.5, -0.866]], dtype=torch.float64)
+angles = torch.linspace(-numpy.pi, numpy.pi, 181, dtype=torch.float64)
 directions = torch.stack([angles.cos(), angles.sin()], dim=1)
 figure, axis = plt.subplots(figsize=(6, 3))
 for tau in (0.07, 0.3, 1.0):
     values = [inter_client_contrast(d[None], prototypes, 0, tau).item() for d in directions]
-    seaborn.lineplot(x=angles.numpy(), y=values, ax=axis, label=f"tau = {tau}")
-_ = axis.set(xlabel="direction of h (own prototype at 0)", ylabel="L_inter", yscale="log")
+    axis.plot(angles, values, label=f"tau = {tau}")
+axis.legend(loc="lower left")
+_ = axis.set(xlabel="direction of h in radians (own prototype at 0)", ylabel="L_inter", yscale="log")
+
 # %% [markdown]
 # ## L_intra: against the global encoder's view of the same image
 #
@@ -162,18 +174,34 @@ for step in tqdm(range(steps), desc="contrast"):
         optimiser.step()
         history.append({"step": step, "L_inter": inter.item(), "L_intra": intra.item()})
 curves = pandas.DataFrame(history).melt("step", var_name="term", value_name="loss")
-_ = seaborn.lineplot(curves, x="step", y="loss", hue="term")
+figure, axis = plt.subplots(figsize=(6, 3.4))
+seaborn.lineplot(curves, x="step", y="loss", hue="term", palette="colorblind", ax=axis)
+axis.set(ylabel="loss in nats", ylim=(0, None), title="mean over centres, band: 95% interval")
+mark_synthetic(figure, data)
+
 # %% [markdown]
 # ## Before and after
 #
 # Two principal components of h, coloured by centre. Afterwards the centres are further apart than before: features have
-# become *locally distinctive*. What keeps them useful for diagnosis is the rest of the loss, in notebook 06.
+# become *locally distinctive*. Not all of them have after so few steps: on the phantom with the values above, centres a and b
+# still lie over each other here. What keeps the features useful for diagnosis is the rest of the loss, in notebook 06.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 4))
 for axis, (title, parts) in zip(axes, {"before": before, "after": features()}.items(), strict=True):
     points = PCA(2, random_state=0).fit_transform(torch.nn.functional.normalize(torch.cat([*parts.values()]), dim=1))
     names = [name for name, part in parts.items() for _ in range(len(part))]
-    seaborn.scatterplot(x=points[:, 0], y=points[:, 1], hue=names, s=14, ax=axis, legend=title == "after")
-    axis.set(title=f"{title} (synthetic phantom data)" if data == "phantom" else title)
+    seaborn.scatterplot(
+        x=points[:, 0],
+        y=points[:, 1],
+        hue=names,
+        style=names,
+        s=18,
+        ax=axis,
+        legend=title == "after",
+        palette="colorblind",
+    )
+    axis.set(title=title, xlabel="first component", ylabel="second component" if title == "before" else "")
+axes[1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 figure.tight_layout()
+mark_synthetic(figure, data)

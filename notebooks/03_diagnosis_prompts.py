@@ -16,6 +16,8 @@
 # A frozen LLM cannot see. FedMRG tells it what the image shows: a head predicts the **state** of each finding, and the states
 # become **prompt tokens** [paper]. n findings times 4 states make a table of trainable prompts [secondary]; how the head is
 # trained follows PromptMRG [related]. All of it stands in `fedmrg_core/prompts.py`.
+#
+# Needs what notebooks 01 (the prepared data) and 05 (the base models) leave.
 
 # %% tags=["parameters"]
 profile = "smoke"  # a name in profiles/, or the path of a .yaml file
@@ -26,6 +28,8 @@ studies = 150  # shrunk from the profile's own count
 epochs = 4
 
 # %%
+import sys
+
 import matplotlib.pyplot as plt
 import numpy
 import pandas
@@ -35,20 +39,24 @@ import transformers
 from tqdm.auto import tqdm
 
 from fedmrg_core.base_models import steered_reports
-from fedmrg_core.configuration import load_profile
+from fedmrg_core.configuration import REPOSITORY, load_profile
 from fedmrg_core.data.partition import partition_clients
 from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.data.tensors import ClientTensors
-from fedmrg_core.encoder import load_encoder, load_pretrained
+from fedmrg_core.encoder import load_encoder
 from fedmrg_core.evaluation.clinical_metrics import head_auroc
 from fedmrg_core.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, STATES, label_report
 from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_folder
+from fedmrg_core.pretrained import load_pretrained, load_tokenizer
 from fedmrg_core.prompts import DiagnosisPrompts, classification_loss, initial_disease_weights, phrase_embeddings
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
 settings, root = load_profile(profile, data), workspace_folder(workspace)
 _ = torch.manual_seed(stream_seed(seed, "notebook", "prompts"))
+sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
+from figures.common import mark_synthetic
+
 # %% [markdown]
 # ## Fourteen findings, four states
 #
@@ -64,8 +72,12 @@ train, validation = (
 )
 shares = [(train.states == state).double().mean(dim=0).numpy() for state in range(4)]
 table = pandas.DataFrame(dict(zip(STATES, shares, strict=True)), index=FINDINGS)
-table.plot.barh(stacked=True, figsize=(7, 4), color=seaborn.color_palette("colorblind", 4))
-_ = plt.gca().set(title=f"states in the reports of {name}", xlabel="share of studies")
+figure, axis = plt.subplots(figsize=(7, 4))
+table.plot.barh(stacked=True, color=seaborn.color_palette("colorblind", 4), ax=axis)
+axis.set(title=f"states in the reports of {name}", xlabel="share of studies", xlim=(0, 1))
+axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+mark_synthetic(figure, data)
+
 # %% [markdown]
 # ## States look up prompts
 #
@@ -76,7 +88,7 @@ _ = plt.gca().set(title=f"states in the reports of {name}", xlabel="share of stu
 # %%
 source, backbone = settings.base_models.sources(base_models_folder(root, settings.name, corpus_name(data)))
 llm = load_pretrained(transformers.AutoModelForCausalLM, source, "LLM").eval()
-tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+tokenizer = load_tokenizer(source)
 embed = llm.get_input_embeddings()
 encoder = load_encoder(backbone)
 prompts = DiagnosisPrompts(encoder.width, phrase_embeddings(tokenizer, embed))
@@ -109,7 +121,8 @@ for weight in (1.0, 0.3, 0.05):
 # ## The head learns
 #
 # Encoder and head, a few epochs at one centre, nothing else. Area under the ROC curve of the positive state on validation
-# studies, for the findings that occur both ways there.
+# studies, for the findings that occur both ways there. Beside it how many are positive: where these are a handful, one study
+# more or less moves the number a lot, and one near 0.5 neither shows that the head is blind to the finding nor that it sees it.
 
 # %%
 weights = initial_disease_weights(train.states)
@@ -132,4 +145,5 @@ auroc = pandas.Series(head_auroc(probabilities.numpy(), validation.states.numpy(
 print(
     f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; mean AUROC {auroc.mean():.2f} on {len(validation)} validation studies"
 )
-auroc.round(2)
+positives = pandas.Series((validation.states == POSITIVE).sum(dim=0).numpy(), FINDINGS)
+pandas.DataFrame({"AUROC": auroc.round(2), "positive studies": positives}).loc[auroc.index]

@@ -28,6 +28,7 @@ workspace = ""  # where results are kept; the repository if empty
 
 # %%
 import json
+import sys
 import time
 
 import datasets
@@ -38,9 +39,9 @@ import torch
 import transformers
 
 from fedmrg_core import base_models
-from fedmrg_core.configuration import load_profile
+from fedmrg_core.configuration import REPOSITORY, load_profile
 from fedmrg_core.data.prepared import load_public_studies
-from fedmrg_core.data.sources import corpus_name
+from fedmrg_core.data.sources import DATA_SOURCES, corpus_name, data_source
 from fedmrg_core.paths import base_models_folder, workspace_folder
 
 print("torch", torch.__version__, "· transformers", transformers.__version__)
@@ -48,6 +49,8 @@ datasets.disable_progress_bars()
 settings = load_profile(profile, data)
 sizes = settings.base_models
 folder = base_models_folder(workspace_folder(workspace), settings.name, corpus_name(data))
+sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
+from figures.common import mark_synthetic
 
 # %% [markdown]
 # ## The public corpus
@@ -97,8 +100,10 @@ if built_here and not ready:
     figure, axes = plt.subplots(1, 2, figsize=(9, 3))
     for axis, (name, values) in zip(axes, losses.items(), strict=True):
         seaborn.lineplot(values, ax=axis)
-        axis.set(title=f"{name}, public corpus", xlabel="step", ylabel="loss")
+        axis.set(title=f"{name}, public corpus", xlabel="step", ylabel="loss in nats", ylim=(0, None))
     figure.tight_layout()
+    of_the_phantom = data_source(data).public_corpus == DATA_SOURCES["phantom"].public_corpus  # so is that of a folder
+    mark_synthetic(figure, "phantom" if of_the_phantom else data)
     plt.show()
 else:
     print("nothing to build:", "already there" if built_here else "the profile names both checkpoints")

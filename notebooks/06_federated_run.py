@@ -14,9 +14,9 @@
 # # 06 · One federated run
 #
 # The unit of experiment: one method, one data set, one partition, one seed, one profile. Each hospital trains on its own
-# studies; the encoder, the diagnosis head, the prompt table and the **generic** adapter travel, the **specialised** adapter
-# and the optimiser's state stay [secondary]. The server averages what it gets with Flower's FedAvg and sees parameters only
-# [paper].
+# studies; the encoder, the projection, the diagnosis head, the prompt table and the **generic** adapter travel, and one mean
+# feature vector of the client, its prototype; the **specialised** adapter and the optimiser's state stay [secondary]. The
+# server averages the parameters with Flower's FedAvg, hands the prototypes on, and sees no image and no report [paper].
 #
 # Killed at any moment and started again, this notebook goes on from the last finished round and ends with the same bytes.
 
@@ -34,17 +34,24 @@ threads = 0  # CPU threads; 0: all cores. The last bits of the result depend on 
 workspace = ""  # where results are kept; the repository if empty
 
 # %%
+import sys
+
 import matplotlib.pyplot as plt
 import pandas
 import seaborn
 
-from fedmrg_core.configuration import Ownership
+from fedmrg_core.configuration import REPOSITORY, Ownership
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.federation.experiment import load_experiment
+from fedmrg_core.federation.payload import PROTOTYPES
+from fedmrg_core.federation.round_record import LEFT_OUT, NOT_VALIDATED
 from fedmrg_core.federation.run import run_federation
 from fedmrg_core.federation.run_configuration import write_configuration
 from fedmrg_core.paths import workspace_folder
 from fedmrg_core.trained_model import parameter_counts
+
+sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
+from figures import common, convergence
 
 run = RunSettings(profile=profile, data=data, partition=partition, clients=clients, unseen=unseen, method=method,
                   variant=variant, seed=seed)  # fmt: skip
@@ -68,23 +75,25 @@ pandas.DataFrame([(module, str(owner)) for module, owner in row.modules.items()]
 # %% [markdown]
 # ## The run
 #
-# $$ L = L_{LM}^{generic} + L_{LM}^{specialised} + 4\,L_{cls} + \lambda_{rep}(L_{inter} + L_{intra}) + \lambda_{kd}(L_{g2l} + L_{l2g}) $$
+# $$ L = L_{LM}^{generic} + L_{LM}^{specialised} + \lambda_{cls}\,L_{cls} + \lambda_{rep}(L_{inter} + L_{intra}) + \lambda_{kd}(L_{g2l} + L_{l2g}) $$
 #
-# The terms are [paper] and [secondary], this sum is ours [ours]; the weights below come from `methods.yaml`.
+# The terms are [paper] and [secondary], this sum is ours [ours]. The weights below come from `methods.yaml`: $\lambda_{cls}$ is
+# `classification`, $\lambda_{rep}$ the two of `contrast`, $\lambda_{kd}$ those from one adapter to the other.
 
 # %%
-print(row.losses)
+print("\n".join(f"{name}: {weight:g}" for name, weight in row.losses if weight))
 run_federation(folder, configuration, engine=engine)
 
 # %% [markdown]
 # ## What came of it
 #
-# One row a round and client, left-out clients with their reason. The round that is kept is the one with the lowest mean
-# validation loss over clients [ours]; test studies are not touched here.
+# One row a round and client; replies that were left out with their reason. A client that had a pause (partial participation)
+# is `not_sampled`, not left out. The round that is kept is the one with the lowest mean validation loss over clients [ours];
+# test studies are not touched here.
 
 # %%
 rounds = pandas.read_csv(folder / "rounds.csv")
-left_out = rounds[rounds.status != "ok"]
+left_out = rounds[rounds.status.isin([LEFT_OUT, NOT_VALIDATED])]
 print(f"{rounds['round'].max()} rounds, {rounds.client.nunique()} clients, {len(left_out)} replies left out")
 shown = [name for name in rounds.columns if name.startswith(("train_loss", "validation_"))]
 rounds.groupby("round")[shown].mean().round(3)
@@ -93,9 +102,11 @@ rounds.groupby("round")[shown].mean().round(3)
 curves = [name for name in ("validation_language_loss", "validation_head_auroc") if name in rounds]
 figure, axes = plt.subplots(1, len(curves), figsize=(5 * len(curves), 3.2), squeeze=False)
 for axis, name in zip(axes[0], curves, strict=True):
-    seaborn.lineplot(rounds, x="round", y=name, hue="client", ax=axis)
-    axis.set_title(name.replace("_", " "))
+    seaborn.lineplot(rounds, x="round", y=name, hue="client", palette="colorblind", legend=name == curves[-1], ax=axis)
+    axis.set(title="validation studies", ylabel=convergence.MEASURES[name])
+axes[0][-1].legend(title="client", loc="upper left", bbox_to_anchor=(1.0, 1.0))
 figure.tight_layout()
+common.mark_synthetic(figure, data)
 plt.show()
 
 # %% [markdown]
@@ -106,5 +117,5 @@ plt.show()
 # %%
 ledger = pandas.read_csv(folder / "ledger.csv")
 travelling = [module for module, owner in row.modules.items() if owner is Ownership.SHARED]
-by_module = ledger[ledger.module.isin(travelling)].pivot_table("bytes", "module", "direction", "sum")
-(by_module / 2**20).round(2).rename_axis(columns="MiB in all")
+by_module = ledger[ledger.module.isin([*travelling, PROTOTYPES])].pivot_table("bytes", "module", "direction", "sum")
+(by_module / 2**20).round(3).rename_axis(columns="MiB in all")

@@ -32,6 +32,8 @@ workspace = ""  # where results are kept; the repository if empty
 # %%
 import pandas
 
+from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES
+from fedmrg_core.evaluation.predictions import ADAPTER_NAMES
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.paths import workspace_folder
 from fedmrg_core.trained_run import evaluate_run
@@ -43,8 +45,9 @@ folder = run.folder(workspace_folder(workspace))
 # %% [markdown]
 # ## Reports, features, floors
 #
-# Floors need no model worth the name: one constant report, a random training report, the report of the nearest training image.
-# A method that does not beat them has learned nothing. Text metrics come from `pycocoevalcap` after one named
+# Floors give training reports again: the commonest one, a random one, and that of the nearest training image. The first two need
+# no model; the nearest image is found among features of this run's own trained encoder. A method that does not beat them writes
+# nothing that copying would not have brought. Text metrics come from `pycocoevalcap` after one named
 # normalisation; clinical metrics compare the findings our labeller reads from both texts.
 
 # %%
@@ -55,16 +58,20 @@ print(f"{len(predictions)} reports of {predictions.study_id.nunique()} studies")
 # %% [markdown]
 # ## Quality, pooled over the clients' test sets and on the unseen centre
 #
-# With percentile intervals over studies (bootstrap). "home" pools the clients' test sets. A client with an adapter of its own
-# can write with it (specialised), with the shared one (generic), or with the mean of the two (both); tables of many runs take
-# the specialised adapter at home and the generic one at a centre that never trained [ours].
+# With percentile intervals over studies (bootstrap). Clinical F1 is over 14 findings, uncertain ones counted as negative: averaged over
+# studies, or micro and macro over findings. "home" pools the clients' test sets. A client with an adapter of its own
+# can write with it (specialised), with the shared one (generic), or with the mean of both; tables of many runs take
+# the specialised adapter at home (of FedDAT the mean) and the generic one at a centre that never trained [ours].
 
 # %%
-shown = ["bleu_1", "bleu_4", "meteor", "rouge_l", "cider", "clinical_f1_example_14_uncertain_negative",
-         "clinical_f1_micro_14_uncertain_negative", "clinical_f1_macro_14_uncertain_negative", "distinct_share"]  # fmt: skip
-pooled = metrics[metrics.scope.isin(["home", "unseen"]) & metrics.metric.isin(shown)]
-text = pooled.apply(lambda row: f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]", axis=1)
-pooled.assign(text=text).pivot_table("text", ["scope", "system", "adapter"], "metric", aggfunc="first")[shown].T
+f1 = [CLINICAL_F1.replace("example", mean) for mean in ("example", "micro", "macro")]
+words = {name: MEASURES[name] for name in ("bleu_1", "bleu_4", "meteor", "rouge_l", "cider", *f1)}
+words["distinct_share"] = "Share of distinct reports"
+metrics = metrics[metrics.metric.isin(words)].replace({"adapter": ADAPTER_NAMES})
+pooled = metrics[metrics.scope.isin(["home", "unseen"])]
+interval = pooled.apply(lambda row: "" if pandas.isna(row.low) else f" [{row.low:.3f}, {row.high:.3f}]", axis=1)
+table = pooled.assign(text=pooled.value.map("{:.3f}".format) + interval)
+table.pivot_table("text", ["scope", "system", "adapter"], "metric", aggfunc="first")[[*words]].rename(columns=words).T
 
 # %% [markdown]
 # ## The diagnosis head, on validation studies
@@ -79,11 +86,11 @@ pandas.read_csv(auroc).round(3) if auroc.is_file() else print(f"{method} has no 
 # %% [markdown]
 # ## By client
 #
-# The mean hides the worst hospital; so it stands beside it, with the harmonic mean.
+# The mean hides the worst hospital, so every client has a column; `metrics.csv` has the worst client and the harmonic mean as well.
 
 # %%
-by_client = metrics[(metrics.system == "model") & metrics.metric.isin(shown)]
-by_client.pivot_table("value", ["metric", "adapter"], "scope").loc[shown].round(3)
+by_client = metrics[metrics.system == "model"]
+by_client.pivot_table("value", ["metric", "adapter"], "scope").loc[[*words]].rename(index=words).round(3)
 
 # %% [markdown]
 # ## Five reports

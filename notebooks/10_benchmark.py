@@ -84,7 +84,8 @@ show(method_overview.draw, main[:1], least=1)
 # %% [markdown]
 # ## Main table
 #
-# Where the paper's numbers stand beside ours, they are transcribed [secondary] and from models a thousand times larger.
+# Below the table: convergence, and a picture of the paper's numbers beside ours. These are transcribed [secondary], of other data and
+# from models a thousand times larger.
 
 # %%
 tabulate("main", main, differences=True)
@@ -110,7 +111,7 @@ show(communication_quality.draw, stored("main", "payload"))
 # ## Rules of server and client, on Fed-LoRA's model
 
 # %%
-tabulate("rules", stored("rules", "smoke"))
+tabulate("rules", stored("rules"))
 
 # %% [markdown]
 # ## Ablation

@@ -22,9 +22,9 @@ from fedmrg_core.evaluation.comparison import (
     main_table,
     paired_tests,
 )
-from fedmrg_core.evaluation.published import published_client_curve, published_note, published_table
+from fedmrg_core.evaluation.published import published_client_curve, published_table
 from fedmrg_core.evaluation.run_sets import load_runs
-from fedmrg_core.evaluation.stored_runs import load_run
+from fedmrg_core.evaluation.stored_runs import is_synthetic, load_run
 from fedmrg_core.evaluation.table_writers import escape_latex, write_comparison
 
 SEEDS = (0, 1)
@@ -80,6 +80,41 @@ def test_what_travels(table):
     assert (row.bytes_up, row.bytes_down, row.parameters_sent, row.exchange) == (4e5, 8e5, 1000, "federated")
     row = rows_of(table, "centralised", "bleu_4")
     assert (row.bytes_up, row.parameters_sent, row.exchange) == (0, 0, "centralised")
+
+
+def test_parameters_are_not_counted_where_others_travel(folders, tmp_path):
+    others = [write_run(tmp_path, method=name) for name in ("fedmrg-compressed", "scaffold")]
+    runs = load_runs([folders["fedmrg", 0], *others])
+    assert numpy.isnan([run.parameters_sent for run in runs]).tolist() == [False, True, True]
+    text = write_comparison(main_table(runs, resamples=20), tmp_path, "sent")[1].read_text()
+    rows = {line.split(" | ")[0]: line for line in text.splitlines() if line.startswith("| ")}
+    assert rows["| scaffold"].endswith(" – |") and rows["| fedmrg"].endswith(" 0.001 M |")
+    assert "Parameters sent: – where" in text
+
+
+def test_bytes_under_partial_participation(tmp_path):
+    """Those who have a pause validate, and those whose update does not come were sent the model: neither counts."""
+    folder = write_run(tmp_path)
+    full = load_run(folder)
+    messages = [
+        ("a", "train", "down", 100), ("a", "train", "up", 4000), ("a", "evaluate", "down", 4000),
+        ("a", "evaluate", "up", 50), ("b", "evaluate", "down", 4000), ("b", "evaluate", "up", 50),
+        ("c", "train", "down", 100),
+    ]  # fmt: skip
+    rows = pandas.DataFrame(messages, columns=["client", "phase", "direction", "bytes"])
+    rows.assign(round=1, module="message").to_csv(folder / "ledger.csv", index=False)
+    partial = load_run(folder)
+    assert (partial.bytes_per_round("up"), partial.bytes_per_round("down")) == (4050, 4100)
+    assert (full.bytes_per_round("up"), full.bytes_per_round("down")) == (4e5, 8e5)
+    rows[:0].assign(round=1, module="message").to_csv(folder / "ledger.csv", index=False)
+    assert load_run(folder).bytes_per_round("up") == 0
+
+
+def test_synthetic_data_are_known_by_name():
+    names = ("phantom", "phantom-image0.5-wording0", "iu_xray", "folder")
+    assert [is_synthetic(name) for name in names] == [True, True, False, False]
+    with pytest.raises(InputError, match="'phantoms'"):
+        is_synthetic("phantoms")
 
 
 def test_planted_difference_is_found_and_a_null_one_is_not(table):
@@ -261,24 +296,23 @@ def balanced(text):
 
 
 def test_tables_are_written(table, runs, tmp_path):
-    paths = write_comparison(table, tmp_path, "main", notes=["One 100 % note."], published=True)
+    paths = write_comparison(table, tmp_path, "main", notes=["One 100 % note."])
     csv, markdown, latex = (path.read_text() for path in paths)
     pandas.testing.assert_frame_equal(pandas.read_csv(paths[0])[["method", "value"]], table[["method", "value"]])
     assert csv.startswith("setting,role,method")
     balanced(latex)
     assert latex.count(r"\begin{table}") == 2 and r"floor\_random" in latex and r"One 100 \% note." in latex
-    assert "[secondary]" in markdown and published_note() in markdown and "Synthetic phantom data." in markdown
+    assert "Synthetic phantom data." in markdown and "call a difference clear only when both agree" in markdown
+    assert "(all are in the CSV)" in markdown and "the nearest image is found by the trained encoder" in markdown
     home = markdown.split("**phantom,")[1]
     bold = {line.split(" | ")[0] for line in home.splitlines() if "**" in line.removeprefix("**")}
     assert "| centralised" not in bold  # best of the federated ones only
-    assert "0.120" in next(line for line in home.splitlines() if line.startswith("| fed-lora"))  # published BLEU-4
     lengths = {line.count(" | ") for line in home.splitlines() if line.startswith("| ")}
     assert len(lengths) == 1
-    plain = write_comparison(table, tmp_path, "plain")[1].read_text()
-    assert "secondary" not in plain
     with_differences = write_comparison(ablation_table(runs, resamples=20), tmp_path, "ablation", differences=True)
     balanced(with_differences[2].read_text())
     assert "Worst client, Clinical F1" in with_differences[1].read_text()
+    assert "A difference is over the seeds that both rows have" in with_differences[1].read_text()
     assert "Δ BLEU-4" in with_differences[1].read_text() and r"$\Delta$" in with_differences[2].read_text()
 
 

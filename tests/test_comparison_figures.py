@@ -16,6 +16,7 @@ from figures import (
     client_count,
     common,
     communication_quality,
+    convergence,
     curves,
     heterogeneity_degree,
     method_convergence,
@@ -28,7 +29,7 @@ from figures import (
 
 SEVERAL = (
     adaptation, client_count, communication_quality, heterogeneity_degree, method_convergence, participation,
-    published_beside_ours, rank_and_bits, sensitivity, ablation,
+    published_beside_ours, rank_and_bits, sensitivity, ablation, convergence,
 )  # fmt: skip
 
 
@@ -54,8 +55,19 @@ def test_communication_quality(root, tmp_path):
     folders = [write_run(root / "quality", method=name, sent=size) for name, size in methods.items()]
     data = drawn(communication_quality, folders, tmp_path).query("role == 'unseen' and metric == 'bleu_4'")
     by_method = data.set_index("method")
-    assert by_method.bytes.to_dict() == {"fedmrg": 1.2e6, "fed-lora": 9e5, "local": 270, "centralised": 0}
+    assert by_method.bytes_up.to_dict() == {"fedmrg": 4e5, "fed-lora": 3e5, "local": 90, "centralised": 0}
     assert by_method.value["fed-lora"] == pytest.approx(stored(folders[1]))
+
+
+def test_markers_of_like_bytes_are_moved_apart():
+    sent = pandas.Series({"c": 4.0, "a": 0.2, "b": 4.0, "e": 12.0, "d": 4.2})
+    places = communication_quality.moved_apart(sent)
+    assert places.index.tolist() == ["a", "c", "b", "d", "e"]
+    factors = places / places.shift()
+    assert (factors.dropna() > 1.089).all() and factors["b"] == pytest.approx(factors["d"])
+    assert places[["a", "e"]].tolist() == pytest.approx([0.2, 12.0])
+    assert places[["b", "c", "d"]].prod() == pytest.approx(4.0 * 4.0 * 4.2)
+    assert communication_quality.moved_apart(pandas.Series({"a": 0.0})).empty  # no place on a logarithmic axis
 
 
 def test_ablation(root, tmp_path):
@@ -225,7 +237,7 @@ def test_method_overview(root, tmp_path):
     for method in ("fedmrg", "ffa-lora", "transformer", "local"):
         folder = write_run(root / "overview", method=method)
         data = drawn(method_overview, [folder], tmp_path / method).set_index("module")
-        assert data.bytes_up["encoder"] == 399_900
+        assert (data.bytes_up["encoder"], data.bytes_down["encoder"]) == (399_900, 2 * 399_900)
         assert data.ownership["encoder"] == ("personal" if method == "local" else "shared")
 
 
@@ -246,5 +258,8 @@ def test_data_are_never_mixed(root, tmp_path):
 def test_styles_differ():
     names = ["fedmrg", *(f"method-{number}" for number in range(20))]
     looks = curves.styles(names)
-    assert len({(str(look["color"]), look["marker"]) for look in looks.values()}) == 21
+    assert len({(look["color"], look["marker"]) for look in looks.values()}) == 21
     assert looks["fedmrg"]["color"] == "black"
+    methods = {run.method for run in runs_of(["main", "payload"], "standard")}
+    looks = curves.styles(sorted(methods))  # without a look at the markers
+    assert len({(look["color"], look["mfc"] == "white") for look in looks.values()}) == len(methods) == 18

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.floors import floor_predictions
 from fedmrg_core.evaluation.predictions import COLUMNS, score_predictions, write_metrics, write_predictions
 from fedmrg_core.findings import label_report
-from figures import client_distance, communication, convergence, feature_map, quality_by_client, report_page
+from figures import client_distance, common, communication, convergence, feature_map, quality_by_client, report_page
 
 SITES = [f"centre-{letter}" for letter in "abcdef"]  # the last is unseen
 TEXTS = [
@@ -32,11 +33,12 @@ def digits(text):
     return "".join(map(str, label_report(text)))
 
 
-def write_run(folder, data="phantom"):
+def write_run(folder, data="phantom", fingerprint="data-1"):
     """A run folder with results of plausible shape; images and reports are made up here."""
     folder.mkdir(parents=True)
     generator = numpy.random.default_rng(0)
     (folder / "config.yaml").write_text(yaml.safe_dump({"data": data, "method": "fedmrg", "seed": 0}))
+    (folder / "manifest.json").write_text(json.dumps({"data_fingerprint": fingerprint}))
     rounds = [
         {"round": number, "client": client, "status": "ok", "validation_examples": 9,
          "validation_language_loss": 3 / number + shift / 9, "validation_language_loss_generic_adapter": 9.0,
@@ -123,6 +125,9 @@ def test_convergence_of_several_runs(run, tmp_path):
     other = write_run(tmp_path / "results" / "phantom" / "fed-lora" / "seed-0")
     data = check_files(convergence.draw([run, other], tmp_path / "out"), tmp_path / "out")
     assert set(data.run) == {"phantom/fedmrg/seed-0", "phantom/fed-lora/seed-0"}
+    elsewhere = write_run(tmp_path / "elsewhere" / "phantom" / "fedmrg" / "seed-0", fingerprint="data-2")
+    with pytest.raises(InputError, match=rf"(?s){run}.*{elsewhere}.*different data"):
+        convergence.draw([run, other, elsewhere], tmp_path / "mixed")
     names = {path.name for path in communication.draw([run, other], tmp_path / "both")}
     assert {"communication-phantom-fedmrg-seed-0.csv", "communication-phantom-fed-lora-seed-0.csv"} < names
 
@@ -210,6 +215,24 @@ def test_bad_input_is_named(run, prepared, tmp_path):
     (tmp_path / "empty" / "ledger.csv").write_text("round,client\n1,a\n")
     with pytest.raises(InputError, match="column 'direction' is missing"):
         communication.draw([tmp_path / "empty"], tmp_path)
+    for text, message in (("", "not a readable UTF-8 CSV"), ("round,client,direction,module,bytes\n", "has no rows")):
+        (tmp_path / "empty" / "ledger.csv").write_text(text)
+        with pytest.raises(InputError, match=rf"ledger\.csv.*{message}"):
+            communication.draw([tmp_path / "empty"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "marked"), [("phantom", 1), ("phantom-image0.5-wording0", 1), ("iu_xray", 0), ("folder", 0)]
+)
+def test_pictures_of_phantom_data_are_marked(data, marked):
+    figure, (axis,) = common.new_figure(1, 1, 4, 2)
+    axis.set_xlabel("x")
+    common.mark_synthetic(figure, data)
+    assert [text.get_text() for text in figure.texts] == [common.PHANTOM_NOTE] * marked
+    figure.draw_without_rendering()
+    for text in figure.texts:
+        assert text.get_window_extent().y1 < axis.xaxis.label.get_window_extent().y0
+    common.plt.close(figure)
 
 
 def test_command_line(run, repository, tmp_path):

@@ -64,7 +64,7 @@ COLUMNS = (
     "harmonic_mean",
     "bytes_up",  # a client and round, on the wire
     "bytes_down",
-    "parameters_sent",
+    "parameters_sent",  # empty where something else travels, see `Run.parameters_sent`
 )
 TEST_COLUMNS = ("difference", "difference_low", "difference_high", "p_value", "p_holm", "seeds_tested")
 
@@ -272,7 +272,7 @@ def _tests(
 
 
 def floor_rows(runs: Runs, against: str = REFERENCE) -> pandas.DataFrame:
-    """The floors of each setting, as the runs of one method have them (nearest images depend on its encoder).
+    """The floors of each setting, as the runs of one method have them (the nearest image is found by its encoder).
 
     Args:
         runs: see `main_table`.

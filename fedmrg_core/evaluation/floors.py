@@ -1,6 +1,8 @@
-"""Floors: reports that need no trained model. Each is made from training data alone; no test reference is read.
+"""Floors: training reports given again as answers. No test reference is read.
 
-A model that does not beat all three has learned nothing worth sending.
+The constant and the random report need no model. The nearest image is found among features of the run's own trained
+encoder, so that this floor is a trained model as well, one that copies a report instead of writing it. A model that
+does not beat all three writes nothing that copying would not have brought.
 """
 
 from __future__ import annotations

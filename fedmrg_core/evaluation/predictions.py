@@ -43,6 +43,8 @@ ROLES: tuple[str, ...] = ("home", "unseen")
 # "both": half of each low-rank update; "adapted-N": a shared model that went on alone on N studies of the unseen centre
 # (notebook 09); "none": a floor.
 ADAPTERS: tuple[str, ...] = ("generic", "specialised", "both", "adapted-8", "adapted-32", "adapted-128", "none")
+# What a reader sees of those that a table or figure shows.
+ADAPTER_NAMES = {"generic": "generic adapter", "specialised": "specialised adapter", "both": "mean of both"}
 SYSTEMS: tuple[str, ...] = ("model", *FLOORS)
 METRIC_COLUMNS: tuple[str, ...] = ("scope", "adapter", "system", "metric", "value", "low", "high", "studies")
 _STATES = re.compile(rf"[0-{len(STATES) - 1}]{{{len(FINDINGS)}}}")

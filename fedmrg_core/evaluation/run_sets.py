@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from fedmrg_core.configuration import load_methods, load_profile
+from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import ANSWERS, Run, dotted, load_run
 
@@ -172,7 +173,7 @@ def _code_notes(runs: Sequence[Run], same_code: bool) -> list[str]:
     models: dict[str, set[Any]] = {}
     for run in runs:
         base = run.manifest.get("fingerprints", {}).get("base_models")
-        models.setdefault(run.configuration.data.partition("-")[0], set()).add(base)
+        models.setdefault(corpus_name(run.configuration.data), set()).add(base)
     notes += [
         f"Runs on {data} start from {len(found)} base models." for data, found in models.items() if len(found) > 1
     ]

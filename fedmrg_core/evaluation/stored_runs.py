@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas
 
-from fedmrg_core.data.sources import data_source
+from fedmrg_core.data.sources import corpus_name, data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.predictions import read_metrics, read_predictions
 from fedmrg_core.evaluation.statistics import StudyStatistics
@@ -23,9 +24,10 @@ from fedmrg_core.strict_yaml import Strict
 # Which of a run's answers counts where, the first that it has [ours]: at home the client's own adapter, at a centre
 # that never trained the shared one, because it has no other.
 ANSWERS: dict[str, tuple[str, ...]] = {"home": ("specialised", "generic"), "unseen": ("generic",)}
+FEDDAT_AT_HOME = ("both",)  # its specialised adapter has learnt in the mixture with the shared one, never alone
 PREDICTIONS = ("predictions.csv", "predictions.csv.gz")  # as notebook 07 leaves them; as reference runs keep them
 STUDY_SCORES = "study_scores.csv.gz"  # as references of data keep them whose reports may not be shown
-LEDGER_COLUMNS = ("round", "client", "direction", "module", "bytes")
+LEDGER_COLUMNS = ("round", "client", "direction", "module", "bytes", "phase")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,7 +83,8 @@ class Run:
         """The adapter that counts there (see `ANSWERS`); None if the run has no answers there."""
         rows = self.metrics[(self.metrics["scope"] == role) & (self.metrics["system"] == "model")]
         there = set(rows["adapter"])
-        return next((adapter for adapter in ANSWERS[role] if adapter in there), None)
+        mixed = role == "home" and self.configuration.method.boosting == "feddat"
+        return next((adapter for adapter in (FEDDAT_AT_HOME if mixed else ANSWERS[role]) if adapter in there), None)
 
     def values(self, role: str, system: str = "model") -> pandas.DataFrame:
         """Metrics of what counts in a role, indexed by metric: value, low, high and studies."""
@@ -124,19 +127,37 @@ class Run:
         return self._statistics[role]
 
     def bytes_per_round(self, direction: str) -> float:
-        """Mean bytes on the wire of a client that took part in a round, training and validation together.
+        """Mean bytes on the wire of a client that sent a training update in a round, training and validation together.
+
+        A client that had a pause, or whose update did not come, is not in the mean, though it may have validated.
 
         Args:
             direction: "up", from the client; "down", to it.
         """
-        rows = self.ledger[(self.ledger["module"] == "message") & (self.ledger["direction"] == direction)]
-        taken = len(self.ledger[["round", "client"]].drop_duplicates())
-        return float(rows["bytes"].sum() / taken) if taken else 0.0
+        rows = self.ledger[self.ledger["module"] == "message"]
+        sent = rows.loc[(rows["phase"] == "train") & (rows["direction"] == "up"), ["round", "client"]].drop_duplicates()
+        counted = rows[rows["direction"] == direction].merge(sent, on=["round", "client"])
+        return float(counted["bytes"].sum() / len(sent)) if len(sent) else 0.0
 
     @property
     def parameters_sent(self) -> float:
-        """Shared parameters, all of which a client sends each round; NaN if the manifest does not say."""
-        return float(self.manifest.get("parameters", {}).get("shared", float("nan")))
+        """Shared parameters, where a client sends these each round and nothing else.
+
+        NaN if the manifest does not say, where factors travel in their place, and where SCAFFOLD's controls go along.
+        """
+        method = self.configuration.method
+        if method.payload.rank is not None or method.client.control_variates:
+            return math.nan
+        return float(self.manifest.get("parameters", {}).get("shared", math.nan))
+
+
+def is_synthetic(data: str) -> bool:
+    """Whether data of this name are the phantom's, with whatever options the name sets.
+
+    Raises:
+        InputError: no data set has this name.
+    """
+    return corpus_name(data) == "phantom"
 
 
 def dotted(content: Strict, without: Collection[str] = ()) -> dict[str, Any]:
@@ -158,12 +179,18 @@ def load_run(folder: pathlib.Path | str) -> Run:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give a finished run's folder.")
     configuration = read_configuration(folder)
-    manifest = _read_manifest(folder / "manifest.json")
+    manifest = read_manifest(folder)
     metrics = read_metrics(folder / "metrics.csv")
     return Run(folder, configuration, manifest, metrics, _read_ledger(folder))
 
 
-def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
+def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
+    """A run folder's manifest.json.
+
+    Raises:
+        InputError: it is missing or unreadable, or does not say which data the run used.
+    """
+    path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 import pandas
 
 from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES, REFERENCE
-from fedmrg_core.evaluation.published import published_note, published_table, published_tag
 from fedmrg_core.evaluation.statistics import CONFIDENCE
+from fedmrg_core.evaluation.stored_runs import is_synthetic
 from fedmrg_core.run_folder import write_text
 
 SHOWN = ("bleu_1", "bleu_4", "meteor", "rouge_l", "cider", CLINICAL_F1, CLINICAL_F1.replace("example", "micro"))
 TESTED = ("bleu_4", CLINICAL_F1)
-PUBLISHED = ("bleu_4", CLINICAL_F1)
 SIGNIFICANT = 1 - CONFIDENCE
 ROLES = {"home": "all clients' own test studies together", "unseen": "the centre that never trained"}
 _ORDER = {"federated": 0, "local": 1, "centralised": 2, "floor": 3}
@@ -51,7 +50,6 @@ def write_comparison(
     notes: Sequence[str] = (),
     against: str = REFERENCE,
     differences: bool = False,
-    published: bool = False,
 ) -> list[pathlib.Path]:
     """Write NAME.csv (the long table, every number), NAME.md and NAME.tex.
 
@@ -62,16 +60,15 @@ def write_comparison(
         notes: sentences that go below the tables, e.g. `Runs.notes`.
         against: the method the others were tested against.
         differences: also show what `against` is ahead by, with its paired interval.
-        published: add the publication's BLEU-4 and clinical F1, tagged.
 
     Returns:
         The three paths.
     """
     pages = [
-        _page(part, str(setting), str(role), against, differences, published)
+        _page(part, str(setting), str(role), differences)
         for (setting, role), part in table.groupby(["setting", "role"], sort=False)
     ]
-    below = [*_explanations(table, against, differences), *([published_note()] if published else []), *notes]
+    below = [*_explanations(table, against, differences), *notes]
     folder = pathlib.Path(out_folder)
     texts = {
         ".csv": table.to_csv(index=False, lineterminator="\n"),
@@ -83,7 +80,7 @@ def write_comparison(
     return [folder / f"{name}{ending}" for ending in texts]
 
 
-def _page(part: pandas.DataFrame, setting: str, role: str, against: str, differences: bool, published: bool) -> Page:
+def _page(part: pandas.DataFrame, setting: str, role: str, differences: bool) -> Page:
     metrics = [key for key in SHOWN if key in set(part["metric"])]
     by_method = {method: rows.set_index("metric") for method, rows in part.groupby("method", sort=False)}
     order = sorted(by_method, key=lambda method: _ORDER[by_method[method]["exchange"].iloc[0]])
@@ -98,10 +95,8 @@ def _page(part: pandas.DataFrame, setting: str, role: str, against: str, differe
             if key in metrics
         ]
     columns += [("Up", _bytes_column("bytes_up")), ("Down", _bytes_column("bytes_down"))]
-    columns += [("Parameters sent", _count_column())]
-    if published:
-        columns += [(f"{MEASURES[key]} {published_tag()}", _published_column(key)) for key in PUBLISHED]
-    rows = tuple((Cell(method), *(make(method, by_method[method]) for _, make in columns)) for method in order)
+    columns += [("Parameters sent", _count)]
+    rows = tuple((Cell(method), *(make(by_method[method]) for _, make in columns)) for method in order)
     kinds = [_ORDER[by_method[method]["exchange"].iloc[0]] for method in order]
     rules = frozenset(row for row in range(1, len(kinds)) if kinds[row] != kinds[row - 1] and kinds[row] != 2)
     seeds, studies = part.loc[part["system"] == "model", "seeds"], int(part["studies"].max())
@@ -110,14 +105,14 @@ def _page(part: pandas.DataFrame, setting: str, role: str, against: str, differe
     return Page(title, ("Method", *(title for title, _ in columns)), rows, rules)
 
 
-Column = Callable[[str, pandas.DataFrame], Cell]
+Column = Callable[[pandas.DataFrame], Cell]
 
 
 def _value_column(by_method: dict[str, pandas.DataFrame], key: str) -> Column:
     federated = [rows.loc[key, "value"] for rows in by_method.values() if _has(rows, key) and _federated(rows)]
     best = max(federated, default=float("nan"))
 
-    def cell(_: str, rows: pandas.DataFrame) -> Cell:
+    def cell(rows: pandas.DataFrame) -> Cell:
         if not _has(rows, key):
             return Cell(_EMPTY)
         row = rows.loc[key]
@@ -129,7 +124,7 @@ def _value_column(by_method: dict[str, pandas.DataFrame], key: str) -> Column:
 
 
 def _difference_column(key: str) -> Column:
-    def cell(_: str, rows: pandas.DataFrame) -> Cell:
+    def cell(rows: pandas.DataFrame) -> Cell:
         if not _has(rows, key) or pandas.isna(rows.loc[key, "difference"]):
             return Cell(_EMPTY)
         row = rows.loc[key]
@@ -140,7 +135,7 @@ def _difference_column(key: str) -> Column:
 
 
 def _plain_column(key: str, name: str) -> Column:
-    def cell(_: str, rows: pandas.DataFrame) -> Cell:
+    def cell(rows: pandas.DataFrame) -> Cell:
         known = _has(rows, key) and pandas.notna(rows.loc[key, name])
         return Cell(f"{rows.loc[key, name]:.3f}") if known else Cell(_EMPTY)
 
@@ -148,7 +143,7 @@ def _plain_column(key: str, name: str) -> Column:
 
 
 def _bytes_column(name: str) -> Column:
-    def cell(_: str, rows: pandas.DataFrame) -> Cell:
+    def cell(rows: pandas.DataFrame) -> Cell:
         number = rows[name].iloc[0]
         if pandas.isna(number):
             return Cell(_EMPTY)
@@ -158,18 +153,9 @@ def _bytes_column(name: str) -> Column:
     return cell
 
 
-def _count_column() -> Column:
-    def cell(_: str, rows: pandas.DataFrame) -> Cell:
-        number = rows["parameters_sent"].iloc[0]
-        return Cell(_EMPTY if pandas.isna(number) else f"{number / 1e6:.3f} M")
-
-    return cell
-
-
-def _published_column(key: str) -> Column:
-    table = published_table()
-    values = table[table["metric"] == key].set_index("method")["value"]
-    return lambda method, _: Cell(f"{values[method]:.3f}" if method in values.index else _EMPTY)
+def _count(rows: pandas.DataFrame) -> Cell:
+    number = rows["parameters_sent"].iloc[0]
+    return Cell(_EMPTY if pandas.isna(number) else f"{number / 1e6:.3f} M")
 
 
 def _has(rows: pandas.DataFrame, key: str) -> bool:
@@ -182,7 +168,7 @@ def _federated(rows: pandas.DataFrame) -> bool:
 
 def _explanations(table: pandas.DataFrame, against: str, differences: bool) -> list[str]:
     models = table[table["system"] == "model"]
-    shares = {data.partition(",")[0].startswith("phantom") for data in models["setting"]}
+    shares = {is_synthetic(setting.partition(",")[0]) for setting in models["setting"]}
     lines = ["Synthetic phantom data."] if shares == {True} else []
     if True in shares and False in shares:
         lines.append("Settings whose name begins with phantom are synthetic data.")
@@ -200,12 +186,28 @@ def _explanations(table: pandas.DataFrame, against: str, differences: bool) -> l
         )
     if differences:
         lines.append(f"Δ: {against} minus the row, with its paired interval; above zero, {against} is ahead.")
-    lines.append("Up, down: bytes on the wire of one client in one round, training and validation.")
+    if models["p_holm"].notna().any():
+        where = "" if differences else " (all are in the CSV)"
+        lines.append(
+            f"A difference{where} is over the seeds that both rows have, so it is not always that of the two cells. "
+            "Its interval resamples seeds and studies, the test takes the seeds as given: call a difference clear only "
+            "when both agree."
+        )
+    lines.append("Up, down: bytes on the wire of one client in one round that it trained in, training and validation.")
+    if models.loc[models["exchange"] == "federated", "parameters_sent"].isna().any():
+        lines.append(
+            f"Parameters sent: {_EMPTY} where something else travels in place of the shared parameters or beside them "
+            "(low-rank factors, SCAFFOLD's controls)."
+        )
     lines.append(
         "Clinical F1: averaged over examples, 14 findings, uncertain counted as negative; micro over findings."
     )
     if (table["exchange"] == "floor").any():
-        lines.append("Floors need no trained model: a method that does not beat them has learned nothing.")
+        lines.append(
+            "Floors give training reports again: a constant and a random one need no model, the nearest image is found "
+            f"by the trained encoder of {against}'s runs (where there are none, of the first method's). A method that "
+            "does not beat them writes nothing that copying would not have brought."
+        )
     return lines
 
 
