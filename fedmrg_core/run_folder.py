@@ -19,8 +19,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from fedmrg_core.code_state import source_state, training_code_hash
 
 if TYPE_CHECKING:
@@ -71,11 +69,6 @@ class RunFolder:
             ValueError: a number is NaN or infinite, which JSON cannot say.
         """
         write_text(self / name, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-        return self / name
-
-    def write_yaml(self, name: str, content: Mapping[str, Any]) -> pathlib.Path:
-        """Write YAML of plain types in the order given."""
-        write_text(self / name, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
         return self / name
 
     def write_csv(

@@ -33,6 +33,7 @@ workspace = ""  # where results are kept; the repository if empty
 import pandas
 
 from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES
+from fedmrg_core.evaluation.diversity import diversity
 from fedmrg_core.evaluation.predictions import ADAPTER_NAMES
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.paths import workspace_folder
@@ -54,6 +55,9 @@ folder = run.folder(workspace_folder(workspace))
 metrics = evaluate_run(folder)
 predictions = pandas.read_csv(folder / "predictions.csv", dtype=str, keep_default_na=False)
 print(f"{len(predictions)} reports of {predictions.study_id.nunique()} studies")
+for (role, adapter), rows in predictions[predictions.system == "model"].groupby(["role", "adapter"]):
+    if reason := diversity(rows.generated.tolist()).degenerate_reason():
+        print(f"{role}, {adapter}: {reason}")  # a model that has collapsed: its other measures mean little
 
 # %% [markdown]
 # ## Quality, pooled over the clients' test sets and on the unseen centre

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy
-import pandas
 import pytest
 import scipy.stats
 
@@ -17,7 +16,6 @@ from fedmrg_core.evaluation.statistics import (
     paired_test,
     pooled_seeds,
     seed_intervals,
-    summarise_seeds,
 )
 from fedmrg_core.evaluation.text_metrics import per_study_scores
 from fedmrg_core.seeds import numpy_stream
@@ -149,24 +147,6 @@ def test_one_seed_gives_the_interval_over_studies():
         pooled_seeds([])
     with pytest.raises(InputError, match="between 1 and 2 seeds"):
         seed_intervals({"a": [mean_statistics([1.0])], "b": [mean_statistics([1.0])] * 2}, numpy_stream(0, "a"))
-
-
-def seed_table(value):
-    return pandas.DataFrame(
-        {"scope": ["home"], "adapter": ["generic"], "system": ["model"], "metric": ["bleu_1"], "value": [value]}
-    )
-
-
-def test_summarise_seeds():
-    values = [0.1, 0.2, 0.4]
-    row = summarise_seeds([seed_table(value) for value in values]).iloc[0]
-    low, high = scipy.stats.t.interval(0.95, 2, loc=numpy.mean(values), scale=scipy.stats.sem(values))
-    assert (row["mean"], row["low"], row["high"], row["seeds"]) == pytest.approx((numpy.mean(values), low, high, 3))
-    assert numpy.isnan(summarise_seeds([seed_table(0.1)]).iloc[0]["low"])
-    with pytest.raises(InputError, match="bleu_1"):
-        summarise_seeds([seed_table(0.1), seed_table(0.1).assign(scope="unseen")])
-    with pytest.raises(InputError, match="No seeds"):
-        summarise_seeds([])
 
 
 def test_bad_input_is_named():

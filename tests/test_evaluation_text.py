@@ -191,6 +191,7 @@ def test_diversity():
     assert found.degenerate_reason() is None
     assert "same text" in diversity(["a"] * 10).degenerate_reason()
     assert "empty" in diversity([""] * 3 + ["a"]).degenerate_reason()
+    assert "Only 2 of the generated reports differ" in diversity(["a", "b"] * 60).degenerate_reason()
     assert "over and over" in diversity(["heart big " * 8, "lung clear " * 8]).degenerate_reason()
     with pytest.raises(InputError, match="no generated reports"):
         diversity([])

@@ -13,7 +13,6 @@ import functools
 from typing import Literal
 
 import numpy
-import pandas
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_auc_score
 
@@ -140,30 +139,6 @@ def states_f1_micro(predicted: ArrayLike, true: ArrayLike, uncertain: UncertainP
     return _statistics(hits, "f1", "micro").estimate()
 
 
-def per_finding_table(
-    reference: ArrayLike, generated: ArrayLike, uncertain: UncertainPolicy = "negative"
-) -> pandas.DataFrame:
-    """Precision, recall and F1 of each finding, with the counts behind them.
-
-    Returns:
-        14 rows: finding, precision, recall, f1, reference_positive, generated_positive, both_positive.
-
-    Raises:
-        InputError: see `score_states`, or an unknown policy.
-    """
-    true, predicted = _checked_pair(reference, generated)
-    hit, extra, missed = _hits(is_positive(true, uncertain), is_positive(predicted, uncertain)).sum(axis=0)
-    return pandas.DataFrame(
-        {
-            "finding": FINDINGS,
-            **{measure: _measure(hit, extra, missed, measure) for measure in _MEASURES},
-            "reference_positive": (hit + missed).astype(int),
-            "generated_positive": (hit + extra).astype(int),
-            "both_positive": hit.astype(int),
-        }
-    )
-
-
 def head_auroc(
     probabilities: ArrayLike, states: ArrayLike, uncertain: UncertainPolicy = "negative"
 ) -> dict[str, float]:
@@ -176,7 +151,7 @@ def head_auroc(
         uncertain: what an uncertain true state counts as.
 
     Returns:
-        AUROC by finding; NaN where a finding is positive in no study or in all of them (see `undefined_findings`).
+        AUROC by finding; NaN where a finding is positive in no study or in all of them.
 
     Raises:
         InputError: bad shapes, unequal lengths, a probability that is not finite, no studies.
@@ -200,8 +175,3 @@ def head_auroc(
         else float("nan")
         for column, finding in enumerate(FINDINGS)
     }
-
-
-def undefined_findings(auroc: dict[str, float]) -> list[str]:
-    """The findings whose AUROC does not exist because one class is missing."""
-    return [finding for finding, value in auroc.items() if numpy.isnan(value)]

@@ -12,6 +12,7 @@ from fedmrg_core.evaluation.normalise import normalise
 # A model counts as degenerate beyond these shares [ours].
 LARGEST_EMPTY_SHARE = 0.5
 LARGEST_REPEATED_SHARE = 0.9
+LEAST_DISTINCT_SHARE = 0.02
 LARGEST_LOOPING_SHARE = 0.5
 _SHORTEST_LOOP = 12  # words; shorter reports repeat words for good reasons
 
@@ -32,6 +33,8 @@ class Diversity:
             return f"{self.empty_share:.0%} of the generated reports are empty."
         if self.most_frequent_share > LARGEST_REPEATED_SHARE:
             return f"{self.most_frequent_share:.0%} of the generated reports are the same text."
+        if self.distinct_share < LEAST_DISTINCT_SHARE:
+            return f"Only {self.distinct_reports} of the generated reports differ."
         if self.looping_share > LARGEST_LOOPING_SHARE:
             return f"{self.looping_share:.0%} of the generated reports repeat a few words over and over."
         return None

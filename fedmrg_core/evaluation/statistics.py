@@ -11,8 +11,6 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy
-import pandas
-import scipy.stats
 
 from fedmrg_core.errors import InputError
 
@@ -266,32 +264,3 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[key]))
         adjusted[key] = largest
     return {key: adjusted[key] for key in p_values}
-
-
-def summarise_seeds(tables: Sequence[pandas.DataFrame], confidence: float = CONFIDENCE) -> pandas.DataFrame:
-    """Several seeds' metrics.csv tables in one: mean and Student t interval over seeds.
-
-    Args:
-        tables: one long table a seed, with columns scope, adapter, system, metric and value, equal rows in each.
-        confidence: coverage of the interval.
-
-    Returns:
-        Columns scope, adapter, system, metric, mean, standard_deviation, low, high, seeds. With one seed the spread is
-        not known and those columns are NaN.
-
-    Raises:
-        InputError: no table, or a row is missing in one of them.
-    """
-    if not tables:
-        raise InputError("No seeds to summarise; give at least one metrics table.")
-    keys = ["scope", "adapter", "system", "metric"]
-    grouped = pandas.concat(tables, ignore_index=True).groupby(keys, sort=False)["value"]
-    table = grouped.agg(mean="mean", standard_deviation="std", seeds="size").reset_index()
-    uneven = table[table["seeds"] != len(tables)]
-    if len(uneven):
-        row = ", ".join(map(str, uneven.iloc[0][keys]))
-        raise InputError(f"Metric row ({row}) is not in each of the {len(tables)} tables exactly once; score alike.")
-    half = scipy.stats.t.ppf((1 + confidence) / 2, max(len(tables) - 1, 1)) / numpy.sqrt(len(tables))
-    table["low"] = table["mean"] - half * table["standard_deviation"]
-    table["high"] = table["mean"] + half * table["standard_deviation"]
-    return table[[*keys, "mean", "standard_deviation", "low", "high", "seeds"]]
