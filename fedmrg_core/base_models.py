@@ -98,10 +98,10 @@ def llm_loss(
     """Mean next-token loss on `<s> [14 phrase vectors] Findings: text </s>`; states (B, 14) or None for no vectors."""
     rows = tokenizer([f"{INSTRUCTION} {text}" for text in texts], add_special_tokens=False).input_ids
     ids, mask = pad_reports([row + [tokenizer.eos_token_id] for row in rows], tokenizer.pad_token_id)
-    embed = llm.get_input_embeddings()
+    ids, mask, embed = ids.to(llm.device), mask.to(llm.device), _embedding(llm)
     parts = [embed(torch.full((len(texts), 1), tokenizer.bos_token_id))]
     if states is not None:
-        chosen = torch.arange(len(FINDINGS)) * len(STATES) + states
+        chosen = (torch.arange(len(FINDINGS)) * len(STATES) + states).to(llm.device)
         # An embedding's gradient is summed in a fixed order, an index's is not: training has to repeat to the byte.
         parts.append(functional.embedding(chosen, phrase_embeddings(tokenizer, embed)))  # (B, 14, D)
     prefix = torch.cat(parts, dim=1)
@@ -111,7 +111,13 @@ def llm_loss(
     logits = llm(
         inputs_embeds=embeddings, attention_mask=attention, logits_to_keep=ids.shape[1], use_cache=False
     ).logits
-    return functional.cross_entropy(logits[mask], ids[mask])
+    return functional.cross_entropy(logits[mask].float(), ids[mask])
+
+
+def _embedding(llm: transformers.PreTrainedModel) -> Callable[[Tensor], Tensor]:
+    """The LLM's token embedding, of ids that lie anywhere."""
+    embed = llm.get_input_embeddings()
+    return lambda ids: embed(ids.to(llm.device))
 
 
 def pretrain_llm(
@@ -209,7 +215,7 @@ def sample_reports(
 ) -> list[str]:
     """Reports the frozen LLM writes on its own, sampled at temperature 0.7."""
     ids = tokenizer(INSTRUCTION, add_special_tokens=False).input_ids
-    inputs = torch.tensor([[tokenizer.bos_token_id, *ids]] * count)
+    inputs = torch.tensor([[tokenizer.bos_token_id, *ids]] * count, device=llm.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "decoding", "samples"))
         out = llm.generate(
@@ -226,14 +232,15 @@ def steered_reports(
 
     What the labeller reads from them, held against the states, tells how well the LLM follows prompts.
     """
-    embed = llm.get_input_embeddings()
+    embed = _embedding(llm)
     with torch.no_grad():
         phrases = phrase_embeddings(tokenizer, embed).unflatten(0, (len(FINDINGS), len(STATES)))
         words = torch.tensor([tokenizer.bos_token_id, *tokenizer(INSTRUCTION, add_special_tokens=False).input_ids])
         start, instruction = (embed(part).expand(len(states), -1, -1) for part in (words[:1], words[1:]))
-        inputs = torch.cat([start, phrases[torch.arange(len(FINDINGS)), states], instruction], dim=1)
+        prompts = phrases[torch.arange(len(FINDINGS)), states.to(llm.device)]
+        inputs = torch.cat([start, prompts, instruction], dim=1)
         out = llm.generate(
-            inputs_embeds=inputs, attention_mask=torch.ones(inputs.shape[:2], dtype=torch.long), do_sample=False,
+            inputs_embeds=inputs, attention_mask=torch.ones_like(inputs[..., 0], dtype=torch.long), do_sample=False,
             max_new_tokens=96, pad_token_id=tokenizer.pad_token_id,
         )  # fmt: skip
     return [" ".join(text.split()) for text in tokenizer.batch_decode(out, skip_special_tokens=True)]

@@ -1,4 +1,4 @@
-"""Pretrained checkpoints by folder or cached hub name: models from safetensors, and the LLM's tokenizer."""
+"""Pretrained checkpoints by folder or cached hub name, models from safetensors, and where they compute."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import torch
 import transformers
 
 from fedmrg_core.errors import InputError
+
+
+def compute_device() -> torch.device:
+    """Where models train and write: the first visible GPU, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_pretrained(

@@ -125,6 +125,7 @@ class RunFolder:
             "python": platform.python_version(),
             "platform": platform.platform(),
             "processors": os.cpu_count(),
+            "gpu": used_gpu(),
             "packages": installed_packages(),
             **further,
         }
@@ -136,6 +137,14 @@ def peak_memory() -> dict[str, int]:
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     scopes = {"process": resource.RUSAGE_SELF, "largest_child": resource.RUSAGE_CHILDREN}
     return {name: resource.getrusage(who).ru_maxrss * unit for name, who in scopes.items()}
+
+
+def used_gpu() -> dict[str, str | int] | None:
+    """Name and peak memory, in bytes of tensors, of the GPU that this process computed on; None on the CPU."""
+    torch = sys.modules.get("torch")  # imported only by what computes
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return {"name": torch.cuda.get_device_name(), "peak_memory_bytes": torch.cuda.max_memory_allocated()}
 
 
 def installed_packages() -> dict[str, str]:

@@ -117,10 +117,11 @@ else:
 # %%
 from fedmrg_core.evaluation.clinical_metrics import states_f1_micro
 from fedmrg_core.findings import label_report
-from fedmrg_core.pretrained import load_pretrained, load_tokenizer
+from fedmrg_core.pretrained import compute_device, load_pretrained, load_tokenizer
 
 llm_source = sizes.llm or folder / "llm"
-llm = load_pretrained(transformers.AutoModelForCausalLM, llm_source, "LLM").eval()
+precision = getattr(torch, sizes.precision)
+llm = load_pretrained(transformers.AutoModelForCausalLM, llm_source, "LLM", precision).to(compute_device()).eval()
 tokenizer = load_tokenizer(llm_source)
 plain = base_models.perplexity(llm, tokenizer, public.texts[:held_out])
 steered = base_models.perplexity(llm, tokenizer, public.texts[:held_out], public.text_states[:held_out])

@@ -245,9 +245,10 @@ def test_fine_tuned_clients_have_a_whole_model_each(workspace):
     experiment = load_experiment(folder)
     load_trained(folder, experiment, "centre-b")
     state = experiment.model.state(Ownership.SHARED)
-    assert all(torch.equal(state[key], tensor) for key, tensor in tuned[1].items())
+    assert all(torch.equal(state[key].cpu(), tensor) for key, tensor in tuned[1].items())
     load_trained(folder, experiment)  # an unseen centre's
-    assert all(torch.equal(tensor, shared[key]) for key, tensor in experiment.model.state(Ownership.SHARED).items())
+    state = experiment.model.state(Ownership.SHARED)
+    assert all(torch.equal(tensor.cpu(), shared[key]) for key, tensor in state.items())
     content = {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
     (folder / "manifest.json").unlink()  # as if killed before the end: the model is written again, whole
     federated(workspace, "fedavg-fine-tuned", 1, "fine-tuned", **FEW)
@@ -268,4 +269,5 @@ def test_an_unseen_centre_has_nobodys_personal_modules(workspace):
     load_trained(folder, experiment, "centre-a")
     load_trained(folder, experiment)
     personal = experiment.model.state(Ownership.PERSONAL)
-    assert all(torch.equal(personal[key], tensor) for key, tensor in experiment.model.initial_personal.items())
+    initial = experiment.model.initial_personal
+    assert all(torch.equal(personal[key].cpu(), tensor.cpu()) for key, tensor in initial.items())

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 
 import datasets
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from fedmrg_core import local_training
@@ -23,6 +22,7 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.federation.hospital import folder_name
 from fedmrg_core.federation.run_configuration import RunConfiguration
 from fedmrg_core.fine_tuning import fine_tuned
+from fedmrg_core.pretrained import compute_device
 from fedmrg_core.report_generator import build_report_generator
 from fedmrg_core.seeds import torch_threads
 from fedmrg_core.trained_model import TrainedModel, parameter_counts
@@ -88,7 +88,7 @@ class ReportExperiment:
         """The model; whoever uses it loads its tensors first."""
         settings = self.configuration
         model = build_report_generator(settings.profile, settings.method, self.base_models, settings.seed)
-        return model.to("cuda" if torch.cuda.is_available() else "cpu")
+        return model.to(compute_device())
 
     def tensors(self, client: str, split: str) -> ClientTensors:
         """One split of a site or of "pooled": "train", "validation" or "test"."""
