@@ -75,7 +75,15 @@ def _statements(source: str) -> str:
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_docstring(body[0]):
             del body[0]
-    return ast.dump(tree)
+    return repr(_plain(tree))
+
+
+def _plain(node: object) -> object:
+    """A syntax tree as lists, without empty ones: `ast.dump` differs from one version of Python to the next."""
+    if isinstance(node, ast.AST):
+        fields = [(name, _plain(value)) for name, value in ast.iter_fields(node) if value != []]
+        return [type(node).__name__, *fields]
+    return [_plain(part) for part in node] if isinstance(node, list) else node
 
 
 def _is_docstring(statement: ast.stmt) -> bool:

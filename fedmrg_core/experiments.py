@@ -25,15 +25,19 @@ from fedmrg_core.data.sources import corpus_name, data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.run_configuration import RunConfiguration, configure_run
 from fedmrg_core.paths import base_models_folder, prepared_folder
-from fedmrg_core.strict_yaml import Strict, read_yaml, validated
+from fedmrg_core.strict_yaml import Strict, complaint, read_yaml, validated
 
 # Of the data sets whose sites are known without reading them.
 SITES: dict[str, tuple[str, ...]] = {"phantom": CENTRES}
 KINDS_OF_THE_RANK = ("lora", "adalora", "loha")  # the other kinds of adapters take no rank of the profile's
 
 
-class _RunSettings(Strict):
-    """The fields of :class:`RunSettings`."""
+class RunSettings(Strict):
+    """The settings that tell one federated run from another; notebooks 06 to 09 take them as parameters.
+
+    Raises:
+        InputError: a setting is unknown, ill-typed or out of its range.
+    """
 
     profile: str = "smoke"  # a name in profiles/, or the path of a .yaml file
     data: str = "phantom"
@@ -44,17 +48,11 @@ class _RunSettings(Strict):
     variant: str = ""  # numbers that differ from the two files, see `with_variant`
     seed: int = 0
 
-
-class RunSettings(_RunSettings):
-    """The settings that tell one federated run from another; notebooks 06 to 09 take them as parameters.
-
-    Raises:
-        InputError: a setting is unknown, ill-typed or out of its range.
-    """
-
     def __init__(self, **settings: Any) -> None:
-        validated(_RunSettings, settings, "run")  # in a notebook, one sentence instead of pydantic's traceback
-        super().__init__(**settings)
+        try:
+            super().__init__(**settings)
+        except pydantic.ValidationError as error:  # in a notebook, one sentence instead of pydantic's traceback
+            raise InputError(complaint(error, "run")) from error
 
     @property
     def profile_name(self) -> str:

@@ -46,6 +46,11 @@ def validated(model: type[Model], content: object, source: str) -> Model:
     try:
         return model.model_validate(content)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the whole entry"
-        raise InputError(f"{source}: {key}: {first['msg']} (got {str(first.get('input'))[:60]!r}).") from error
+        raise InputError(complaint(error, source)) from error
+
+
+def complaint(error: pydantic.ValidationError, source: str) -> str:
+    """The first complaint in one sentence, which `source` begins."""
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"])) or "the whole entry"
+    return f"{source}: {key}: {first['msg']} (got {str(first.get('input'))[:60]!r})."

@@ -60,6 +60,7 @@ def write_run(
     fingerprint: str = "data-1",
     commit: str = "a" * 40,
     training_code: str = "code-1",
+    gpu: str | None = None,
     sent: int = 400_000,
     predictions: bool = True,
     resamples: int = 40,
@@ -83,7 +84,7 @@ def write_run(
     (folder / "config.yaml").write_text(yaml.safe_dump(configuration.model_dump(mode="json"), sort_keys=False))
     manifest = {
         "commit": commit, "training_code": training_code, "data_fingerprint": fingerprint,
-        "packages": {"torch": "2.0"}, "parameters": {"shared": 1000},
+        "packages": {"torch": "2.0"}, "parameters": {"shared": 1000}, "gpu": gpu and {"name": gpu},
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
     two = "specialised_adapter" in method.modules

@@ -209,8 +209,9 @@ def test_other_data_profiles_and_codes(folders, tmp_path):
     assert [both.label(run) for run in both] == ["fedmrg", "fedmrg training.contrast_temperature=0.05"]
     with pytest.raises(InputError, match="same run"):
         load_runs([first, write_run(tmp_path / "c", 0.1)])
-    other = write_run(tmp_path / "d", method="fed-lora", training_code="code-2", commit="b" * 40)
+    other = write_run(tmp_path / "d", method="fed-lora", training_code="code-2", commit="b" * 40, gpu="Some GPU")
     notes = " ".join(load_runs([first, other]).notes)
+    assert "1 of 2 runs were made on a GPU (Some GPU)" in notes
     assert "2 states of the training code" in notes and "aaaaaaa, bbbbbbb" in notes
     with pytest.raises(InputError, match="different code"):
         load_runs([first, other], same_code=True)

@@ -170,6 +170,8 @@ def _code_notes(runs: Sequence[Run], same_code: bool) -> list[str]:
         versions = {str(run.manifest.get("packages", {}).get(package)) for run in runs}
         if len(versions) > 1:
             notes.append(f"Runs with several versions of {package}: {', '.join(sorted(versions))}.")
+    if gpus := [run.manifest["gpu"]["name"] for run in runs if run.manifest.get("gpu")]:
+        notes.append(f"{len(gpus)} of {len(runs)} runs were made on a GPU ({', '.join(sorted(set(gpus)))}).")
     models: dict[str, set[Any]] = {}
     for run in runs:
         base = run.manifest.get("fingerprints", {}).get("base_models")
