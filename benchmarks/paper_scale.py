@@ -26,8 +26,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fedmrg_core.adapters import GENERIC
 from fedmrg_core.base_models import train_tokenizer
-from fedmrg_core.configuration import Profile, load_method, load_profile
+from fedmrg_core.configuration import Profile, load_profile
 from fedmrg_core.data.phantom import public_texts
+from fedmrg_core.methods import load_method
 from fedmrg_core.optimisation import build_optimiser
 from fedmrg_core.pretrained import compute_device
 from fedmrg_core.report_generator import Batch, Contrast, ReportGenerator, build_report_generator, total_loss

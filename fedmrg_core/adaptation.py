@@ -14,12 +14,12 @@ import pandas
 from tqdm.auto import tqdm
 
 from fedmrg_core.adapters import GENERIC, SPECIALISED
-from fedmrg_core.configuration import Method
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.predictions import score_predictions
 from fedmrg_core.federation.report_experiment import ReportExperiment
 from fedmrg_core.fine_tuning import Plan, train_alone
+from fedmrg_core.methods import Method
 from fedmrg_core.report_generator import ADAPTER_MODULES
 from fedmrg_core.run_folder import write_text
 from fedmrg_core.seeds import numpy_stream, torch_threads

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from fedmrg_core.client_batches import ClientBatches
 from fedmrg_core.client_state import CONTROL, HospitalState
-from fedmrg_core.configuration import ClientRule, Ownership
+from fedmrg_core.methods import ClientRule, Ownership
 from fedmrg_core.report_generator import Batch
 from fedmrg_core.trained_model import TrainedModel
 

@@ -10,21 +10,14 @@ from typing import Any
 
 import pydantic
 
-from fedmrg_core.configuration import (
-    REPOSITORY,
-    Method,
-    Profile,
-    apply_variant,
-    load_method,
-    load_methods,
-    load_profile,
-)
+from fedmrg_core.configuration import Profile, apply_variant, load_profile
 from fedmrg_core.data.partition import partition_rule
 from fedmrg_core.data.phantom import CENTRES
 from fedmrg_core.data.sources import corpus_name, data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.run_configuration import RunConfiguration, configure_run
-from fedmrg_core.paths import base_models_folder, prepared_folder
+from fedmrg_core.methods import Method, load_method, load_methods
+from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder
 from fedmrg_core.strict_yaml import Strict, complaint, read_yaml, validated
 
 # Of the data sets whose sites are known without reading them.

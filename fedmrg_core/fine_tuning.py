@@ -10,7 +10,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fedmrg_core.client_batches import ClientBatches, Studies
-from fedmrg_core.configuration import Method, Ownership, Profile
+from fedmrg_core.configuration import Profile
+from fedmrg_core.methods import Method, Ownership
 from fedmrg_core.optimisation import build_optimiser, set_learning_rate
 from fedmrg_core.prompts import initial_disease_weights
 from fedmrg_core.seeds import numpy_stream

@@ -20,8 +20,9 @@ from tqdm.auto import tqdm
 from fedmrg_core.client_batches import ClientBatches, Studies
 from fedmrg_core.client_rules import UpdateRule, update_rules
 from fedmrg_core.client_state import HospitalState, LocalUpdate, without_controls
-from fedmrg_core.configuration import Method, Ownership, Profile
+from fedmrg_core.configuration import Profile
 from fedmrg_core.evaluation.clinical_metrics import head_auroc, states_f1_micro
+from fedmrg_core.methods import Method, Ownership
 from fedmrg_core.optimisation import build_optimiser, moments_of, scheduled_factor, set_learning_rate
 from fedmrg_core.prompts import classification_loss, initial_disease_weights, updated_disease_weights
 from fedmrg_core.report_generator import Contrast, language_loss

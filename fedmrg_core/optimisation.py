@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fedmrg_core.configuration import MODULES, Method, Profile, Training
+from fedmrg_core.configuration import Profile, Training
+from fedmrg_core.methods import MODULES, Method
 
 # Modules that learn at the encoder's pace; the adapters and the prompt table at their own. A decoder trained whole
 # starts from nothing, as the encoder's neighbours do, and goes at the encoder's pace [ours].

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from fedmrg_core.configuration import REPOSITORY
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
 
 def workspace_folder(workspace: str = "") -> pathlib.Path:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedmrg_core.adapters import BOTH, GENERIC, MIXTURE, SPECIALISED, AdaptedLLM, mutual_boosting
-from fedmrg_core.configuration import Generation, Losses, Method, Ownership, Profile, Training
+from fedmrg_core.configuration import Generation, Profile, Training
 from fedmrg_core.encoder import (
     VisualEncoder,
     VisualProjection,
@@ -28,6 +28,7 @@ from fedmrg_core.encoder import (
     intra_client_contrast,
     load_encoder,
 )
+from fedmrg_core.methods import Losses, Method, Ownership
 from fedmrg_core.pretrained import load_pretrained, load_tokenizer
 from fedmrg_core.prompts import DiagnosisPrompts, NoPrompts, PromptOutput, classification_loss, phrase_embeddings
 from fedmrg_core.seeds import stream_seed
@@ -36,7 +37,7 @@ from fedmrg_core.trained_model import TrainedModel
 # What stands before every report; the small base LLM learns it in pretraining, a large one understands it.
 INSTRUCTION = "Findings:"
 
-# The modules of `configuration.MODULES` that make up each adapter, and what the names of the parts' tensors end in.
+# The modules of `methods.MODULES` that make up each adapter, and what the names of the parts' tensors end in.
 ADAPTER_MODULES = {
     GENERIC: {GENERIC: "", "generic_adapter_a": ".lora_A", "generic_adapter_b": ".lora_B"},
     SPECIALISED: {SPECIALISED: ""},
@@ -136,7 +137,7 @@ class ReportGenerator(TrainedModel):
         return (GENERIC, BOTH) if self.method.boosting == "feddat" else self.adapters
 
     def tensors_of(self, module: str) -> dict[str, Tensor]:
-        """Parameters and floating-point buffers (BatchNorm statistics) of one module of `configuration.MODULES`."""
+        """Parameters and floating-point buffers (BatchNorm statistics) of one module of `methods.MODULES`."""
         for adapter, modules in ADAPTER_MODULES.items():
             if module in modules:
                 found = self.llm.parameters_of(adapter) if adapter in self.llm.adapters else {}

@@ -54,3 +54,13 @@ def complaint(error: pydantic.ValidationError, source: str) -> str:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])) or "the whole entry"
     return f"{source}: {key}: {first['msg']} (got {str(first.get('input'))[:60]!r})."
+
+
+def laid_over(content: dict, changes: dict) -> dict:
+    """`content` with `changes`; mappings are merged one level deep, and null takes a key out."""
+    merged = dict(content)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        inner = {**merged[key], **value} if both else value
+        merged[key] = {k: v for k, v in inner.items() if v is not None} if isinstance(inner, dict) else inner
+    return {key: value for key, value in merged.items() if value is not None}

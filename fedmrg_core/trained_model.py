@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fedmrg_core.batch_statistics import is_statistic
-from fedmrg_core.configuration import Method, Ownership
 from fedmrg_core.errors import InputError
+from fedmrg_core.methods import Method, Ownership
 
 
 class TrainedModel(nn.Module, abc.ABC):
@@ -26,7 +26,7 @@ class TrainedModel(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def tensors_of(self, module: str) -> dict[str, Tensor]:
-        """Parameters and floating-point buffers (BatchNorm statistics) of one module of `configuration.MODULES`."""
+        """Parameters and floating-point buffers (BatchNorm statistics) of one module of `methods.MODULES`."""
 
     @property
     def validated(self) -> tuple[str, ...]:

@@ -17,7 +17,6 @@ from tqdm.auto import tqdm
 
 from fedmrg_core.adapters import GENERIC, answer_label
 from fedmrg_core.code_state import report_code_hash
-from fedmrg_core.configuration import Method, Ownership
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.clinical_metrics import head_auroc
@@ -33,6 +32,7 @@ from fedmrg_core.federation.hospital import folder_name
 from fedmrg_core.federation.report_experiment import ReportExperiment
 from fedmrg_core.findings import POSITIVE
 from fedmrg_core.inference import digits, image_features, state_probabilities, write_reports
+from fedmrg_core.methods import Method, Ownership
 from fedmrg_core.run_folder import RunFolder, write_text
 from fedmrg_core.seeds import torch_threads
 

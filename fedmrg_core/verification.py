@@ -12,11 +12,10 @@ from collections.abc import Sequence
 import pandas
 import yaml
 
-from fedmrg_core.configuration import REPOSITORY
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.verify import exit_code, verify
 from fedmrg_core.experiments import RunSettings
-from fedmrg_core.paths import reference_folder
+from fedmrg_core.paths import REPOSITORY, reference_folder
 from fedmrg_core.reference import reference_runs
 
 

@@ -12,11 +12,11 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedmrg_core.configuration import load_methods
 from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES, REFERENCE, estimates
 from fedmrg_core.evaluation.run_sets import Runs
 from fedmrg_core.evaluation.statistics import CONFIDENCE
 from fedmrg_core.evaluation.stored_runs import Run
+from fedmrg_core.methods import load_methods
 from figures import common
 
 SHOWN = ("bleu_4", CLINICAL_F1)

@@ -13,9 +13,9 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/method_overview.py`
 
-from fedmrg_core.configuration import Ownership
 from fedmrg_core.evaluation.run_sets import load_runs
 from fedmrg_core.evaluation.stored_runs import Run
+from fedmrg_core.methods import Ownership
 from figures import common
 
 # Centre (x, y) and label of each module; what a method lacks is not drawn.

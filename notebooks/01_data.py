@@ -44,7 +44,7 @@ import pandas
 import seaborn
 from tqdm.auto import tqdm
 
-from fedmrg_core.configuration import REPOSITORY, load_profile
+from fedmrg_core.configuration import load_profile
 from fedmrg_core.data import heterogeneity
 from fedmrg_core.data.phantom import (
     CENTRES,
@@ -63,7 +63,7 @@ from fedmrg_core.data.phantom.truth import Detail
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.findings import FINDINGS, POSITIVE, STATES
-from fedmrg_core.paths import prepared_folder, workspace_folder
+from fedmrg_core.paths import REPOSITORY, prepared_folder, workspace_folder
 from fedmrg_core.seeds import numpy_stream
 
 settings, root = load_profile(profile, data), workspace_folder(workspace)

@@ -39,7 +39,7 @@ import transformers
 from tqdm.auto import tqdm
 
 from fedmrg_core.base_models import steered_reports
-from fedmrg_core.configuration import REPOSITORY, load_profile
+from fedmrg_core.configuration import load_profile
 from fedmrg_core.data.partition import partition_clients
 from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.data.sources import corpus_name
@@ -47,7 +47,7 @@ from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.encoder import load_encoder
 from fedmrg_core.evaluation.clinical_metrics import head_auroc
 from fedmrg_core.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, STATES, label_report
-from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_folder
+from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder, workspace_folder
 from fedmrg_core.pretrained import load_pretrained, load_tokenizer
 from fedmrg_core.prompts import DiagnosisPrompts, classification_loss, initial_disease_weights, phrase_embeddings
 from fedmrg_core.seeds import numpy_stream, stream_seed

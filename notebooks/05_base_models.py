@@ -39,10 +39,10 @@ import torch
 import transformers
 
 from fedmrg_core import base_models
-from fedmrg_core.configuration import REPOSITORY, load_profile
+from fedmrg_core.configuration import load_profile
 from fedmrg_core.data.prepared import load_public_studies
 from fedmrg_core.data.sources import DATA_SOURCES, corpus_name, data_source
-from fedmrg_core.paths import base_models_folder, workspace_folder
+from fedmrg_core.paths import REPOSITORY, base_models_folder, workspace_folder
 
 print("torch", torch.__version__, "· transformers", transformers.__version__)
 datasets.disable_progress_bars()

@@ -40,14 +40,14 @@ import matplotlib.pyplot as plt
 import pandas
 import seaborn
 
-from fedmrg_core.configuration import REPOSITORY, Ownership
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.federation.experiment import load_experiment
 from fedmrg_core.federation.payload import PROTOTYPES
 from fedmrg_core.federation.round_record import LEFT_OUT, NOT_VALIDATED
 from fedmrg_core.federation.run import run_federation
 from fedmrg_core.federation.run_configuration import write_configuration
-from fedmrg_core.paths import workspace_folder
+from fedmrg_core.methods import Ownership
+from fedmrg_core.paths import REPOSITORY, workspace_folder
 from fedmrg_core.trained_model import parameter_counts
 
 sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package

@@ -36,10 +36,9 @@ import matplotlib.pyplot as plt
 import seaborn
 
 from fedmrg_core.adaptation import evaluate_adaptation
-from fedmrg_core.configuration import REPOSITORY
 from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES
 from fedmrg_core.experiments import RunSettings
-from fedmrg_core.paths import workspace_folder
+from fedmrg_core.paths import REPOSITORY, workspace_folder
 
 run = RunSettings(profile=profile, data=data, partition=partition, clients=clients, unseen=unseen, method=method,
                   variant=variant, seed=seed)  # fmt: skip

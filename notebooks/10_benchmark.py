@@ -28,12 +28,11 @@ import sys
 
 from IPython.display import Image, Markdown, display
 
-from fedmrg_core.configuration import REPOSITORY
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation import comparison, table_writers
 from fedmrg_core.evaluation.run_sets import load_runs
 from fedmrg_core.experiments import runs_of
-from fedmrg_core.paths import reference_folder, workspace_folder
+from fedmrg_core.paths import REPOSITORY, reference_folder, workspace_folder
 from fedmrg_core.reference import finished_runs
 
 sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from fedmrg_core.client_state import HospitalState, LocalUpdate
-from fedmrg_core.configuration import Payload, ServerRule, load_method, load_profile
+from fedmrg_core.configuration import load_profile
 from fedmrg_core.federation.run_configuration import RunConfiguration
+from fedmrg_core.methods import Payload, ServerRule, load_method
 from fedmrg_core.seeds import torch_stream
 
 EXAMPLES = {"a": 3, "b": 5, "c": 8}

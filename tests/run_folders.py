@@ -10,12 +10,13 @@ import numpy
 import pandas
 import yaml
 
-from fedmrg_core.configuration import Method, Profile
+from fedmrg_core.configuration import Profile
 from fedmrg_core.evaluation.floors import floor_predictions
 from fedmrg_core.evaluation.predictions import COLUMNS, score_predictions, write_metrics, write_predictions
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.federation.run_configuration import configure_run
 from fedmrg_core.findings import label_report
+from fedmrg_core.methods import Method
 
 CLIENTS = ("centre-a", "centre-b", "centre-c")
 UNSEEN = "centre-f"

@@ -9,7 +9,8 @@ import numpy
 import torch
 
 from fedmrg_core.base_models import new_backbone, new_llm, save_base_models, train_tokenizer
-from fedmrg_core.configuration import Method, Profile, load_method
+from fedmrg_core.configuration import Profile
+from fedmrg_core.methods import Method, load_method
 from fedmrg_core.report_generator import ReportGenerator, build_report_generator
 
 TEXTS = [

@@ -11,12 +11,12 @@ from small_model import PROFILE, small_base_models
 from fedmrg_core import adaptation
 from fedmrg_core.adaptation import adapt, adapt_to_sites, adapted_modules, evaluate_adaptation
 from fedmrg_core.adapters import GENERIC, SPECIALISED
-from fedmrg_core.configuration import Ownership, load_method, load_methods
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.experiment import load_experiment
 from fedmrg_core.federation.run import configure_run, run_federation
+from fedmrg_core.methods import Ownership, load_method, load_methods
 from fedmrg_core.trained_run import load_trained
 
 STUDIES = 9

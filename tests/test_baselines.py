@@ -10,9 +10,9 @@ from fedmrg_core.baselines import build_whole_model
 from fedmrg_core.baselines.findings_graph import NODES
 from fedmrg_core.baselines.image_report_contrast import image_report_contrast, negative_weights
 from fedmrg_core.baselines.transformer import Sizes, parameter_count
-from fedmrg_core.configuration import Losses, Ownership, load_method
 from fedmrg_core.errors import InputError
 from fedmrg_core.local_training import ClientBatches, first_state, train_client, validate_client
+from fedmrg_core.methods import Losses, Ownership, load_method
 from fedmrg_core.report_generator import build_report_generator, total_loss
 
 ROWS = ("transformer", "r2gen", "wcl", "dcl")

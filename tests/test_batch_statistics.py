@@ -10,9 +10,9 @@ from federation_fake import EXAMPLES, FakeExperiment, fake_configuration, last_s
 from small_model import PROFILE, small_model, small_studies
 
 from fedmrg_core.batch_statistics import is_statistic, pooled_statistics
-from fedmrg_core.configuration import Ownership, ServerRule, load_method
 from fedmrg_core.federation.run import run_federation
 from fedmrg_core.local_training import train_client, validate_client
+from fedmrg_core.methods import Ownership, ServerRule, load_method
 
 
 def test_pooled_statistics_are_those_of_all_samples_together() -> None:

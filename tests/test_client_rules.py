@@ -18,9 +18,9 @@ from fedmrg_core.client_rules import (
     shared_parameters,
 )
 from fedmrg_core.client_state import HospitalState, without_controls
-from fedmrg_core.configuration import ClientRule, Ownership, load_method
 from fedmrg_core.fine_tuning import fine_tuned
 from fedmrg_core.local_training import train_client, validate_client
+from fedmrg_core.methods import ClientRule, Ownership, load_method
 from fedmrg_core.report_generator import total_loss
 from fedmrg_core.training_steps import TrainingSteps
 

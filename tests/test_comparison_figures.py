@@ -6,10 +6,10 @@ import pandas
 import pytest
 from run_folders import write_run
 
-from fedmrg_core.configuration import load_method
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.comparison import CLINICAL_F1
 from fedmrg_core.experiments import runs_of
+from fedmrg_core.methods import load_method
 from figures import (
     ablation,
     adaptation,

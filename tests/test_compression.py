@@ -13,7 +13,6 @@ import torch
 from federation_fake import FakeExperiment, everything, failure, fake_configuration, server_json
 from flwr.app import Array, ArrayRecord
 
-from fedmrg_core.configuration import Payload, ServerRule
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation import grid, hospital
 from fedmrg_core.federation.compression import (
@@ -32,6 +31,7 @@ from fedmrg_core.federation.compression import (
 )
 from fedmrg_core.federation.payload import ARRAYS, to_record
 from fedmrg_core.federation.run import run_federation
+from fedmrg_core.methods import Payload, ServerRule
 
 PACKED = Payload(rank=2, bits=4)
 BUFFER = "encoder/stage.variance"

@@ -3,8 +3,10 @@
 import pytest
 import yaml
 
-from fedmrg_core.configuration import REPOSITORY, load_method, load_methods, load_profile
+from fedmrg_core.configuration import load_profile
 from fedmrg_core.errors import InputError
+from fedmrg_core.methods import load_method, load_methods
+from fedmrg_core.paths import REPOSITORY
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "profiles").glob("*.yaml")), ids=lambda path: path.stem)

@@ -5,7 +5,7 @@ import re
 import pandas
 import pytest
 
-from fedmrg_core.configuration import REPOSITORY
+from fedmrg_core.paths import REPOSITORY
 
 BENCHMARK = REPOSITORY / "figures" / "reference" / "standard" / "benchmark"
 F1 = "clinical_f1_example_14_uncertain_negative"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from fedmrg_core.configuration import load_method, load_profile
+from fedmrg_core.configuration import load_profile
 from fedmrg_core.errors import InputError
 from fedmrg_core.experiments import KINDS_OF_THE_RANK, RunSettings, check_run, load_experiments, runs_of, with_variant
+from fedmrg_core.methods import load_method
 
 
 @pytest.mark.parametrize(

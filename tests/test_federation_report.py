@@ -15,13 +15,13 @@ from peft import PeftModel
 from small_model import PROFILE, small_base_models
 
 from fedmrg_core.batch_statistics import is_statistic
-from fedmrg_core.configuration import MODULES, Ownership, load_methods
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation import grid
 from fedmrg_core.federation.hospital import HospitalDisk
 from fedmrg_core.federation.run import configure_run, run_federation
 from fedmrg_core.federation.run_configuration import RunConfiguration
+from fedmrg_core.methods import MODULES, Ownership, load_methods
 
 SMALL = PROFILE.model_copy(
     update={"federation": PROFILE.federation.model_copy(update={"rounds": 2})},

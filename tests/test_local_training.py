@@ -6,8 +6,8 @@ import torch
 from small_model import PROFILE, small_model, small_studies
 
 from fedmrg_core.batch_statistics import is_statistic
-from fedmrg_core.configuration import Ownership, load_method
 from fedmrg_core.local_training import ClientBatches, HospitalState, first_state, train_client, validate_client
+from fedmrg_core.methods import Ownership, load_method
 from fedmrg_core.prompts import classification_loss
 
 METHOD = load_method("fedmrg")

@@ -7,9 +7,9 @@ from small_model import PROFILE, TEXTS, small_base_models, small_model, small_st
 
 from fedmrg_core.adapters import GENERIC, SPECIALISED
 from fedmrg_core.base_models import train_tokenizer
-from fedmrg_core.configuration import Ownership
 from fedmrg_core.errors import InputError
 from fedmrg_core.local_training import ClientBatches
+from fedmrg_core.methods import Ownership
 from fedmrg_core.pretrained import load_tokenizer
 from fedmrg_core.report_generator import total_loss
 

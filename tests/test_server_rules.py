@@ -11,11 +11,11 @@ import safetensors.torch
 import torch
 from federation_fake import EXAMPLES, FakeExperiment, everything, fake_configuration, last_shared, server_json
 
-from fedmrg_core.configuration import ServerRule
 from fedmrg_core.federation import hospital
 from fedmrg_core.federation.rounds import TooFewClients, sampled_clients
 from fedmrg_core.federation.run import run_federation
 from fedmrg_core.federation.server_rules import factorised_mean
+from fedmrg_core.methods import ServerRule
 
 RULES = {
     "fedavg": ServerRule(),

@@ -10,7 +10,6 @@ import torch
 from small_model import PROFILE, small_base_models
 
 from fedmrg_core.adapters import GENERIC, SPECIALISED
-from fedmrg_core.configuration import Ownership, load_method
 from fedmrg_core.data.partition import Partition
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.errors import InputError
@@ -20,6 +19,7 @@ from fedmrg_core.federation.report_experiment import ReportExperiment
 from fedmrg_core.federation.run import configure_run, run_federation
 from fedmrg_core.findings import FINDINGS
 from fedmrg_core.inference import Prediction, image_features
+from fedmrg_core.methods import Ownership, load_method
 from fedmrg_core.trained_run import evaluate_run, load_trained, place_reports
 from fedmrg_core.trained_run import test_sets as place_list
 from figures import client_distance, communication, convergence, feature_map, quality_by_client, report_page

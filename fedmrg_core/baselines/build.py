@@ -8,8 +8,9 @@ import torch
 
 from fedmrg_core.baselines.transformer import Sizes
 from fedmrg_core.baselines.whole_model import WholeModel
-from fedmrg_core.configuration import Method, Profile
+from fedmrg_core.configuration import Profile
 from fedmrg_core.encoder import VisualEncoder, load_encoder
+from fedmrg_core.methods import Method
 from fedmrg_core.pretrained import load_llm_configuration, load_tokenizer
 from fedmrg_core.seeds import stream_seed
 from fedmrg_core.trained_model import TrainedModel

@@ -9,10 +9,11 @@ import pathlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from fedmrg_core.configuration import load_methods, load_profile
+from fedmrg_core.configuration import load_profile
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import ANSWERS, Run, dotted, load_run
+from fedmrg_core.methods import load_methods
 
 # Packages whose version can change a number.
 PACKAGES = ("torch", "transformers", "peft", "flwr", "numpy", "scikit-learn", "pycocoevalcap")

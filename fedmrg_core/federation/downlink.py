@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Mapping
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from torch import Tensor
 
-from fedmrg_core.configuration import Payload
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.checkpoints import ServerState
 from fedmrg_core.federation.compression import is_factorised, pack, packed_sizes, unpack
@@ -24,6 +23,7 @@ from fedmrg_core.federation.payload import (
     digest_of,
     to_record,
 )
+from fedmrg_core.methods import Payload
 
 
 @dataclasses.dataclass(frozen=True)

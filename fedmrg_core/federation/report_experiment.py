@@ -14,7 +14,6 @@ from torch import Tensor
 from fedmrg_core import local_training
 from fedmrg_core.client_rules import initial_controls
 from fedmrg_core.client_state import HospitalState, LocalUpdate, without_controls
-from fedmrg_core.configuration import Ownership
 from fedmrg_core.data.partition import Partition, partition_clients
 from fedmrg_core.data.prepared import Prepared, load_prepared
 from fedmrg_core.data.tensors import MEMORY_BUDGET, ClientTensors
@@ -22,6 +21,7 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.federation.hospital import folder_name
 from fedmrg_core.federation.run_configuration import RunConfiguration
 from fedmrg_core.fine_tuning import fine_tuned
+from fedmrg_core.methods import Ownership
 from fedmrg_core.pretrained import compute_device
 from fedmrg_core.report_generator import build_report_generator
 from fedmrg_core.seeds import torch_threads

@@ -8,8 +8,9 @@ import pathlib
 import pydantic
 import yaml
 
-from fedmrg_core.configuration import Method, Profile
+from fedmrg_core.configuration import Profile
 from fedmrg_core.errors import InputError
+from fedmrg_core.methods import Method
 from fedmrg_core.run_folder import write_text
 from fedmrg_core.strict_yaml import Strict, read_yaml, validated
 

@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from fedmrg_core.adapters import GENERIC
 from fedmrg_core.batch_statistics import is_statistic, pooled_statistics
-from fedmrg_core.configuration import ServerRule
 from fedmrg_core.federation.payload import ARRAYS, EXAMPLES, METRICS, module_of
+from fedmrg_core.methods import ServerRule
 
 # Every connected client, weighted by its training studies; who takes part is the loop's choice.
 _EVERYBODY = {
