@@ -43,3 +43,16 @@ def updates(monkeypatch: pytest.MonkeyPatch) -> list:
 
     monkeypatch.setattr(grid, "_over_the_wire", watch)
     return found
+
+
+@pytest.fixture
+def llm():
+    """A LLaMA of two layers, 32 wide, with fresh weights."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=50
+    )
+    return transformers.LlamaForCausalLM(config)

@@ -80,3 +80,8 @@ def small_model(folder: pathlib.Path, method: str | Method = "fedmrg", profile: 
     if not folder.is_dir():
         small_base_models(folder)
     return build_report_generator(profile, row, folder, seed=0)
+
+
+def ones(embeddings: torch.Tensor) -> torch.Tensor:
+    """The attention mask (B, L) of embeddings (B, L, D) without padding."""
+    return torch.ones(embeddings.shape[:2], dtype=torch.long)

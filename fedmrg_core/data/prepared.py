@@ -16,7 +16,7 @@ import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import datasets
@@ -197,11 +197,13 @@ def summarise(loaded: LoadedStudies) -> dict[str, Any]:
 def fingerprint(studies: datasets.Dataset) -> str:
     """sha256 over ids, sites, splits, views, texts, states and decoded pixels of all studies in their order."""
     names = [name for name in STUDY_FEATURES if name != "image"]
-    pieces: list[bytes] = []
-    for row in studies:
-        pieces.append(json.dumps([row[name] for name in names]).encode())
-        pieces.append(numpy.ascontiguousarray(row["image"]).tobytes())
-    return _digest(pieces)
+
+    def pieces() -> Iterator[bytes]:  # one study at a time: all pixels of a large set need not fit into memory
+        for row in studies:
+            yield json.dumps([row[name] for name in names]).encode()
+            yield numpy.ascontiguousarray(row["image"]).tobytes()
+
+    return _digest(pieces())
 
 
 def _digest(pieces: Iterable[bytes]) -> str:
