@@ -1,4 +1,4 @@
-"""The federation around a model of a few numbers: resume, failing clients, ledger, aggregation, what may leave."""
+"""The federation around a model of a few numbers: resume, failing clients, selection, what is kept and what refused."""
 
 from __future__ import annotations
 
