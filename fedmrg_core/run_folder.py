@@ -148,8 +148,10 @@ def used_gpu() -> dict[str, str | int] | None:
 
 
 def installed_packages() -> dict[str, str]:
-    """Version of every installed distribution, by lower-case name."""
-    found = {item.metadata["Name"].lower(): item.version for item in importlib.metadata.distributions()}
+    """Version of every installed distribution, by lower-case name; of two, that which is imported: the first found."""
+    found: dict[str, str] = {}
+    for item in importlib.metadata.distributions():
+        found.setdefault(item.metadata["Name"].lower(), item.version)
     return dict(sorted(found.items()))
 
 

@@ -313,6 +313,19 @@ def test_manifest_says_what_made_the_run(tmp_path):
     assert str(pathlib.Path.cwd()) not in path.read_text()
 
 
+def test_of_two_versions_the_manifest_names_the_one_that_is_imported(tmp_path):
+    for place, version in (("first", "2.0"), ("second", "1.0")):
+        folder = tmp_path / place / "twice.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: Twice\nVersion: {version}\n")
+    code = "from fedmrg_core.run_folder import installed_packages as found; print(found()['twice'])"
+    path = os.pathsep.join([str(tmp_path / "first"), str(tmp_path / "second")])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert done.stdout.strip() == "2.0", done.stderr
+
+
 def test_check_data_counts_and_lists_what_is_left_out(monkeypatch, capsys):
     import datasets
 
