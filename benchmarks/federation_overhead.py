@@ -27,15 +27,15 @@ import PIL.Image
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from fedmrg_core.base_models import new_backbone, new_llm, save_base_models, train_tokenizer  # noqa: E402
+from fedmrg_core.base_models import new_backbone, new_llm, save_base_models, train_tokenizer
 from fedmrg_core.configuration import load_profile
-from fedmrg_core.data.partition import ClientStudies, Partition  # noqa: E402
-from fedmrg_core.data.study import STUDY_FEATURES  # noqa: E402
-from fedmrg_core.federation.report_experiment import ReportExperiment  # noqa: E402
-from fedmrg_core.federation.run import configure_run, run_federation  # noqa: E402
-from fedmrg_core.findings import FINDINGS  # noqa: E402
+from fedmrg_core.data.partition import ClientStudies, Partition
+from fedmrg_core.data.study import STUDY_FEATURES
+from fedmrg_core.federation.report_experiment import ReportExperiment
+from fedmrg_core.federation.run import configure_run, run_federation
+from fedmrg_core.findings import FINDINGS
 from fedmrg_core.methods import load_method
-from fedmrg_core.run_folder import peak_memory  # noqa: E402
+from fedmrg_core.run_folder import peak_memory
 
 SENTENCES = [
     "The heart is mildly enlarged.",

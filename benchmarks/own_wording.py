@@ -18,20 +18,23 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 
+from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.predictions import read_predictions
+from fedmrg_core.evaluation.stored_runs import PREDICTIONS
+
 
 def home_reports(folder: pathlib.Path) -> pandas.DataFrame:
-    """The run's own reports of home test studies, with the column ``centre``; references may be compressed."""
-    path = next(
-        (folder / name for name in ("predictions.csv", "predictions.csv.gz") if (folder / name).is_file()), None
-    )
-    if path is None:
-        raise SystemExit(f"{folder}: no predictions.csv; finish the run with notebook 07, or name a reference run.")
-    reports = pandas.read_csv(path, dtype=str, keep_default_na=False)
-    if "system" in reports:
-        reports = reports[reports.system == "model"]
-    reports = reports[reports.role == "home"].assign(centre=lambda rows: rows.study_id.str.extract(r"^(centre-[a-e])-"))
+    """The run's own reports of home test studies, with the column ``centre``; of a run folder or a reference run.
+
+    Raises:
+        InputError: there are no predictions, or they are not of PhantomCXR.
+    """
+    path = next((folder / name for name in PREDICTIONS if (folder / name).is_file()), folder / PREDICTIONS[0])
+    reports = read_predictions(path)
+    reports = reports[(reports.system == "model") & (reports.role == "home")]
+    reports = reports.assign(centre=reports.study_id.str.extract(r"^(centre-[a-e])-"))
     if reports.centre.isna().any():
-        raise SystemExit(f"{folder}: its study ids name no centre of PhantomCXR; expected a run on phantom data.")
+        raise InputError(f"{folder}: its study ids name no centre of PhantomCXR; expected a run on phantom data.")
     return reports
 
 
@@ -48,7 +51,10 @@ def main() -> None:
     """Print one line for each run and adapter."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=pathlib.Path, nargs="+", help="run folders, or reference runs")
-    runs = {folder: home_reports(folder) for folder in parser.parse_args().folders}
+    try:
+        runs = {folder: home_reports(folder) for folder in parser.parse_args().folders}
+    except InputError as error:
+        parser.error(str(error))
     classifier = wording_classifier(next(iter(runs.values())))
     for folder, reports in runs.items():
         for adapter, rows in reports.groupby("adapter"):
