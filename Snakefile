@@ -71,6 +71,8 @@ CORES = workflow.resource_settings.cores or 1
 THREADS = SETTINGS["threads"] or (1 if EXPERIMENTS else CORES)
 MISSING = lacking(RUNS, "manifest.json")
 ADAPTED = lacking(runs_of(["adaptation"], SINGLE.profile) if "adaptation" in EXPERIMENTS else [], "adaptation.csv")
+# One run of each way of dealing: methods and variants share it.
+DEALT = list({(run.name.split("/")[1], run.seed): run for run in [*MISSING, *ADAPTED] or [SINGLE]}.values())
 TEACHING = ["02_contrastive_encoder", "03_diagnosis_prompts", "04_dual_adapters"]
 RESULTS = pathlib.Path("results")
 
@@ -136,10 +138,25 @@ rule data:
         "{params.command}"
 
 
+# What cannot be dealt to clients is refused here, before base models and runs. What was dealt otherwise the last time
+# leaves what is there as it is: hence one file for all runs, and ancient.
+rule partitions:
+    input:
+        lambda wildcards: sorted({data_notebook(run.data) for run in DEALT if corpus_name(run.data) == wildcards.corpus}),
+    output:
+        f"prepared/{PROFILE}/notebooks/{{corpus}}/partitions.tsv",
+    params:
+        runs=lambda wildcards: [run.name for run in DEALT if corpus_name(run.data) == wildcards.corpus],
+    priority: 10
+    shell:
+        "fedmrg check-partition {params.runs:q} > {output:q}"
+
+
 rule base_models:
     input:
         "notebooks/05_base_models.py",
         PROFILE_FILE,
+        lambda wildcards: ancient(f"prepared/{PROFILE}/notebooks/{wildcards.corpus}/partitions.tsv"),
     output:
         f"base_models/{PROFILE}/notebooks/{{corpus}}/05_base_models.ipynb",
     params:

@@ -98,6 +98,24 @@ def check_data(
         print(f"left out\t{item.study_id}\t{item.item}\t{item.reason}")
 
 
+@app.command("check-partition", cls=DescribedCommand)
+def check_partition(
+    runs: Annotated[
+        list[str], typer.Argument(help="Runs by their folders, e.g. smoke/phantom,style,clients=3/fedmrg/seed-0.")
+    ],
+    workspace: Annotated[str, typer.Option(help="Where prepared/ is kept; the repository if empty.")] = "",
+) -> None:
+    """Deal prepared studies to clients as these runs would, without training, and print who holds how many."""
+    from fedmrg_core.data.study import SPLITS
+    from fedmrg_core.experiments import RunSettings, deals_of
+    from fedmrg_core.paths import workspace_folder
+
+    print("run", "client", *SPLITS, sep="\t")
+    for run, partition in deals_of(list(map(RunSettings.from_name, runs)), workspace_folder(workspace)):
+        for client, studies in partition.clients.items():
+            print(run.name, client, *(len(getattr(studies, split)) for split in SPLITS), sep="\t")
+
+
 @app.command(cls=DescribedCommand)
 def report(
     run_folder: Annotated[pathlib.Path, typer.Argument(help="A run folder with figures.")],

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pydantic
 
 from fedmrg_core.configuration import Profile, apply_variant, load_profile
-from fedmrg_core.data.partition import partition_rule
+from fedmrg_core.data.partition import Partition, partition_rule
 from fedmrg_core.data.phantom import CENTRES
+from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.data.sources import corpus_name, data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.run_configuration import RunConfiguration, configure_run
@@ -175,6 +177,22 @@ def check_run(settings: RunSettings) -> None:
         raise InputError("clients is 1; a federation needs at least 2, or 0: as many as the partition makes by itself.")
     if corpus_name(settings.data) in SITES:
         _check_sites(settings, SITES[corpus_name(settings.data)])
+
+
+def deals_of(runs: Iterable[RunSettings], workspace: pathlib.Path) -> Iterator[tuple[RunSettings, Partition]]:
+    """Deal the prepared studies as each run would; of runs that deal alike only the first.
+
+    Raises:
+        InputError: the studies of a run are not prepared yet, or cannot be dealt so; names the run.
+    """
+    alike = {(run.data, run.partition, run.clients, run.unseen, run.seed): run for run in reversed(list(runs))}
+    load = functools.cache(load_prepared)  # runs share data sets
+    for run in reversed(alike.values()):
+        prepared = load(run.prepared(workspace))
+        try:
+            yield run, prepared.deal(run.partition, run.clients or None, run.seed, run.unseen_sites)
+        except InputError as error:
+            raise InputError(f"{run.name}: {error}") from None
 
 
 def _check_rank(profile: Profile, method: Method) -> None:

@@ -12,11 +12,13 @@ import nbformat
 import pytest
 import torch
 import typer
+from data_fixtures import make_folder
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from fedmrg_core.command_line import app
 from fedmrg_core.committed_notebooks import differing_cells, sync_notebook
+from fedmrg_core.data.prepared import prepare
 from fedmrg_core.data.sources import DATA_SOURCES
 from fedmrg_core.errors import InputError
 from fedmrg_core.notebooks import (
@@ -340,6 +342,24 @@ def test_check_data_counts_and_lists_what_is_left_out(monkeypatch, capsys):
     assert capsys.readouterr().out == (
         "A\ttrain\t2\nB\ttest\t1\n3 studies in use, 1 left out.\nleft out\ts4\ts4.png\tThe image is truncated.\n"
     )
+
+
+def test_check_partition_says_who_holds_how_many_or_which_run_cannot_be_dealt(tmp_path):
+    make_folder(tmp_path / "data")
+    prepare("folder", tmp_path / "data", tmp_path / "prepared/smoke/folder", 32, 0)
+    by_site = "smoke/folder/fedmrg/seed-0"
+    done = fedmrg("check-partition", by_site, "smoke/folder/fed-lora/seed-0", f"--workspace={tmp_path}")
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert rows == [
+        ["run", "client", "train", "validation", "test"],
+        [by_site, "north", "1", "1", "1"],
+        [by_site, "south", "1", "1", "1"],  # Fed-LoRA is dealt alike: not said twice
+    ]
+    done = fedmrg("check-partition", by_site, "smoke/folder,random,clients=3/fedmrg/seed-0", f"--workspace={tmp_path}")
+    assert done.returncode == 2  # the line before is a progress bar of flwr-datasets
+    assert done.stderr.splitlines()[-1].startswith("fedmrg: smoke/folder,random,clients=3/fedmrg/seed-0: clients is 3")
+    done = fedmrg("check-partition", "smoke/iu_xray/fedmrg/seed-0", f"--workspace={tmp_path}")
+    assert done.returncode == 2 and "notebook 01" in done.stderr
 
 
 @pytest.mark.parametrize(

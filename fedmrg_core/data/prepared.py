@@ -26,6 +26,7 @@ from torch import Tensor
 
 from fedmrg_core import findings
 from fedmrg_core.data.images import png_bytes
+from fedmrg_core.data.partition import Partition, partition_clients
 from fedmrg_core.data.sources import call_loader, call_public_corpus, corpus_name, data_source
 from fedmrg_core.data.study import STUDY_FEATURES, LeftOut, LoadedStudies, check_studies
 from fedmrg_core.errors import InputError
@@ -60,6 +61,17 @@ class Prepared:
     def unseen_sites(self) -> tuple[str, ...]:
         """Sites that never train."""
         return tuple(self.summary["unseen_sites"])
+
+    def deal(
+        self, partition: str, clients: int | None, seed: int, unseen_sites: Sequence[str] | None = None
+    ) -> Partition:
+        """Deal the studies to clients, see `partition_clients`; without `unseen_sites` its own are held out.
+
+        Raises:
+            InputError: see `partition_clients`.
+        """
+        held_out = self.unseen_sites if unseen_sites is None else unseen_sites
+        return partition_clients(self.studies, partition, clients=clients, seed=seed, unseen_sites=held_out)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from fedmrg_core import local_training
 from fedmrg_core.client_rules import initial_controls
 from fedmrg_core.client_state import HospitalState, LocalUpdate, without_controls
-from fedmrg_core.data.partition import Partition, partition_clients
+from fedmrg_core.data.partition import Partition
 from fedmrg_core.data.prepared import Prepared, load_prepared
 from fedmrg_core.data.tensors import MEMORY_BUDGET, ClientTensors
 from fedmrg_core.errors import InputError
@@ -75,13 +75,7 @@ class ReportExperiment:
     def partition(self) -> Partition:
         """Who holds which studies."""
         settings = self.configuration
-        return partition_clients(
-            self.prepared.studies,
-            settings.partition,
-            clients=settings.clients,
-            seed=settings.seed,
-            unseen_sites=self.prepared.unseen_sites if settings.unseen_sites is None else settings.unseen_sites,
-        )
+        return self.prepared.deal(settings.partition, settings.clients, settings.seed, settings.unseen_sites)
 
     @functools.cached_property
     def model(self) -> TrainedModel:

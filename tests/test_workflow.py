@@ -1,0 +1,194 @@
+"""The workflow: what it plans, what it refuses before anything is computed, what it makes again."""
+
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from fedmrg_core.notebooks import check_parameters, parse_parameter, read_notebook
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+
+WORKFLOW = (
+    "Snakefile", "notebooks", "profiles", "methods.yaml", "experiments.yaml", "fedmrg_core", "figures",
+    "workflow_profiles",
+)  # fmt: skip
+
+
+def snakemake(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Snakemake in a folder without any result; what the workflow needs and the folder lacks is linked there."""
+    for name in WORKFLOW:
+        if not (folder / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+    code = (folder / "fedmrg_core").resolve().parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(code), str(folder)])}
+    command = [sys.executable, "-m", "snakemake", "--nolock", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+
+
+def dry_run(folder: pathlib.Path, *settings: str, target: str = "all") -> subprocess.CompletedProcess[str]:
+    """A dry run of the workflow from nothing."""
+    given = ["--config", *settings] if settings else []
+    return snakemake(folder, "--dry-run", "--printshellcmds", "--cores", "2", target, *given)
+
+
+@pytest.fixture(scope="module")
+def planned_commands(tmp_path_factory) -> list[list[str]]:
+    """The commands that the workflow would run with its defaults."""
+    done = dry_run(tmp_path_factory.mktemp("workflow"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = (done.stdout + done.stderr).splitlines()
+    return [
+        shlex.split(line[line.index("fedmrg ") :]) for line in lines if "fedmrg run " in line or "fedmrg rep" in line
+    ]
+
+
+def test_the_workflow_runs_every_notebook_with_parameters_it_knows(planned_commands):
+    runs = {pathlib.Path(words[2]).stem: words for words in planned_commands if words[1] == "run"}
+    assert sorted(runs) == [path.stem for path in NOTEBOOKS if path.stem[:2] <= "08"]
+    assert len(runs) == 8
+    for path in NOTEBOOKS[:8]:
+        words = runs[path.stem]
+        given = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
+        assert given["profile"] == "smoke"
+        check_parameters(read_notebook(path), path.name, given)
+
+
+def test_the_report_collects_every_notebook(planned_commands):
+    (report,) = [words for words in planned_commands if words[1] == "report"]
+    assert report[2] == "results/smoke/phantom/fedmrg/seed-0"
+    assert [pathlib.Path(word).stem for word in report[5:]] == [path.stem for path in NOTEBOOKS[:8]]
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("metod=fedmrg", "metod: no such setting"),
+        ("seed=one", "seed: expected int, not 'one'"),
+        ("method=nothing", "nothing"),
+        ("profile=nothing", "nothing"),
+        ("clients=-1", "run: clients: Input should be greater than or equal to 0"),
+        ("unseen=centre-z", "unseen names 'centre-z'"),
+        ("variant=adapter.rank=1000", "adapter.rank: 1000 is above 128"),
+    ],
+)
+def test_a_wrong_setting_stops_the_workflow_before_anything_is_computed(tmp_path, setting, sentence):
+    done = dry_run(tmp_path, setting)
+    assert done.returncode != 0
+    assert sentence in done.stdout + done.stderr
+    assert "fedmrg run" not in done.stdout + done.stderr
+
+
+def test_an_experiment_is_planned_run_by_run(tmp_path):
+    """Every missing run of an experiment once, on one thread, each with parameters that its notebook knows."""
+    done = dry_run(tmp_path, "experiment=ablation,participation", "rerun=True", target="runs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    output = (done.stdout + done.stderr).splitlines()
+    assert not [line for line in output if line.strip().startswith("threads:")]  # base models and evaluation too
+    lines = [shlex.split(line[line.index("fedmrg run") :]) for line in output if "fedmrg run" in line]
+    federated = [words for words in lines if "notebooks/06_federated_run.py" in words]
+    assert len(federated) == len({" ".join(words) for words in federated}) == 8 * 3 + 3
+    assert all("threads=1" in words for words in federated)
+    for words in lines:
+        given = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
+        check_parameters(read_notebook(ROOT / words[2]), words[2], given)
+
+
+def test_what_adaptation_lacks_is_planned_and_nothing_else(tmp_path):
+    """A reference without adaptation.csv is trained again for it; notebook 09 is for that experiment's runs alone."""
+    shutil.copytree(ROOT / "fedmrg_core", tmp_path / "fedmrg_core", ignore=shutil.ignore_patterns("__pycache__"))
+    references = tmp_path / "figures" / "reference" / "smoke" / "phantom"
+    for path, names in {
+        "fedmrg/seed-0": ["manifest.json"],
+        "fed-lora/seed-0": ["manifest.json", "adaptation.csv"],
+        "local/seed-0": ["manifest.json"],
+    }.items():
+        (references / path).mkdir(parents=True)
+        for name in names:
+            (references / path / name).touch()
+    done = dry_run(tmp_path, "experiment=main,adaptation", target="runs")
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    planned = {
+        number: set(re.findall(rf"--output results/smoke/phantom/(\S+)/notebooks/{number}_", output))
+        for number in ("06", "07", "09")
+    }
+    adapted = {f"{method}/seed-{seed}" for method in ("fedmrg", "fed-lora") for seed in range(3)} - {"fed-lora/seed-0"}
+    assert planned["09"] == adapted
+    assert planned["06"] == planned["07"] >= adapted | {"local/seed-1"}
+    assert not planned["06"] & {"fed-lora/seed-0", "local/seed-0"}
+
+
+STAND_IN = """#!/bin/sh
+case $1 in
+check-partition) echo "$@" ;;
+*) while [ "$1" != --output ]; do shift; done; mkdir -p "$(dirname "$2")"; touch "$2" ;;
+esac
+"""
+
+
+def test_another_partition_is_checked_before_base_models_and_leaves_them_as_they_are(tmp_path, monkeypatch):
+    """Base models wait for the check and are not made again when other runs are asked for."""
+    command = tmp_path / "bin" / "fedmrg"
+    command.parent.mkdir()
+    command.write_text(STAND_IN)
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(command.parent), prepend=os.pathsep)
+    checked = tmp_path / "prepared/smoke/notebooks/phantom/partitions.tsv"
+    made = "base_models/smoke/notebooks/phantom/05_base_models.ipynb"
+    triggers = ("--rerun-triggers", "mtime", "params", "input")  # as in the Makefile
+    first = snakemake(tmp_path, "--cores", "2", made, *triggers)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert checked.read_text() == "check-partition smoke/phantom/fedmrg/seed-0\n"
+    targets = (made, str(checked.relative_to(tmp_path)))
+    other = snakemake(tmp_path, "--cores", "2", *targets, *triggers, "--config", "partition=style")
+    assert other.returncode == 0, other.stdout + other.stderr
+    assert checked.read_text() == "check-partition smoke/phantom,style/fedmrg/seed-0\n"
+    assert "rule base_models" not in other.stdout + other.stderr
+
+
+REMOTE = """
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor as Executor
+from snakemake_interface_executor_plugins.settings import CommonSettings
+
+common_settings = CommonSettings(
+    non_local_exec=True, implies_no_shared_fs=False, job_deploy_sources=False, pass_default_storage_provider_args=True,
+    pass_default_resources_args=True, pass_envvar_declarations_to_cmd=False, auto_deploy_default_storage_provider=False,
+)
+"""
+
+
+def test_the_slurm_profile_says_minutes_and_needs_no_cores(tmp_path):
+    """With a stand-in for the plugin, which is not among the requirements."""
+    plugin = tmp_path / "snakemake_executor_plugin_slurm" / "__init__.py"
+    plugin.parent.mkdir()
+    plugin.write_text(REMOTE)
+    profile = ("--profile", "workflow_profiles/slurm", "--config", "profile=paper", "threads=8")
+    listed = snakemake(tmp_path, "--list-rules", *profile)
+    assert listed.returncode == 0 and "federated_run" in listed.stdout, listed.stdout + listed.stderr
+    planned = snakemake(tmp_path, "--dry-run", *profile)
+    output = planned.stdout + planned.stderr
+    assert planned.returncode == 0, output
+    minutes = {
+        rule: re.search(rf"rule {rule}:.*?runtime=(\d+)", output, re.DOTALL)[1] for rule in ("data", "federated_run")
+    }
+    assert minutes == {"data": "120", "federated_run": "2880"}
+
+
+def test_real_data_go_to_every_notebook_that_reads_them(tmp_path):
+    """With a data set of one's own, every notebook of the run still knows each parameter that it is given."""
+    done = dry_run(tmp_path, "data=folder", "data_root=some where", "partition=random", "seed=3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [
+        line[line.index("fedmrg run") :] for line in (done.stdout + done.stderr).splitlines() if "fedmrg run" in line
+    ]
+    assert any("seed-3" in line and "folder,random" in line for line in lines)
+    for words in map(shlex.split, lines):
+        given = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
+        check_parameters(read_notebook(ROOT / words[2]), words[2], given)
