@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import types
 
 import numpy
 import pandas
@@ -10,9 +11,12 @@ import pytest
 import safetensors.torch
 import torch
 from federation_fake import EXAMPLES, fake_configuration
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.common import serde
 from flwr.common.serde import recorddict_to_proto
+from flwr.proto.message_pb2 import Message
 
-from fedmrg_core.federation import grid, hospital, payload
+from fedmrg_core.federation import grid, hospital, ledger, payload
 from fedmrg_core.federation.run import run_federation
 
 
@@ -53,17 +57,57 @@ def test_nothing_personal_is_in_any_message(tmp_path: pathlib.Path, watched: lis
 
 def test_the_ledger_is_what_was_serialised(tmp_path: pathlib.Path, watched: list) -> None:
     run_federation(tmp_path, fake_configuration(), progress=False)
-    ledger = pandas.read_csv(tmp_path / "ledger.csv")
-    whole = ledger[ledger.module == "message"]
+    table = pandas.read_csv(tmp_path / "ledger.csv")
+    whole = table[table.module == "message"]
     for phase in ("train", "evaluate"):
         for direction in ("down", "up"):
             sizes = [len(c.SerializeToString()) for kind, way, c in watched if kind == phase and way == direction]
             rows = whole[(whole.phase == phase) & (whole.direction == direction)]
             assert sorted(rows.bytes) == sorted(sizes)
             assert len(sizes) == 9  # three clients, three rounds
-    parts = ledger[ledger.module != "message"].groupby(["round", "phase", "client", "direction"]).bytes.sum()
+    parts = table[table.module != "message"].groupby(["round", "phase", "client", "direction"]).bytes.sum()
     sums = whole.set_index(["round", "phase", "client", "direction"]).bytes
     assert (parts.sort_index() == sums.sort_index()).all()
+
+
+@pytest.mark.parametrize("length", [1, 4, 31, 32, 33, 4095, 4096, 524288, 524289])
+def test_the_ledger_counts_arrays_of_any_length_as_flower_writes_them(length: int) -> None:
+    """On both sides of where a protocol buffer needs one byte more for a length."""
+    tensors = {"encoder/w": torch.zeros(length), "encoder/" + "b" * 130: torch.zeros(()), "prompts/t": torch.ones(2, 3)}
+    prototypes, config = payload.to_record({"a": torch.ones(length)}), ConfigRecord({"server-round": 3})
+    content = RecordDict(
+        {"arrays": payload.to_record(tensors), "prototypes": prototypes, "nothing": ArrayRecord(), "config": config}
+    )
+    message = types.SimpleNamespace(content=content, has_content=lambda: True)
+    rows = ledger.count_message(message, round_number=1, phase="train", client="a", direction="up")
+    sizes = {row.module: row.bytes for row in rows}
+    written = recorddict_to_proto(content)
+    assert sizes["message"] == len(written.SerializeToString())
+    items = {item.key: item for item in written.items}
+    encoder = [array.ByteSize() for array in items["arrays"].array_record.items if array.key.startswith("encoder/")]
+    assert sizes["encoder"] == sum(encoder)
+    assert {name: sizes[name] for name in ("prototypes", "nothing", "config")} == {
+        name: items[name].ByteSize() for name in ("prototypes", "nothing", "config")
+    }
+    assert sum(sizes.values()) == 2 * sizes["message"]
+
+
+def test_messages_arrive_as_flower_would_write_and_read_them(tmp_path: pathlib.Path, monkeypatch) -> None:
+    carry, compared = grid._over_the_wire, []
+
+    def compare(message):
+        arrived = carry(message)
+        whole = serde.message_from_proto(Message.FromString(serde.message_to_proto(message).SerializeToString()))
+        assert serde.message_to_proto(arrived) == serde.message_to_proto(whole)
+        if message.has_content():
+            assert list(arrived.content) == list(whole.content)
+        compared.append(message)
+        return arrived
+
+    monkeypatch.setattr(grid, "_over_the_wire", compare)
+    monkeypatch.setenv("FAKE_FAILURES", "c:raises:2")
+    run_federation(tmp_path, fake_configuration(), progress=False)
+    assert len(compared) > 30
 
 
 def test_the_average_is_weighted_by_examples(tmp_path: pathlib.Path, watched: list) -> None:

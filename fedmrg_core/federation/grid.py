@@ -16,8 +16,9 @@ from typing import IO
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.common.serde import array_from_proto, array_to_proto, message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
+from flwr.proto.recorddict_pb2 import Array as ArrayProto
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -147,8 +148,22 @@ class InProcessGrid(Grid):
 
 
 def _over_the_wire(message: Message) -> Message:
-    proto = MessageProto.FromString(message_to_proto(message).SerializeToString())
-    return message_from_proto(proto)
+    """The message as it arrives elsewhere: arrays one by one, so that memory never holds it several times over."""
+    if not message.has_content():
+        return message_from_proto(MessageProto.FromString(message_to_proto(message).SerializeToString()))
+    whole = message.content
+    try:
+        message.content = RecordDict(
+            {name: ArrayRecord() if isinstance(record, ArrayRecord) else record for name, record in whole.items()}
+        )
+        arrived = message_from_proto(MessageProto.FromString(message_to_proto(message).SerializeToString()))
+    finally:
+        message.content = whole
+    for name, record in whole.array_records.items():
+        for key, array in record.items():
+            proto = ArrayProto.FromString(array_to_proto(array).SerializeToString())
+            arrived.content.array_records[name][key] = array_from_proto(proto)
+    return arrived
 
 
 def stored_on_disk(message: Message, folder: pathlib.Path) -> Message:

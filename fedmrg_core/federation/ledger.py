@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from flwr.app import Message
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.common.serde import recorddict_to_proto
+from flwr.proto.recorddict_pb2 import Array as ArrayProto
+from flwr.proto.recorddict_pb2 import ArrayRecord as ArrayRecordProto
+from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from fedmrg_core.federation.payload import ARRAYS, module_of
 
@@ -30,26 +33,41 @@ def count_message(
 ) -> list[LedgerRow]:
     """Count one message.
 
-    The content is serialised with Flower's own protocol buffers and split by module; what is not an array of a module
-    stands under its record's name (``prototypes``, ``metrics``, ``config``), what frames them under ``framing``, so
-    that the rows add up to the ``message`` row. The envelope (node ids and times, under 200 bytes) is left out:
-    Flower draws ids at random, and a ledger has to be the same in every engine. An error reply has no content.
+    The bytes are those of Flower's own protocol buffers, split by module; what is not an array of a module stands under
+    its record's name (``prototypes``, ``metrics``, ``config``), what frames them under ``framing``, so that the rows
+    add up to the ``message`` row. The envelope (node ids and times, under 200 bytes) is left out: Flower draws ids at
+    random, and a ledger has to be the same in every engine. An error reply has no content.
+
+    Arrays are not serialised once more for it: what a protocol buffer writes around them follows from their lengths.
 
     Returns:
         Rows for this message, ``message`` first.
     """
     if not message.has_content():
         return []
-    content = recorddict_to_proto(message.content)
-    total = content.ByteSize()
     sizes: dict[str, int] = {}
-    for item in content.items:
-        if item.key == ARRAYS:
-            for array in item.array_record.items:
-                module = module_of(array.key)
-                sizes[module] = sizes.get(module, 0) + array.ByteSize()
+    total = 0
+    for name, record in message.content.items():
+        if isinstance(record, ArrayRecord):
+            arrays = {key: _array_size(key, array) for key, array in record.items()}
+            size = RecordDictProto.Item(key=name).ByteSize() + _field(sum(map(_field, arrays.values())))
         else:
-            sizes[item.key] = sizes.get(item.key, 0) + item.ByteSize()
+            size = recorddict_to_proto(RecordDict({name: record})).items[0].ByteSize()
+        total += _field(size)
+        parts = [(module_of(key), part) for key, part in arrays.items()] if name == ARRAYS else [(name, size)]
+        for module, part in parts:
+            sizes[module] = sizes.get(module, 0) + part
     sizes["framing"] = total - sum(sizes.values())
     rows = [(WHOLE_MESSAGE, total), *sorted(sizes.items())]
     return [LedgerRow(round_number, phase, client, direction, module, size) for module, size in rows]
+
+
+def _array_size(key: str, array: Array) -> int:
+    """Bytes of one array with its name in an ArrayRecord."""
+    frame = ArrayProto(dtype=array.dtype, shape=array.shape, stype=array.stype).ByteSize()
+    return ArrayRecordProto.Item(key=key).ByteSize() + _field(frame + _field(len(array.data)))
+
+
+def _field(length: int) -> int:
+    """Bytes that a field of so many bytes takes in a message: one for its tag, seven bits of its length a byte."""
+    return 1 + max(1, -(-length.bit_length() // 7)) + length

@@ -68,7 +68,7 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     for key in sorted(tensors):
         values = tensors[key].detach().to(device="cpu", dtype=torch.float32).contiguous().numpy()
         digest.update(f"{key} {values.shape} ".encode())
-        digest.update(values.astype("<f4", copy=False).tobytes())
+        digest.update(values.astype("<f4", copy=False).reshape(-1).data)
     return digest.hexdigest()
 
 
