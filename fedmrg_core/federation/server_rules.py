@@ -178,24 +178,31 @@ class ExactLora(FederatedAverage):
             if module_of(a_key) != GENERIC or not a_key.endswith("lora_A") or b_key not in means:
                 continue
             b, a = ([_tensor(reply.content[ARRAYS][key]) for reply in replies] for key in (b_key, a_key))
-            factors = factorised_mean(b, a, weights, _tensor(means[a_key]))
+            factors = factorised_mean(b, a, weights, _tensor(means[b_key]), _tensor(means[a_key]))
             corrected |= {key: factor.float() for key, factor in zip((b_key, a_key), factors, strict=True)}
         return corrected
 
 
-def factorised_mean(b: Sequence[Tensor], a: Sequence[Tensor], weights: Tensor, mean_a: Tensor) -> tuple[Tensor, Tensor]:
+def factorised_mean(
+    b: Sequence[Tensor], a: Sequence[Tensor], weights: Tensor, mean_b: Tensor, mean_a: Tensor
+) -> tuple[Tensor, Tensor]:
     """Factors of the weighted mean of products, of the clients' own rank.
+
+    A product has many pairs of factors. Clients go on with Adam's moments of the entries that they have trained, so the
+    pair returned is turned and scaled towards the mean factors [ours]: with U sqrt(S) and sqrt(S) V' as they are, the
+    moments would belong to other rows and columns.
 
     Args:
         b: (out, r) of each client.
         a: (r, in) of each client.
         weights: (K,) that sum to one.
-        mean_a: (r, in), the mean of `a`; see below.
+        mean_b: (out, r), the weighted mean of `b`.
+        mean_a: (r, in), the weighted mean of `a`.
 
     Returns:
-        B = U sqrt(S) and A = sqrt(S) V', float64, each left vector's largest entry positive. Directions in which the
-        mean product is zero get a zero column of B and a row of A as long as the mean A's rows are: with zeros in both
-        no gradient would ever reach them [ours].
+        B = c U sqrt(S) R and A = R' sqrt(S) V' / c, float64, with R orthogonal and c > 0. Directions in which the mean
+        product is zero start from a zero column of B and a row of A as long as the mean A's rows are: with zeros in
+        both no gradient would ever reach them [ours].
     """
     rank = len(a[0])
     # Of the stacks' triangular factors the SVD is that of the whole product, and much smaller than it.
@@ -203,17 +210,25 @@ def factorised_mean(b: Sequence[Tensor], a: Sequence[Tensor], weights: Tensor, m
     right, right_small = torch.linalg.qr(torch.cat([a_k.double() for a_k in a]).T)
     u, s, vh = torch.linalg.svd(left_small @ right_small.T, full_matrices=False)
     u, s, vh = left @ u[:, :rank], s[:rank], vh[:rank] @ right.T
-    largest = u.abs().argmax(dim=0)
-    signs = torch.where(u[largest, torch.arange(len(s))] < 0, -1.0, 1.0).double()
-    lengths = s.sqrt()
+    mean_b, mean_a = mean_b.double(), mean_a.double()
     empty = s <= _NEGLIGIBLE * s[0]
-    b_lengths = torch.where(empty, torch.zeros_like(s), lengths)
-    a_lengths = torch.where(empty, mean_a.double().norm(dim=1).mean(), lengths)
+    b_lengths = torch.where(empty, torch.zeros_like(s), s.sqrt())
+    a_lengths = torch.where(empty, mean_a.norm(dim=1).mean(), s.sqrt())
     missing = rank - len(s)  # a layer narrower than the rank
-    return (
-        functional.pad(u * (signs * b_lengths), (0, missing)),
-        torch.cat([(signs * a_lengths)[:, None] * vh, mean_a[len(s) :].double()]),
-    )
+    new_b, new_a = functional.pad(u * b_lengths, (0, missing)), torch.cat([a_lengths[:, None] * vh, mean_a[len(s) :]])
+    return _like_the_means(new_b, new_a, mean_b, mean_a)
+
+
+def _like_the_means(b: Tensor, a: Tensor, mean_b: Tensor, mean_a: Tensor) -> tuple[Tensor, Tensor]:
+    """(c B R, R' A / c): c for the means' ratio of norms, R orthogonal and by Procrustes the nearest to the means."""
+    norms = [tensor.norm() for tensor in (b, a, mean_b, mean_a)]
+    if min(norms) == 0:  # B before the first round
+        return b, a
+    scale = (norms[2] * norms[1] / (norms[0] * norms[3])).sqrt()
+    b, a = scale * b, a / scale
+    left, _, right = torch.linalg.svd(b.T @ mean_b / norms[2] ** 2 + a @ mean_a.T / norms[3] ** 2)
+    turn = left @ right
+    return b @ turn, turn.T @ a
 
 
 def _shares(replies: Sequence[Message]) -> list[float]:
