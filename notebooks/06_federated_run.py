@@ -88,8 +88,8 @@ run_federation(folder, configuration, engine=engine)
 # ## What came of it
 #
 # One row a round and client; replies that were left out with their reason. A client that had a pause (partial participation)
-# is `not_sampled`, not left out. The round that is kept is the one with the lowest mean validation loss over clients [ours];
-# test studies are not touched here.
+# is `not_sampled`, not left out. The round that is kept is the one with the lowest mean validation loss over clients, and
+# where nothing is shared (`local`) each hospital's own best one [ours]; test studies are not touched here.
 
 # %%
 rounds = pandas.read_csv(folder / "rounds.csv")

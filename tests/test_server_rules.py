@@ -9,7 +9,15 @@ import pandas
 import pytest
 import safetensors.torch
 import torch
-from federation_fake import EXAMPLES, FakeExperiment, everything, fake_configuration, last_shared, server_json
+from federation_fake import (
+    EXAMPLES,
+    AloneExperiment,
+    FakeExperiment,
+    everything,
+    fake_configuration,
+    last_shared,
+    server_json,
+)
 
 from fedmrg_core.federation import hospital
 from fedmrg_core.federation.rounds import TooFewClients, sampled_clients
@@ -209,6 +217,26 @@ def test_nothing_shared(tmp_path: pathlib.Path) -> None:
     assert set(ledger.module) == {"message", "metrics", "config", "prototypes", "framing"}
     assert safetensors.torch.load_file(tmp_path / "whole" / "model" / "shared.safetensors") == {}
     assert (tmp_path / "whole" / "model" / "a.safetensors").is_file()
+
+
+def test_hospitals_that_share_nothing_keep_each_its_own_best_round(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def validate(self, client, shared, state):
+        return {"validation_loss": float(state.tensors["optimiser/momentum"][0])}, state, 2  # up and down
+
+    monkeypatch.setattr(AloneExperiment, "validate", validate)
+    run_federation(tmp_path, fake_configuration(rounds=6, experiment="AloneExperiment"), progress=False)
+    table = pandas.read_csv(tmp_path / "rounds.csv")
+    own = {client: int(part.set_index("round").validation_loss.idxmin()) for client, part in table.groupby("client")}
+    assert len(set(own.values())) > 1 and set(own.values()) != {6}  # else this shows nothing
+    best = server_json(tmp_path)["best"]
+    assert best["state_rounds"] == own and best["round_number"] == 6
+    assert best["losses"] == pytest.approx(table.groupby("client").validation_loss.min().to_dict())
+    for client, round_number in own.items():
+        trained = hospital.HospitalDisk(tmp_path, client).load(round_number).part("personal")
+        saved = safetensors.torch.load_file(tmp_path / "model" / f"{client}.safetensors")
+        assert saved and all(torch.equal(trained[key], saved[key]) for key in saved)
 
 
 def test_one_client_is_enough_where_there_is_one(tmp_path: pathlib.Path) -> None:

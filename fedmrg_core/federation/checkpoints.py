@@ -20,12 +20,16 @@ from fedmrg_core.run_folder import write_text
 
 @dataclasses.dataclass(frozen=True)
 class BestRound:
-    """The round that validation chose so far."""
+    """The round that validation chose so far; where nothing is shared, each hospital's own."""
 
-    round_number: int
-    clients: int  # that validated it
-    loss: float  # unweighted mean over them of validation_loss
-    state_rounds: dict[str, int]  # each hospital's state that went with it
+    round_number: int  # of the shared model
+    losses: dict[str, float]  # validation_loss of each client that validated it
+    state_rounds: dict[str, int]  # each hospital's state that goes with it
+
+    @property
+    def loss(self) -> float:
+        """Unweighted mean over the clients."""
+        return sum(self.losses.values()) / len(self.losses)
 
 
 @dataclasses.dataclass

@@ -132,6 +132,7 @@ class FederatedRounds:
         # Those who rest validate as well: else rounds would be compared by the losses of different clients [ours].
         losses = self._validate(record, sent, sorted((*taken, *resting)), taken, state_rounds)
         self._require(record, len(losses), len(sampled))
+        choose = _better if self.state.shared else _each_its_own
         self.state = ServerState(
             round_number=record.round_number,
             shared=sent.tensors,
@@ -140,7 +141,7 @@ class FederatedRounds:
             model_rounds=self.state.model_rounds | dict.fromkeys(losses, record.round_number),
             rule=state_of(self.strategy),
             unsent=unsent,
-            best=_better(self.state.best, record.round_number, losses, state_rounds),
+            best=choose(self.state.best, BestRound(record.round_number, losses, state_rounds)),
             rounds=self.state.rounds + record.rows(),
             ledger=self.state.ledger + record.ledger_rows(),
         )
@@ -311,11 +312,20 @@ def _arrived(replies: Mapping[str, Message], client: str) -> Message:
     return replies[client]
 
 
-def _better(
-    best: BestRound | None, round_number: int, losses: Mapping[str, float], state_rounds: dict[str, int]
-) -> BestRound:
-    """The better of the best round so far and this one: validated by more clients, then the lower mean loss [ours]."""
-    new = BestRound(round_number, len(losses), sum(losses.values()) / len(losses), state_rounds)
-    if best is None or (new.clients, -new.loss) > (best.clients, -best.loss):
+def _better(best: BestRound | None, new: BestRound) -> BestRound:
+    """The better of the best round so far and a new one: validated by more clients, then the lower mean loss [ours]."""
+    if best is None or (len(new.losses), -new.loss) > (len(best.losses), -best.loss):
         return new
     return best
+
+
+def _each_its_own(best: BestRound | None, new: BestRound) -> BestRound:
+    """The same for hospitals that share nothing: they know no mean, and each keeps the round that was its own best."""
+    if best is None:
+        return new
+    better = {c for c, loss in best.losses.items() if loss <= new.losses.get(c, math.inf)}
+    return BestRound(
+        new.round_number,
+        new.losses | {client: best.losses[client] for client in better},
+        new.state_rounds | {client: best.state_rounds[client] for client in better},
+    )

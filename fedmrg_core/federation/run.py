@@ -153,6 +153,7 @@ def _write_manifest(
         threads=configuration.threads,
         rounds=state.round_number,
         selected_round=state.best.round_number,
+        selected_states=state.best.state_rounds,
         selected_loss=state.best.loss,
     )
 
