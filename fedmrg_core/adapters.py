@@ -149,10 +149,13 @@ class AdaptedLLM(nn.Module):
             One (B, T, vocabulary) tensor for each name, in float32.
         """
         alone = [name for name in names if name not in HALVES]
-        rows = [name for name in alone for _ in range(len(embeddings))]
-        batched = {"adapter_names": rows} if self.adapters and self.kind == "lora" else {}
-        logits = self._logits(embeddings.repeat(len(alone), 1, 1), mask.repeat(len(alone), 1), report_length, batched)
-        found = dict(zip(alone, logits.chunk(len(alone)), strict=True))
+        found = {}
+        if alone:
+            rows = [name for name in alone for _ in range(len(embeddings))]
+            batched = {"adapter_names": rows} if self.adapters and self.kind == "lora" else {}
+            count = len(alone)
+            logits = self._logits(embeddings.repeat(count, 1, 1), mask.repeat(count, 1), report_length, batched)
+            found = dict(zip(alone, logits.chunk(count), strict=True))
         for name in HALVES.keys() & names:
             with self._half_of_each(HALVES[name]):
                 found[name] = self._logits(embeddings, mask, report_length, {})

@@ -187,6 +187,7 @@ def test_a_mixture_is_half_of_each_update_in_every_layer(llm, mixture):
     generic, mixed = model(embeddings, ones(embeddings), 5, (GENERIC, mixture))
     torch.testing.assert_close(mixed, plain(inputs_embeds=embeddings).logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(generic, model(embeddings, ones(embeddings), 5, (GENERIC,))[0])
+    torch.testing.assert_close(mixed, model(embeddings, ones(embeddings), 5, (mixture,))[0])
     specialised = model(embeddings, ones(embeddings), 5, (SPECIALISED,))[0]  # its scale is what it was
     factors = model.parameters_of(SPECIALISED)
     assert (specialised - mixed).abs().max() > 1e-3

@@ -43,7 +43,7 @@ def test_memory_step_is_attention_residual_and_gate():
         functional.linear(x, w, b) for x, w, b in zip((old, known, known), weights, biases, strict=True)
     )
     attended = memory.attention.out_proj((query @ key.transpose(1, 2) / 2).softmax(dim=-1) @ value)
-    candidate = memory.mlp(attended + old) + attended + old
+    candidate = memory.mlp(attended + old).clamp(min=0) + attended + old
     torch.testing.assert_close(memory.step(old, word), memory.gated(old, candidate, word))
 
 

@@ -7,7 +7,8 @@ An image and its report belong together, the image and any other report of the b
 and the same from report to image; their mean. WCL [related: Yan et al. 2021] gives negatives of the same cluster of
 reports more weight, because they are the ones to learn from. Ours weighs by the findings instead of by clusters
 [ours]: w goes from 1, no finding in common, to HARDEST, all findings alike. DCL's [related: Li et al. 2023] has w = 1;
-its momentum encoders and queues are left out [ours]. In both, the same report word for word is no negative [ours].
+its momentum encoders and queues are left out, and its second loss, the matching of image and report [ours]. In both,
+the same report word for word is no negative [ours].
 """
 
 from __future__ import annotations

@@ -2,18 +2,21 @@
 
 S memory slots M attend to themselves and to the word read last, y; gates decide what is kept and what is taken in:
 
-    Z    = MultiHead(Q = M, K = V = [M; y])
-    M~   = MLP(Z + M) + Z + M
+    Z    = MultiHead(Q = M, K = V = [M; y]),    y = sqrt(D) times the word's embedding
+    M~   = ReLU(MLP(Z + M)) + Z + M
     M'   = sigmoid(G_f) o M + sigmoid(G_i) o tanh(M~),    G = y W + tanh(M) U, one pair W, U for each gate
 
 Every layer normalisation of the decoder's layers is conditioned on the memory m = [M'_1; ...; M'_S]:
 
     MCLN(r) = (gamma + MLP_gamma(m)) o (r - mean) / deviation + beta + MLP_beta(m)
 
-That the MLPs of MCLN start at zero, so that it starts as a layer normalisation, is ours [ours].
+That the MLPs of MCLN start at zero, so that it starts as a layer normalisation, is ours, and that y has no position:
+the memory reads words in their order [ours].
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import transformers
@@ -54,7 +57,7 @@ class RelationalMemory(nn.Module):
         known = torch.cat([memory, word.unsqueeze(1)], dim=1)  # (B, S + 1, D)
         attended, _ = self.attention(memory, known, known)  # (B, S, D)
         attended = attended + memory
-        candidate = self.mlp(attended) + attended
+        candidate = functional.relu(self.mlp(attended)) + attended
         return self.gated(memory, candidate, word)
 
     def gated(self, memory: Tensor, candidate: Tensor, word: Tensor) -> Tensor:
@@ -152,7 +155,8 @@ class MemoryDrivenDecoder(ReportDecoder):
     ) -> transformers.modeling_outputs.CausalLMOutputWithCrossAttentions:
         """As of any causal LM of Hugging Face; `input_ids` (B, T) are the words since the cache was last used."""
         before = None if past_key_values is None else past_key_values.memory
-        memory = self.relational_memory(self.get_input_embeddings()(input_ids), before)  # (B, T, S, D)
+        words = self.get_input_embeddings()(input_ids)  # (B, T, D)
+        memory = self.relational_memory(math.sqrt(words.shape[-1]) * words, before)  # (B, T, S, D)
         if past_key_values is not None:
             past_key_values.memory = memory[:, -1]
         self._condition(memory.flatten(2))
