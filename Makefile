@@ -10,6 +10,10 @@ PROFILE ?= smoke
 DATA ?= phantom
 DATA_ROOT ?=
 PARTITION ?= site
+# How many; 0: as many as the partition makes
+CLIENTS ?= 0
+# Sites held out, joined by commas; empty: those of the data set
+UNSEEN ?=
 METHOD ?= fedmrg
 SEED ?= 0
 # Names in experiments.yaml, joined by commas; RERUN=True makes reference runs again
@@ -41,6 +45,8 @@ help:  ## Show this list
 		'DATA=$(DATA)' 'of make figures: $(DATASETS)' \
 		'DATA_ROOT=$(DATA_ROOT)' 'the folder of a real data set' \
 		'PARTITION=$(PARTITION)' 'of make figures: how studies are dealt to clients' \
+		'CLIENTS=$(CLIENTS)' 'of make figures; 0: as many as the partition makes' \
+		'UNSEEN=$(UNSEEN)' 'of make figures: sites held out, joined by commas' \
 		'METHOD=$(METHOD)' 'of make figures: a row of methods.yaml' \
 		'SEED=$(SEED)' 'of make figures' \
 		'EXPERIMENT=$(EXPERIMENT)' 'of make benchmark: names in experiments.yaml, joined by commas' \
@@ -67,14 +73,16 @@ SNAKEMAKE := snakemake --cores $(CORES) --printshellcmds --rerun-triggers mtime 
 
 figures: environment  ## From nothing to figures and report/index.html
 	PATH="$(BIN):$$PATH" $(SNAKEMAKE) --config profile=$(PROFILE) data=$(DATA) data_root='$(DATA_ROOT)' \
-		partition=$(PARTITION) method=$(METHOD) seed=$(SEED) threads=$(THREADS)
+		partition=$(PARTITION) clients=$(CLIENTS) unseen='$(UNSEEN)' method=$(METHOD) seed=$(SEED) threads=$(THREADS)
 	@echo "Figures and report: report/index.html"
 
 # Tables and figures are made of the runs there are, also when one has failed.
 benchmark: environment  ## Every missing run of EXPERIMENT, then tables and figures of all experiments
-	@export PATH="$(BIN):$$PATH"; set -x; \
-	$(SNAKEMAKE) --keep-going runs --config profile=$(PROFILE) data_root='$(DATA_ROOT)' \
-		experiment=$(EXPERIMENT) rerun=$(RERUN) threads=$(THREADS); status=$$?; \
+	@export PATH="$(BIN):$$PATH"; \
+	runs() { $(SNAKEMAKE) "$$@" runs --config profile=$(PROFILE) data_root='$(DATA_ROOT)' \
+		experiment=$(EXPERIMENT) rerun=$(RERUN) threads=$(THREADS); }; \
+	runs --dry-run --quiet all || exit; \
+	set -x; runs --keep-going; status=$$?; \
 	fedmrg run notebooks/10_benchmark.py -p profile=$(PROFILE) --output report/benchmark-$(PROFILE).ipynb && exit $$status
 	@echo "Tables and figures: report/benchmark-$(PROFILE)/"
 

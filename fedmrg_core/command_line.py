@@ -110,8 +110,9 @@ def check_partition(
     from fedmrg_core.experiments import RunSettings, deals_of
     from fedmrg_core.paths import workspace_folder
 
+    deals = list(deals_of(list(map(RunSettings.from_name, runs)), workspace_folder(workspace)))
     print("run", "client", *SPLITS, sep="\t")
-    for run, partition in deals_of(list(map(RunSettings.from_name, runs)), workspace_folder(workspace)):
+    for run, partition in deals:
         for client, studies in partition.clients.items():
             print(run.name, client, *(len(getattr(studies, split)) for split in SPLITS), sep="\t")
 

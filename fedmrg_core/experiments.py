@@ -6,7 +6,7 @@ import functools
 import itertools
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pydantic
@@ -41,13 +41,13 @@ class RunSettings(Strict):
     unseen: str = ""  # sites held out, joined by commas; empty: those the data were prepared with
     method: str = "fedmrg"  # a row of methods.yaml
     variant: str = ""  # numbers that differ from the two files, see `with_variant`
-    seed: int = 0
+    seed: int = pydantic.Field(0, ge=0)
 
     def __init__(self, **settings: Any) -> None:
         try:
             super().__init__(**settings)
         except pydantic.ValidationError as error:  # in a notebook, one sentence instead of pydantic's traceback
-            raise InputError(complaint(error, "run")) from error
+            raise InputError(complaint(error, "run", RunSettings)) from error
 
     @property
     def profile_name(self) -> str:
@@ -170,6 +170,10 @@ def check_run(settings: RunSettings) -> None:
             the width of the LLM that the profile builds, or the data cannot be dealt so, if their sites are known.
     """
     profile, method = settings.load()
+    if method.model != "llm":
+        from fedmrg_core.baselines.whole_model import check_method  # torch, which no other row needs here
+
+        check_method(method)
     partition_rule(settings.partition)
     data_source(settings.data)
     _check_rank(profile, method)
@@ -179,13 +183,16 @@ def check_run(settings: RunSettings) -> None:
         _check_sites(settings, SITES[corpus_name(settings.data)])
 
 
-def deals_of(runs: Iterable[RunSettings], workspace: pathlib.Path) -> Iterator[tuple[RunSettings, Partition]]:
+def deals_of(runs: Sequence[RunSettings], workspace: pathlib.Path) -> Iterator[tuple[RunSettings, Partition]]:
     """Deal the prepared studies as each run would; of runs that deal alike only the first.
 
     Raises:
-        InputError: the studies of a run are not prepared yet, or cannot be dealt so; names the run.
+        InputError: a run's data, partition or method is unknown, or its studies are not prepared yet or cannot be
+            dealt so; names the run.
     """
-    alike = {(run.data, run.partition, run.clients, run.unseen, run.seed): run for run in reversed(list(runs))}
+    for run in runs:
+        partition_rule(run.partition), data_source(run.data), load_method(run.method)
+    alike = {(run.data, run.partition, run.clients, run.unseen, run.seed): run for run in reversed(runs)}
     load = functools.cache(load_prepared)  # runs share data sets
     for run in reversed(alike.values()):
         prepared = load(run.prepared(workspace))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Literal
 
@@ -16,6 +17,8 @@ import pydantic
 from fedmrg_core.errors import InputError
 from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.strict_yaml import Strict, laid_over, read_yaml, validated
+
+NAME = r"[a-z0-9]+(-[a-z0-9]+)*"  # of a method: it stands in folders' names and between commas
 
 
 class Ownership(enum.StrEnum):
@@ -203,6 +206,9 @@ def load_methods(path: pathlib.Path = REPOSITORY / "methods.yaml") -> dict[str, 
         InputError: a row has an unknown key, an ill-typed value, or parts that do not fit together.
     """
     rows = read_yaml(path, "methods")
+    for name in rows:
+        if not re.fullmatch(NAME, str(name)):
+            raise InputError(f"{path.name}: method {name!r}: a name is of small letters, digits and dashes.")
     return {
         name: validated(
             Method, {"name": name, **_completed_row(rows, name, path.name)}, f"{path.name}: method {name!r}"
@@ -219,7 +225,7 @@ def _completed_row(rows: dict, name: str, source: str, below: tuple[str, ...] = 
     if "like" not in row:
         return row
     other = row["like"]
-    if other not in rows or other in (name, *below):
+    if not isinstance(other, str) or other not in rows or other in (name, *below):
         raise InputError(f"{source}: method {name!r}: like: {other!r} is not another row; expected the name of one.")
     own = {key: value for key, value in row.items() if key != "like"}
     return laid_over(_completed_row(rows, other, source, (name, *below)), own)

@@ -37,8 +37,8 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
         axis.set_xlabel("Clients")
         axis.xaxis.get_major_locator().set_params(integer=True)
     text = (
-        f"Test studies; {curves.INTERVALS}. {published_tag()}: transcribed from a follow-up paper; MIMIC-CXR, models "
-        "of another scale."
+        f"Test studies; {curves.interval_text(runs)}. {published_tag()}: transcribed from a follow-up paper; "
+        "MIMIC-CXR, models of another scale."
     )
     return curves.finish(figure, "client_count", data, runs, text, out_folder)
 

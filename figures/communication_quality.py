@@ -48,7 +48,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
         axis.set_ylabel(MEASURES[metric] if first else "")
     curves.legend_beside(axes)
     text = (
-        f"Test studies; {curves.INTERVALS}; bytes up, training and validation, measured on the wire.\n"
+        f"Test studies; {curves.interval_text(runs)}; bytes up, training and validation, measured on the wire.\n"
         "Markers of nearly equal bytes are moved apart sideways in their order; ticks along the bottom: the true bytes."
     )
     return curves.finish(figure, "communication_quality", data, runs, text, out_folder)

@@ -21,7 +21,6 @@ from figures import common
 
 SHOWN = ("bleu_4", CLINICAL_F1)
 ROLES = {"home": "at home", "unseen": "unseen centre"}
-INTERVALS = f"bars: {CONFIDENCE:.0%} bootstrap intervals over seeds and studies"
 _MARKERS = "osD^vP*X<>dp"
 # Paul Tol's "muted", safe for colour-blind readers, its sand darker: the main table has more methods than colours.
 _COLOURS = ("#DDAA33", "#CC6677", "#117733", "#88CCEE", "#882255", "#999933", "#44AA99", "#AA4499", "#332288")
@@ -115,6 +114,12 @@ def legend_beside(axes: Sequence[Axes], title: str = "Method") -> None:
     found = {label: handle for each in axes for handle, label in zip(*each.get_legend_handles_labels(), strict=True)}
     # Of the figure, not of the axis: a long legend of an axis would stretch that axis's row.
     axes[0].figure.legend(found.values(), found.keys(), loc="outside right upper", title=title)
+
+
+def interval_text(runs: Runs) -> str:
+    """What the bars are, for a caption."""
+    over = "studies; one seed" if all(len(group) == 1 for group in runs.groups().values()) else "seeds and studies"
+    return f"bars: {CONFIDENCE:.0%} bootstrap intervals over {over}"
 
 
 def finish(

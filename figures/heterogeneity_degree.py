@@ -41,7 +41,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
         axis.set(xlabel="Strength" if last else "", title="" if last else PANELS[name])
         axis.set_ylabel(axis.get_ylabel() if name == shown[0] else "")
     curves.legend_beside(axes)
-    text = f"Test studies; {curves.INTERVALS}; strength 1: the data as they are otherwise used."
+    text = f"Test studies; {curves.interval_text(runs)}; strength 1: the data as they are otherwise used."
     return curves.finish(figure, "heterogeneity_degree", data, runs, text, out_folder)
 
 

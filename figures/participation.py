@@ -31,7 +31,9 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
         axis.set_xlabel("Share of the clients in a round")
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     curves.legend_beside(axes)
-    return curves.finish(figure, "participation", data, runs, f"Test studies; {curves.INTERVALS}.", out_folder)
+    return curves.finish(
+        figure, "participation", data, runs, f"Test studies; {curves.interval_text(runs)}.", out_folder
+    )
 
 
 if __name__ == "__main__":

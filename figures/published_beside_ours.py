@@ -45,7 +45,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
             rank = scipy.stats.spearmanr(rows["published_secondary"], rows["value"]).statistic
             axis.set_title(f"rank correlation {rank:.2f}, {len(rows)} methods")
     curves.legend_beside(axes)
-    text = f"Test studies at home; {curves.INTERVALS}.\n{textwrap.fill(published_note(), 130)}"
+    text = f"Test studies at home; {curves.interval_text(runs)}.\n{textwrap.fill(published_note(), 130)}"
     return curves.finish(figure, "published_beside_ours", data, runs, text, out_folder)
 
 

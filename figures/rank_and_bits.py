@@ -41,7 +41,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
             axis.set_xticks(sorted(set(part["x"])), [f"{x:g}" for x in sorted(set(part["x"]))])
             axis.set(xlabel=name if axis is panels[-1] else "", ylabel=axis.get_ylabel() if column == 0 else "")
     curves.legend_beside(axes)
-    text = f"Test studies; {curves.INTERVALS}; bytes measured on the wire."
+    text = f"Test studies; {curves.interval_text(runs)}; bytes measured on the wire."
     return curves.finish(figure, "rank_and_bits", data, runs, text, out_folder)
 
 

@@ -43,7 +43,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
         curves.draw_lines(axis, data[data["axis"] == name], metric)
         axis.set(xlabel=TITLES[name], ylabel=axis.get_ylabel() if name == shown[0] else "")
     curves.legend_beside(axes)
-    return curves.finish(figure, "sensitivity", data, runs, f"Test studies; {curves.INTERVALS}.", out_folder)
+    return curves.finish(figure, "sensitivity", data, runs, f"Test studies; {curves.interval_text(runs)}.", out_folder)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ partition = "site"  # site, style, random, dirichlet
 clients = 0  # how many; 0: as many as the partition makes by itself
 unseen = ""  # sites held out, joined by commas; empty: those the data were prepared with
 method = "fedmrg"  # a row of methods.yaml
-variant = ""  # numbers that differ, e.g. "training.contrast_temperature=0.05,losses.classification=2"
+variant = ""  # numbers that differ from profile and row, see docs/running.md
 seed = 0
 engine = "in-process"  # or "simulation": flwr run
 threads = 0  # CPU threads; 0: all cores. The last bits of the result depend on their number

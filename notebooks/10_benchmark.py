@@ -110,7 +110,7 @@ show(communication_quality.draw, stored("main", "payload"))
 # ## Rules of server and client, on Fed-LoRA's model
 
 # %%
-tabulate("rules", stored("rules"))
+tabulate("rules", stored("rules"), differences=True)
 
 # %% [markdown]
 # ## Ablation
@@ -135,8 +135,8 @@ tabulate("prompts", stored("prompts"), differences=True)
 # ## Other partitions, and IU X-ray
 
 # %%
-tabulate("partitions", stored("partitions"))
-tabulate("iu_xray", stored("iu_xray"))
+tabulate("partitions", stored("partitions"), differences=True)
+tabulate("iu_xray", stored("iu_xray"), differences=True)
 
 # %% [markdown]
 # ## Sensitivity, clients, heterogeneity, rank and bits, participation, a centre that joins later

@@ -381,6 +381,9 @@ def test_check_partition_says_who_holds_how_many_or_which_run_cannot_be_dealt(tm
     done = fedmrg("check-partition", by_site, "smoke/folder,random,clients=3/fedmrg/seed-0", f"--workspace={tmp_path}")
     assert done.returncode == 2  # the line before is a progress bar of flwr-datasets
     assert done.stderr.splitlines()[-1].startswith("fedmrg: smoke/folder,random,clients=3/fedmrg/seed-0: clients is 3")
+    assert not done.stdout  # nothing half written
+    done = fedmrg("check-partition", by_site, "smoke/folder/nonsense/seed-0", f"--workspace={tmp_path}")
+    assert done.returncode == 2 and "method: 'nonsense' is unknown" in done.stderr and not done.stdout
     done = fedmrg("check-partition", "smoke/iu_xray/fedmrg/seed-0", f"--workspace={tmp_path}")
     assert done.returncode == 2 and "notebook 01" in done.stderr
 

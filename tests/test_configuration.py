@@ -25,7 +25,10 @@ def changed_profile(tmp_path, change):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda c: c["training"].update(learning_rat=1), r"mine\.yaml: training\.learning_rat: .*not permitted"),
+        (
+            lambda c: c["training"].update(learning_rat=1),
+            r"mine\.yaml: training\.learning_rat is unknown; expected .*learning_rate",
+        ),
         (lambda c: c["training"].update(batch_size="many"), r"mine\.yaml: training\.batch_size: .*valid integer"),
         (lambda c: c["federation"].update(rounds=0), r"mine\.yaml: federation\.rounds: .*greater than 0"),
         (lambda c: c.pop("phantom"), r"mine\.yaml: phantom: Field required"),
@@ -134,7 +137,13 @@ def test_a_row_like_another_takes_over_what_it_does_not_say(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "rows", [{"mine": {"like": "yours"}}, {"mine": {"like": "mine"}}, {"mine": {"like": "b"}, "b": {"like": "mine"}}]
+    "rows",
+    [
+        {"mine": {"like": "yours"}},
+        {"mine": {"like": "mine"}},
+        {"mine": {"like": "b"}, "b": {"like": "mine"}},
+        {"mine": {"like": ["b"]}},
+    ],
 )
 def test_a_row_like_no_other_is_told(tmp_path, rows):
     path = tmp_path / "methods.yaml"
@@ -146,3 +155,26 @@ def test_a_row_like_no_other_is_told(tmp_path, rows):
 def test_specialised_adapter_is_personal_in_every_method():
     for method in load_methods().values():
         assert method.modules.get("specialised_adapter", "personal") == "personal", method.name
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "methods.yaml"
+    path.write_text("mine: {description: a}\nother: {description: b}\nmine: {description: c}\n")
+    with pytest.raises(InputError, match="'mine' stands twice.*line 3"):
+        load_methods(path)
+
+
+@pytest.mark.parametrize("name", ["a/b", "my,row", "My_row", "-x"])
+def test_a_name_that_no_folder_could_tell_is_refused(tmp_path, name):
+    path = tmp_path / "methods.yaml"
+    path.write_text(yaml.safe_dump({name: {"description": "a", "modules": {"encoder": "shared"}}}))
+    with pytest.raises(InputError, match="small letters, digits and dashes"):
+        load_methods(path)
+
+
+def test_an_unknown_key_is_answered_with_those_there_are(tmp_path):
+    path = tmp_path / "methods.yaml"
+    row = {"description": "a", "modules": {"encoder": "shared"}, "losses": {"langage": 1.0}}
+    path.write_text(yaml.safe_dump({"mine": row}))
+    with pytest.raises(InputError, match="losses.langage is unknown; expected language, classification,"):
+        load_methods(path)

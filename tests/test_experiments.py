@@ -101,7 +101,8 @@ def test_no_run_has_such_a_name() -> None:
     [
         ({"clients": -1}, r"run: clients: .* greater than or equal to 0 \(got '-1'\)"),
         ({"seed": "one"}, r"run: seed: .* \(got 'one'\)"),
-        ({"metod": "fedmrg"}, "run: metod: "),
+        ({"seed": -1}, "run: seed: .* greater than or equal to 0"),
+        ({"metod": "fedmrg"}, "run: metod is unknown; expected profile, data, partition"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(settings, sentence) -> None:
@@ -123,6 +124,10 @@ def test_a_wrong_setting_is_one_sentence(settings, sentence) -> None:
         ({"clients": 6}, "clients is 6 but there are 5 training sites; leave clients out"),
         ({"clients": 5, "unseen": "centre-a,centre-b"}, "clients is 5 but there are 4 training sites"),
         ({"unseen": "centre-a,centre-b,centre-c,centre-d,centre-e"}, "leaves 1 training site"),
+        (
+            {"method": "transformer", "variant": "losses.contrast_intra=0.5"},
+            "losses.contrast_intra is none of model tran",
+        ),
         ({"clients": 1, "data": "iu_xray"}, "clients is 1; a federation needs at least 2"),
     ],
 )

@@ -22,7 +22,7 @@ from federation_fake import (
 from fedmrg_core.federation import hospital
 from fedmrg_core.federation.rounds import TooFewClients, sampled_clients
 from fedmrg_core.federation.run import run_federation
-from fedmrg_core.federation.server_rules import factorised_mean
+from fedmrg_core.federation.server_rules import factorised_mean, make_strategy
 from fedmrg_core.methods import ServerRule
 
 RULES = {
@@ -148,6 +148,11 @@ def test_exact_lora_leaves_no_direction_dead(rows: int, columns: int, rank: int)
     )
     assert new_b.shape == (rows, rank) and new_a.shape == (rank, columns)
     assert (new_b == 0).all() and (new_a.norm(dim=1) > 0.1).all()
+
+
+def test_a_rule_without_a_strategy_is_not_taken_for_another() -> None:
+    with pytest.raises(NotImplementedError, match="fednova"):
+        make_strategy(ServerRule.model_construct(rule="fednova"))
 
 
 # ---- who takes part ----

@@ -69,6 +69,10 @@ DATA_SOURCES: dict[str, DataSource] = {
 }
 
 
+if any("-" in name for name in DATA_SOURCES):
+    raise ValueError("DATA_SOURCES: after a dash in a data set's name come its options; name the row without one.")
+
+
 def data_source(data: str) -> DataSource:
     """The row of a data set, whatever options its name sets.
 

@@ -96,10 +96,12 @@ def _page(part: pandas.DataFrame, setting: str, role: str, differences: bool) ->
         ]
     columns += [("Up", _bytes_column("bytes_up")), ("Down", _bytes_column("bytes_down"))]
     columns += [("Parameters sent", _count)]
+    seeds, studies = part.loc[part["system"] == "model", "seeds"], int(part["studies"].max())
+    if seeds.min() != seeds.max():
+        columns = [("Seeds", _seeds), *columns]
     rows = tuple((Cell(method), *(make(by_method[method]) for _, make in columns)) for method in order)
     kinds = [_ORDER[by_method[method]["exchange"].iloc[0]] for method in order]
     rules = frozenset(row for row in range(1, len(kinds)) if kinds[row] != kinds[row - 1] and kinds[row] != 2)
-    seeds, studies = part.loc[part["system"] == "model", "seeds"], int(part["studies"].max())
     number = f"{seeds.min():.0f}" if seeds.min() == seeds.max() else f"{seeds.min():.0f} to {seeds.max():.0f}"
     title = f"{setting}, {ROLES[role]}: {studies} studies, {number} seed{'' if number == '1' else 's'}"
     return Page(title, ("Method", *(title for title, _ in columns)), rows, rules)
@@ -151,6 +153,10 @@ def _bytes_column(name: str) -> Column:
         return Cell(f"{number / size:.2f} {unit}" if size > 1 else f"{number:.0f} {unit}")
 
     return cell
+
+
+def _seeds(rows: pandas.DataFrame) -> Cell:
+    return Cell(f"{rows['seeds'].iloc[0]:.0f}")
 
 
 def _count(rows: pandas.DataFrame) -> Cell:

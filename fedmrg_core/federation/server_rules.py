@@ -44,20 +44,22 @@ def make_strategy(rule: ServerRule, buffers: Collection[str] = ()) -> Strategy:
         return ExactLora(**_EVERYBODY)
     if rule.rule == "fedavgm":
         strategy = ServerMomentum(server_learning_rate=rule.learning_rate, server_momentum=rule.momentum, **_EVERYBODY)
-    else:
+    elif rule.rule == "fedadam":
         strategy = ServerAdam(eta=rule.learning_rate, tau=rule.tau, **_EVERYBODY)
+    else:
+        raise NotImplementedError(f"server.rule {rule.rule}: ServerRule knows it, make_strategy has no strategy for it")
     strategy.buffers = frozenset(buffers)
     return strategy
 
 
 def state_of(strategy: Strategy) -> dict[str, Tensor]:
     """What a strategy carries from round to round; nothing for plain averages."""
-    return strategy.state() if isinstance(strategy, ServerMomentum | ServerAdam) else {}
+    return strategy.state() if hasattr(strategy, "state") else {}
 
 
 def load_state(strategy: Strategy, state: Mapping[str, Tensor]) -> None:
     """Give a new strategy what :func:`state_of` took from another; nothing is the state before round 1."""
-    if state and isinstance(strategy, ServerMomentum | ServerAdam):
+    if state:
         strategy.load_state(state)
 
 

@@ -38,7 +38,7 @@ def by_site(
         for split, own in splits.items():
             if not len(own):
                 raise InputError(
-                    f"site {site!r} has no {split} study; add some to its {split} split or name it in unseen_sites."
+                    f"site {site!r} has no {split} study; add some to its {split} split or name it in unseen."
                 )
         dealt[site] = ClientStudies(**splits)
     return dealt

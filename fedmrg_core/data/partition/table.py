@@ -41,6 +41,10 @@ PARTITIONS: dict[str, PartitionRule] = {
 }
 
 
+if any("-" in name for name in PARTITIONS):
+    raise ValueError("PARTITIONS: what follows a dash in a partition's name is its number; name the row without one.")
+
+
 def partition_rule(partition: str) -> PartitionRule:
     """The row of a partition; a name such as "dirichlet-0.1" sets the row's number.
 
@@ -96,9 +100,7 @@ def partition_clients(
     sites = list(studies["site"])
     for site in unseen_sites:
         if site not in sites:
-            raise InputError(
-                f"unseen_sites names {site!r}; the data set has the sites {', '.join(sorted(set(sites)))}."
-            )
+            raise InputError(f"unseen names {site!r}; the data set has the sites {', '.join(sorted(set(sites)))}.")
     held_out = set(unseen_sites)
     home = studies.select([row for row, site in enumerate(sites) if site not in held_out])
     dealt = rule.deal(home, clients or rule.clients, seed, rule.number)
