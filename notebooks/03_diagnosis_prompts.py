@@ -104,18 +104,21 @@ for name, states in (("negative", denied), ("positive", affirmed)):
 # %% [markdown]
 # ## The logit adjustment
 #
-# $$ L_{cls} = \mathrm{CE}\big(s + \log p_d \cdot [\text{state} = \text{positive}]\big) $$
+# $$ L_{cls} = \mathrm{CE}\big(s + \eta \log p_d \cdot [\text{state} = \text{positive}]\big) $$
 #
 # p_d starts at the finding's base rate over the largest [related]. In training log p_d <= 0 lowers the positive logit, so the
-# head has to push harder for rare findings; at inference the adjustment is gone and the push remains. What one positive
-# study costs:
+# head has to push harder for rare findings; at inference the adjustment is gone and the push remains. eta is 1 in PromptMRG
+# [related]; the profiles have less (`logit_adjustment`), or the head cries wolf where findings are very rare [ours]. What one
+# positive study costs, with either:
 
 # %%
 logits = torch.zeros(1, len(FINDINGS), len(STATES))
 logits[..., POSITIVE] = 1.0
 positive = torch.full((1, len(FINDINGS)), POSITIVE)
+eta = settings.training.logit_adjustment
 for weight in (1.0, 0.3, 0.05):
-    print(f"p_d = {weight:4}: loss {classification_loss(logits, positive, torch.full((14,), weight)).item():.2f}")
+    costs = [classification_loss(logits, positive, torch.full((14,), weight), each).item() for each in (1.0, eta)]
+    print(f"p_d = {weight:4}: loss {costs[0]:.2f} with eta = 1, {costs[1]:.2f} with eta = {eta:g}")
 
 # %% [markdown]
 # ## The head learns
@@ -133,7 +136,7 @@ for epoch in tqdm(range(epochs), desc="epochs"):
     for chosen in numpy.array_split(order, max(1, len(order) // settings.training.batch_size)):
         seen = encoder.train()(train.images(chosen))
         out = prompts(seen.tokens, seen.pooled, train.states[chosen])
-        loss = classification_loss(out.auxiliary["state_logits"], train.states[chosen], weights)
+        loss = classification_loss(out.auxiliary["state_logits"], train.states[chosen], weights, eta)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -57,7 +57,8 @@ from figures.common import mark_synthetic
 # $$ W + \Delta W, \qquad \Delta W = \frac{\alpha}{r} B A $$
 #
 # with B at zero in the beginning. r = 16 and alpha = 16 on the query and value projections reproduce the paper's
-# traffic [derived]. The LLM's own weights never change.
+# traffic [derived]; the small LLMs here have adapters on their feed-forward layers, too [ours]. The LLM's own weights never
+# change.
 
 # %%
 source, _ = settings.base_models.sources(base_models_folder(root, settings.name, corpus_name(data)))

@@ -90,6 +90,9 @@ run_federation(folder, configuration, engine=engine)
 # One row a round and client; replies that were left out with their reason. A client that had a pause (partial participation)
 # is `not_sampled`, not left out. The round that is kept is the one with the lowest mean validation loss over clients, and
 # where nothing is shared (`local`) each hospital's own best one [ours]; test studies are not touched here.
+#
+# With L_inter `train_loss` may rise in the last rounds: near the shared model, where small steps stay, the features of the
+# clients are hardly to be told apart (`docs/tried.md`).
 
 # %%
 rounds = pandas.read_csv(folder / "rounds.csv")
