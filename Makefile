@@ -79,7 +79,7 @@ figures: environment  ## From nothing to figures and report/index.html
 # Tables and figures are made of the runs there are, also when one has failed.
 benchmark: environment  ## Every missing run of EXPERIMENT, then tables and figures of all experiments
 	@export PATH="$(BIN):$$PATH"; \
-	runs() { $(SNAKEMAKE) "$$@" runs --config profile=$(PROFILE) data_root='$(DATA_ROOT)' \
+	runs() { $(SNAKEMAKE) runs "$$@" --config profile=$(PROFILE) data_root='$(DATA_ROOT)' \
 		experiment=$(EXPERIMENT) rerun=$(RERUN) threads=$(THREADS); }; \
 	runs --dry-run --quiet all || exit; \
 	set -x; runs --keep-going; status=$$?; \
