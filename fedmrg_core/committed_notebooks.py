@@ -91,7 +91,10 @@ def stripped_outputs(cell: NotebookNode) -> list[NotebookNode]:
 def _take_outputs(notebook: NotebookNode, executed: pathlib.Path) -> None:
     import nbformat
 
-    run = nbformat.read(executed, as_version=4)
+    try:
+        run = nbformat.read(executed, as_version=4)
+    except (OSError, nbformat.reader.NotJSONError) as error:
+        raise InputError(f"{executed}: no executed notebook is there; run it with `fedmrg run` first.") from error
     cells = [cell for cell in run.cells if not PAPERMILL_TAGS & set(cell.metadata.get("tags", []))]
     if [cell.source for cell in cells] != [cell.source for cell in notebook.cells]:
         raise InputError(f"{executed}: its cells are not those of the source; run the notebook again before the sync.")

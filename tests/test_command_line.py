@@ -156,6 +156,10 @@ def test_run_writes_the_executed_notebook_and_sync_strips_it(notebook, tmp_path)
     nbformat.validate(nbformat.read(committed, as_version=4))
     assert sync_notebook(notebook).read_text() == stripped  # outputs stay while the cells do
 
+    for missing in (tmp_path / "none.ipynb", notebook):
+        with pytest.raises(InputError, match=f"{missing.name}: no executed notebook is there"):
+            sync_notebook(notebook, missing)
+
     notebook.write_text(NOTEBOOK + "\n# %%\nprint('more')\n")
     assert differing_cells(notebook) == [f"{committed} has 4 cells, 01_tiny.py has 5."]
     with pytest.raises(InputError, match="its cells are not those of the source"):
