@@ -191,7 +191,9 @@ def deals_of(runs: Sequence[RunSettings], workspace: pathlib.Path) -> Iterator[t
             dealt so; names the run.
     """
     for run in runs:
-        partition_rule(run.partition), data_source(run.data), load_method(run.method)
+        partition_rule(run.partition)
+        data_source(run.data)
+        load_method(run.method)
     alike = {(run.data, run.partition, run.clients, run.unseen, run.seed): run for run in reversed(runs)}
     load = functools.cache(load_prepared)  # runs share data sets
     for run in reversed(alike.values()):

@@ -190,9 +190,9 @@ def validate_client(
     Returns:
         Measures, and the state with its disease weights re-estimated. ``validation_loss`` weighs the language and
         classification terms as training does, with the disease weights in use, which move a little from round to
-        round; the round with its lowest mean is kept. ``validation_language_loss`` is
-        the mean over `model.validated` of the token-wise loss; ``validation_head_auroc`` the mean over findings
-        that occur both ways.
+        round; the round with its lowest mean is kept. ``validation_language_loss`` is the mean over
+        `model.validated` of the token-wise loss; ``validation_head_auroc`` the mean over findings that occur both
+        ways.
     """
     _receive(model, shared, state)
     model.eval()

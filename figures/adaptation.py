@@ -33,9 +33,8 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
         axis.minorticks_off()
         axis.set_xlabel("Studies of the centre itself")
     curves.legend_beside(axes)
-    one = all(len(group) == 1 for group in runs.groups().values())
-    bars = "studies; one seed" if one else "studies, with the spread between seeds"
-    text = f"Test studies of the unseen centre; bars: intervals over {bars}."
+    bars = curves.interval_text(runs, "intervals over studies, with the spread between seeds")
+    text = f"Test studies of the unseen centre; {bars}."
     return curves.finish(figure, "adaptation", data, runs, text, out_folder)
 
 

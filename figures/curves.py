@@ -116,10 +116,10 @@ def legend_beside(axes: Sequence[Axes], title: str = "Method") -> None:
     axes[0].figure.legend(found.values(), found.keys(), loc="outside right upper", title=title)
 
 
-def interval_text(runs: Runs) -> str:
-    """What the bars are, for a caption."""
-    over = "studies; one seed" if all(len(group) == 1 for group in runs.groups().values()) else "seeds and studies"
-    return f"bars: {CONFIDENCE:.0%} bootstrap intervals over {over}"
+def interval_text(runs: Runs, several: str = "bootstrap intervals over seeds and studies") -> str:
+    """What the bars are, for a caption; `several` where a group of the runs has more than one seed."""
+    one_seed = all(len(group) == 1 for group in runs.groups().values())
+    return f"bars: {CONFIDENCE:.0%} {'bootstrap intervals over studies; one seed' if one_seed else several}"
 
 
 def finish(

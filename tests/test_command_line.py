@@ -1,7 +1,5 @@
 """`fedmrg`: strict parameters, one sentence for bad input, whole files or none."""
 
-import base64
-import io
 import json
 import os
 import pathlib
@@ -11,17 +9,15 @@ import sys
 import time
 
 import nbformat
-import numpy
 import pytest
 import torch
 import typer
 from data_fixtures import make_folder
-from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from fedmrg_core.command_line import app
-from fedmrg_core.committed_notebooks import differing_cells, stripped_outputs, sync_notebook
+from fedmrg_core.committed_notebooks import differing_cells, sync_notebook
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.data.sources import DATA_SOURCES
 from fedmrg_core.errors import InputError
@@ -120,25 +116,6 @@ def test_default_that_is_no_literal_is_refused(notebook):
     notebook.write_text('# %% tags=["parameters"]\nseed = max(1, 2)\n')
     with pytest.raises(InputError, match="'seed' must be a literal"):
         known_parameters(read_notebook(notebook), notebook.name)
-
-
-def test_pictures_of_a_committed_notebook_are_small_and_look_the_same():
-    ramp = numpy.linspace(0, 255, 300 * 200).reshape(200, 300).astype(numpy.uint8)
-    pixels = numpy.stack([ramp] * 3 + [numpy.full_like(ramp, 255)], axis=2)
-    pixels[:40, :40] = (0, 114, 178, 255)  # a line of a plot
-    pixels[-40:, -40:] = 0  # transparent: white in a notebook
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    given = base64.b64encode(buffer.getvalue()).decode()
-    output = nbformat.v4.new_output("display_data", {"image/png": given})
-    (kept,) = stripped_outputs(nbformat.v4.new_code_cell(outputs=[output]))
-    with Image.open(io.BytesIO(base64.b64decode(kept.data["image/png"]))) as small:
-        assert small.mode == "P"
-        seen = numpy.asarray(small.convert("RGB")).astype(int)
-    pixels[-40:, -40:] = 255
-    assert abs(seen - pixels[:, :, :3]).max() <= 4
-    again = nbformat.v4.new_code_cell(outputs=[nbformat.from_dict(kept)])
-    assert stripped_outputs(again)[0].data["image/png"] == kept.data["image/png"]
 
 
 def test_run_writes_the_executed_notebook_and_sync_strips_it(notebook, tmp_path):

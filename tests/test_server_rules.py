@@ -151,7 +151,7 @@ def test_exact_lora_leaves_no_direction_dead(rows: int, columns: int, rank: int)
 
 
 def test_a_rule_without_a_strategy_is_not_taken_for_another() -> None:
-    with pytest.raises(NotImplementedError, match="fednova"):
+    with pytest.raises(ValueError, match="server.rule fednova has no strategy"):
         make_strategy(ServerRule.model_construct(rule="fednova"))
 
 

@@ -37,6 +37,9 @@ def make_strategy(rule: ServerRule, buffers: Collection[str] = ()) -> Strategy:
         rule: which one, and its numbers.
         buffers: keys of shared tensors that are no parameters (BatchNorm statistics). No optimiser of the server moves
             them: a step of momentum or Adam could make a variance negative [ours].
+
+    Raises:
+        ValueError: the rule has a name in ServerRule, and no strategy here.
     """
     if rule.rule == "fedavg":
         return FederatedAverage(**_EVERYBODY)
@@ -47,7 +50,7 @@ def make_strategy(rule: ServerRule, buffers: Collection[str] = ()) -> Strategy:
     elif rule.rule == "fedadam":
         strategy = ServerAdam(eta=rule.learning_rate, tau=rule.tau, **_EVERYBODY)
     else:
-        raise NotImplementedError(f"server.rule {rule.rule}: ServerRule knows it, make_strategy has no strategy for it")
+        raise ValueError(f"server.rule {rule.rule} has no strategy; give it one in make_strategy")
     strategy.buffers = frozenset(buffers)
     return strategy
 
