@@ -70,7 +70,8 @@ BY_NAME = {run.name: run for run in [*RUNS, SINGLE]}
 CORES = workflow.resource_settings.cores or 1
 THREADS = SETTINGS["threads"] or (1 if EXPERIMENTS else CORES)
 MISSING = lacking(RUNS, "manifest.json")
-ADAPTED = lacking(runs_of(["adaptation"], SINGLE.profile) if "adaptation" in EXPERIMENTS else [], "adaptation.csv")
+JOINING = [name for name in EXPERIMENTS if name.endswith("adaptation")]  # a centre joins later
+ADAPTED = lacking(runs_of(JOINING, SINGLE.profile), "adaptation.csv")
 # One run of each way of dealing: methods and variants share it.
 DEALT = list({(run.name.split("/")[1], run.seed): run for run in [*MISSING, *ADAPTED] or [SINGLE]}.values())
 TEACHING = ["02_contrastive_encoder", "03_diagnosis_prompts", "04_dual_adapters"]

@@ -17,8 +17,10 @@ from figures import common, curves
 COLUMNS = ("count", "metric", "value", "low", "high", "studies")
 
 
-def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
-    """A panel a measure, a line a method.
+def draw(
+    run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | str, name: str = "adaptation"
+) -> list[pathlib.Path]:
+    """A panel a measure, a line a method; the files are called `name`.
 
     Raises:
         InputError: see `load_runs`; or adaptation.csv is missing.
@@ -35,7 +37,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
     curves.legend_beside(axes)
     bars = curves.interval_text(runs, "intervals over studies, with the spread between seeds")
     text = f"Test studies of the unseen centre; {bars}."
-    return curves.finish(figure, "adaptation", data, runs, text, out_folder)
+    return curves.finish(figure, name, data, runs, text, out_folder)
 
 
 def _rows(runs: Runs) -> list[dict[str, object]]:

@@ -23,6 +23,7 @@ same_code = False  # refuse runs of different training code, instead of a note b
 workspace = ""  # where results are kept; the repository if empty
 
 # %%
+import functools
 import pathlib
 import sys
 
@@ -137,6 +138,7 @@ tabulate("prompts", stored("prompts"), differences=True)
 # %%
 tabulate("partitions", stored("partitions"), differences=True)
 tabulate("iu_xray", stored("iu_xray"), differences=True)
+tabulate("iu_xray-partitions", stored("iu_xray-partitions"), differences=True)
 
 # %% [markdown]
 # ## Sensitivity, clients, heterogeneity, rank and bits, participation, a centre that joins later
@@ -150,3 +152,5 @@ show(heterogeneity_degree.draw, stored("heterogeneity"))
 show(rank_and_bits.draw, stored("rank-and-bits"))
 show(participation.draw, stored("participation"))
 show(adaptation.draw, stored("adaptation", measures="adaptation.csv"), least=1)
+joining_iu_xray = stored("iu_xray-adaptation", measures="adaptation.csv")
+show(functools.partial(adaptation.draw, name="iu_xray_adaptation"), joining_iu_xray, least=1)
