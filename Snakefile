@@ -24,6 +24,7 @@ from fedmrg_core.data.sources import corpus_name, data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.experiments import RunSettings, check_run, runs_of
 from fedmrg_core.paths import reference_folder
+from fedmrg_core.reference import is_stored
 
 RUN_NAMES = list(RunSettings.model_fields)
 WORKFLOW_DEFAULTS = {
@@ -57,9 +58,9 @@ def check_settings():
 
 
 def lacking(runs, file):
-    """Those of the runs whose reference does not hold the file, or all of them with rerun=True."""
+    """Those of the runs that no reference of today's numbers holds the file of, or all of them with rerun=True."""
     root = reference_folder(PROFILE).parent
-    return [run for run in runs if SETTINGS["rerun"] or not (root / run.name / file).is_file()]
+    return [run for run in runs if SETTINGS["rerun"] or not is_stored(run, root, file)]
 
 
 SETTINGS, SINGLE, EXPERIMENTS, RUNS = check_settings()
@@ -69,7 +70,7 @@ BY_NAME = {run.name: run for run in [*RUNS, SINGLE]}
 # Unlike workflow.cores it may be unknown: jobs sent to other machines ask for their threads each by itself.
 CORES = workflow.resource_settings.cores or 1
 THREADS = SETTINGS["threads"] or (1 if EXPERIMENTS else CORES)
-MISSING = lacking(RUNS, "manifest.json")
+MISSING = lacking(RUNS, "metrics.csv")
 JOINING = [name for name in EXPERIMENTS if name.endswith("adaptation")]  # a centre joins later
 ADAPTED = lacking(runs_of(JOINING, SINGLE.profile), "adaptation.csv")
 # One run of each way of dealing: methods and variants share it.

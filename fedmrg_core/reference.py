@@ -13,10 +13,11 @@ import pandas
 from fedmrg_core.data.sources import data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.predictions import read_predictions
-from fedmrg_core.evaluation.stored_runs import STUDY_SCORES
+from fedmrg_core.evaluation.stored_runs import STUDY_SCORES, numbers_of
 from fedmrg_core.evaluation.study_scores import study_scores
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.federation.files import partial_folder, remove_partial, replace_folder
+from fedmrg_core.federation.run_configuration import read_configuration
 
 # What any run may show: numbers and settings.
 NUMBERS = (
@@ -55,8 +56,12 @@ def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib
     for needed in ("manifest.json", "metrics.csv", "predictions.csv"):
         if not (run_folder / needed).is_file():
             raise InputError(f"{run_folder}: {needed} is missing; finish the run with notebooks 06 and 07 first.")
-    if json.loads((run_folder / "manifest.json").read_text(encoding="utf-8")).get("uncommitted_changes"):
-        raise InputError(f"{run_folder}: it was made with uncommitted changes; a reference needs a commit to name.")
+    manifest = json.loads((run_folder / "manifest.json").read_text(encoding="utf-8"))
+    if manifest.get("uncommitted_changes") or not manifest.get("commit"):
+        raise InputError(
+            f"{run_folder}: it was made with uncommitted changes, or outside a git clone; a reference needs a "
+            "commit to name. Commit, and make it again."
+        )
     target = reference_root / name
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_partial(target.parent)
@@ -122,14 +127,45 @@ def finished_runs(
         measures: the file that has to be there, beside the manifest; adaptation.csv for a run with notebook 09.
 
     Returns:
-        Folders of the runs that there are, and the names of those that there are not.
+        Folders of the runs that there are, and the names of those that there are not; one that was made with other
+        numbers than profile and row have now is not, and its name says which numbers.
+
+    Raises:
+        InputError: a folder's config.yaml is missing or broken.
     """
     found, missing = [], []
     for run in runs:
-        folders = (run.folder(workspace), reference_root / run.name)
-        places = [place for place in folders if all((place / name).is_file() for name in ("manifest.json", measures))]
-        if places:
-            found.append(places[0])
+        folders = [folder for folder in (run.folder(workspace), reference_root / run.name) if _has(folder, measures)]
+        changes = {folder: changed_numbers(folder, run) for folder in folders}
+        current = [folder for folder in folders if not changes[folder]]
+        if current:
+            found.append(current[0])
         else:
-            missing.append(run.name)
+            others = ", ".join(dict.fromkeys(key for keys in changes.values() for key in keys))
+            missing.append(f"{run.name} (there is one with another {others})" if folders else run.name)
     return found, missing
+
+
+def is_stored(run: RunSettings, reference_root: pathlib.Path, measures: str = "metrics.csv") -> bool:
+    """Whether the run has a reference with these measures, made with the numbers that profile and row have now.
+
+    Raises:
+        InputError: the reference's config.yaml is missing or broken.
+    """
+    folder = reference_root / run.name
+    return _has(folder, measures) and not changed_numbers(folder, run)
+
+
+def changed_numbers(folder: pathlib.Path, run: RunSettings) -> list[str]:
+    """Dotted keys of profile and row in which a run folder differs from what the run would be made with now.
+
+    Raises:
+        InputError: config.yaml is missing or broken, or the run's own settings do not fit.
+    """
+    stored = read_configuration(folder)
+    before, now = numbers_of(stored.profile, stored.method), numbers_of(*run.load())
+    return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+
+
+def _has(folder: pathlib.Path, measures: str) -> bool:
+    return all((folder / name).is_file() for name in ("manifest.json", measures))

@@ -175,9 +175,10 @@ def test_approximate_interval_by_hand():
     seeds = [
         pandas.DataFrame({"value": [v], "low": [v - h], "high": [v + h]}, index=["m"]) for v, h in ((1, 3), (2, 5))
     ]
-    interval = approximate_interval(seeds, "m")
+    interval = approximate_interval([seed + 10 for seed in seeds], "m")
     half = numpy.sqrt(4**2 + (1.959964 * numpy.sqrt(0.5) / numpy.sqrt(2)) ** 2)
-    assert (interval.value, interval.low, interval.high) == pytest.approx((1.5, 1.5 - half, 1.5 + half))
+    assert (interval.value, interval.low, interval.high) == pytest.approx((11.5, 11.5 - half, 11.5 + half))
+    assert approximate_interval(seeds, "m").low == 0  # no measure is below
 
 
 def test_compressed_predictions_count_as_well(folders, tmp_path):
@@ -226,7 +227,7 @@ def test_other_test_studies_are_refused(folders, tmp_path):
     other = write_run(tmp_path / "b", method="fed-lora")
     text = (other / "predictions.csv").read_text()
     (other / "predictions.csv").write_text(text.replace("s000,", "other,"))
-    with pytest.raises(InputError, match=r"different test studies \(home\): 2 studies are in one"):
+    with pytest.raises(InputError, match=r"different test studies \(home\); evaluate"):
         paired_tests(load_runs([first, other]))
 
 

@@ -8,6 +8,7 @@ import pathlib
 
 import pandas
 import pytest
+import yaml
 from run_folders import write_run
 
 from fedmrg_core import reference, verification
@@ -17,6 +18,7 @@ from fedmrg_core.evaluation.stored_runs import load_run
 from fedmrg_core.experiments import RunSettings
 
 PHANTOM = "smoke/phantom/fedmrg/seed-0"
+FED_LORA = "smoke/phantom/fed-lora/seed-0"
 
 
 @pytest.fixture
@@ -104,9 +106,10 @@ def test_a_comparison_is_kept_beside_its_runs(run: pathlib.Path, tmp_path: pathl
 
 def test_a_run_without_a_commit_is_no_reference(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
-    (run / "manifest.json").write_text(json.dumps({**manifest, "uncommitted_changes": True}))
-    with pytest.raises(InputError, match="uncommitted changes"):
-        reference.store_reference(run, PHANTOM, tmp_path / "reference")
+    for changed in ({"uncommitted_changes": True}, {"commit": None, "uncommitted_changes": None}):
+        (run / "manifest.json").write_text(json.dumps({**manifest, **changed}))
+        with pytest.raises(InputError, match="uncommitted changes, or outside a git clone"):
+            reference.store_reference(run, PHANTOM, tmp_path / "reference")
     (run / "metrics.csv").unlink()
     with pytest.raises(InputError, match="metrics.csv is missing"):
         reference.store_reference(run, PHANTOM, tmp_path / "reference")
@@ -117,12 +120,20 @@ def test_runs_made_here_go_before_references(run: pathlib.Path, tmp_path: pathli
     references = tmp_path / "reference"
     reference.store_reference(run, PHANTOM, references)
     other = write_run(tmp_path, method="fed-lora")
-    reference.store_reference(other, "smoke/phantom/fed-lora/seed-0", references)
+    reference.store_reference(other, FED_LORA, references)
     (other / "metrics.csv").unlink()
     wanted = [RunSettings(), RunSettings(method="fed-lora"), RunSettings(method="moon")]
     found, missing = reference.finished_runs(wanted, tmp_path, references)
-    assert found == [run, references / "smoke/phantom/fed-lora/seed-0"]
+    assert found == [run, references / FED_LORA]
     assert missing == ["smoke/phantom/moon/seed-0"]
+    configuration = yaml.safe_load((run / "config.yaml").read_text())
+    configuration["profile"]["training"]["learning_rate"] = 0.5
+    (run / "config.yaml").write_text(yaml.safe_dump(configuration))
+    found = reference.finished_runs(wanted, tmp_path, references)[0]
+    assert found == [references / name for name in (PHANTOM, FED_LORA)]
+    (references / PHANTOM / "config.yaml").write_text(yaml.safe_dump(configuration))
+    missing = reference.finished_runs(wanted, tmp_path, references)[1]
+    assert missing[0] == f"{PHANTOM} (there is one with another training.learning_rate)"
     assert reference.reference_runs(references, "smoke") == [RunSettings(method="fed-lora"), RunSettings()]
 
 

@@ -34,7 +34,18 @@ def change(path, metric, value):
 def test_equal_runs_are_reproduced(roots):
     rows = verify(*roots, [NAME])
     assert set(rows.status) == {REPRODUCED} and rows.equal.all() and exit_code(rows) == 0
-    assert {"home", "unseen", "centre-a"} <= set(rows.scope) and set(rows.adapter) == {"generic", "specialised"}
+    assert {"home", "unseen", "centre-a", "wire"} <= set(rows.scope)
+    assert {"generic", "specialised", "floor_random"} <= set(rows.adapter)
+
+
+def test_one_byte_more_on_the_wire_is_not_reproduced(roots):
+    path = roots[1] / NAME / "ledger.csv"
+    ledger = pandas.read_csv(path)
+    up = ledger.index[(ledger.module == "message") & (ledger.direction == "up") & (ledger.phase == "train")][0]
+    ledger.loc[up, "bytes"] += 1
+    ledger.to_csv(path, index=False)
+    rows = verify(*roots, [NAME])
+    assert list(rows[rows.status == NOT_REPRODUCED].metric) == ["bytes_up"] and exit_code(rows) == 1
 
 
 def test_values_inside_and_outside_of_the_interval(roots):

@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from fedmrg_core.experiments import RunSettings
+from fedmrg_core.federation.run_configuration import write_configuration
 from fedmrg_core.notebooks import check_parameters, parse_parameter, read_notebook
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -93,7 +95,7 @@ def test_an_experiment_is_planned_run_by_run(tmp_path):
     assert not [line for line in output if line.strip().startswith("threads:")]  # base models and evaluation too
     lines = [shlex.split(line[line.index("fedmrg run") :]) for line in output if "fedmrg run" in line]
     federated = [words for words in lines if "notebooks/06_federated_run.py" in words]
-    assert len(federated) == len({" ".join(words) for words in federated}) == 8 * 3 + 3
+    assert len(federated) == len({" ".join(words) for words in federated}) == 8 * 3 + 3 * 3
     assert all("threads=1" in words for words in federated)
     for words in lines:
         given = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
@@ -101,17 +103,22 @@ def test_an_experiment_is_planned_run_by_run(tmp_path):
 
 
 def test_what_adaptation_lacks_is_planned_and_nothing_else(tmp_path):
-    """A reference without adaptation.csv is trained again for it; notebook 09 is for that experiment's runs alone."""
+    """A reference without adaptation.csv is trained again for it, notebook 09 is for that experiment's runs alone; and
+    a reference whose numbers are no longer the row's does not count."""
     shutil.copytree(ROOT / "fedmrg_core", tmp_path / "fedmrg_core", ignore=shutil.ignore_patterns("__pycache__"))
     references = tmp_path / "figures" / "reference" / "smoke" / "phantom"
     for path, names in {
-        "fedmrg/seed-0": ["manifest.json"],
-        "fed-lora/seed-0": ["manifest.json", "adaptation.csv"],
-        "local/seed-0": ["manifest.json"],
+        "fedmrg/seed-0": [],
+        "fed-lora/seed-0": ["adaptation.csv"],
+        "local/seed-0": [],
     }.items():
+        settings = RunSettings.from_name(f"smoke/phantom/{path}")
         (references / path).mkdir(parents=True)
-        for name in names:
+        write_configuration(references / path, settings.configuration(tmp_path))
+        for name in ["manifest.json", "metrics.csv", *names]:
             (references / path / name).touch()
+    stale = references / "fedpara/seed-0"  # its row has other numbers since
+    shutil.copytree(references / "local/seed-0", stale)
     done = dry_run(tmp_path, "experiment=main,adaptation", target="runs")
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
@@ -121,7 +128,7 @@ def test_what_adaptation_lacks_is_planned_and_nothing_else(tmp_path):
     }
     adapted = {f"{method}/seed-{seed}" for method in ("fedmrg", "fed-lora") for seed in range(3)} - {"fed-lora/seed-0"}
     assert planned["09"] == adapted
-    assert planned["06"] == planned["07"] >= adapted | {"local/seed-1"}
+    assert planned["06"] == planned["07"] >= adapted | {"local/seed-1", "fedpara/seed-0"}
     assert not planned["06"] & {"fed-lora/seed-0", "local/seed-0"}
 
 

@@ -22,8 +22,8 @@ from fedmrg_core.evaluation.statistics import (
     Interval,
     StudyStatistics,
     difference_statistics,
+    exchange_test,
     holm,
-    paired_test,
     pooled_seeds,
     seed_intervals,
 )
@@ -161,7 +161,7 @@ def _row(tables: Sequence[pandas.DataFrame], key: str) -> dict[str, object]:
         "value": interval.value,
         "low": interval.low,
         "high": interval.high,
-        "interval": "approximate",
+        "interval": "bootstrap" if len(tables) == 1 else "approximate",  # one seed's is the stored one, over studies
         "seeds": len(tables),
         "studies": int(tables[0].loc[key, "studies"]),
         **{name: _mean_of(tables, f"{name}_{key}") for name in ("worst_client", "harmonic_mean")},
@@ -187,7 +187,7 @@ def approximate_interval(tables: Sequence[pandas.DataFrame], key: str) -> Interv
         return Interval(value, float(tables[0].loc[key, "low"]), float(tables[0].loc[key, "high"]))
     spread = numpy.std([table.loc[key, "value"] for table in tables], ddof=1) / math.sqrt(len(tables))
     whole = math.hypot(half, float(scipy.stats.norm.ppf((1 + CONFIDENCE) / 2)) * spread)
-    return Interval(value, value - whole, value + whole)
+    return Interval(value, max(value - whole, 0.0), value + whole)  # no measure here can be below zero
 
 
 def _common_statistics(group: Sequence[Run], role: str) -> list[dict[str, StudyStatistics]]:
@@ -202,10 +202,9 @@ def _common_statistics(group: Sequence[Run], role: str) -> list[dict[str, StudyS
     ids = stored[0][0]
     for run, (studies, _) in zip(group, stored, strict=True):
         if studies != ids:
-            other = len(set(studies) ^ set(ids))
             raise InputError(
-                f"{group[0].folder} and {run.folder} answered different test studies ({role}): {other} studies are in "
-                "one of them only; evaluate them on the same ones."
+                f"{group[0].folder} and {run.folder} answered different test studies ({role}); evaluate them on the "
+                "same ones."
             )
     return [measures for _, measures in stored]
 
@@ -260,13 +259,12 @@ def _tests(
     intervals = seed_intervals(differences, numpy_stream(root_seed, "comparison", setting, role), resamples)
     for key in measures:
         pooled = [pooled_seeds([seed[key] for seed in side]) for side in (ours, theirs)]
-        test = paired_test(*pooled, numpy_stream(root_seed, "exchange", setting, role), resamples)
         yield {
             "metric": key,
-            "difference": test.difference,
+            "difference": intervals[key].value,
             "difference_low": intervals[key].low,
             "difference_high": intervals[key].high,
-            "p_value": test.p_value,
+            "p_value": exchange_test(*pooled, numpy_stream(root_seed, "exchange", setting, role), resamples),
             "seeds_tested": len(seeds),
         }
 

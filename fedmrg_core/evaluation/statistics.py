@@ -120,44 +120,25 @@ def _check_resampling(resamples: int, confidence: float = CONFIDENCE) -> None:
         raise InputError(f"Parameter confidence is {confidence}; expected a number between 0 and 1.")
 
 
-@dataclasses.dataclass(frozen=True)
-class PairedTest:
-    """Difference between two methods on the same studies: first minus second."""
+def exchange_test(
+    first: StudyStatistics, second: StudyStatistics, generator: numpy.random.Generator, resamples: int = RESAMPLES
+) -> float:
+    """The two-sided p value of a difference between two methods that answered the same studies, row by row.
 
-    difference: float
-    low: float  # bounds of the paired bootstrap interval of the difference
-    high: float
-    p_value: float  # two-sided, from exchanging the two methods' outputs study by study
-
-
-def paired_test(
-    first: StudyStatistics,
-    second: StudyStatistics,
-    generator: numpy.random.Generator,
-    resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
-) -> PairedTest:
-    """Compare two methods that answered the same studies, row by row.
-
-    The interval is a paired percentile bootstrap. The p value is an approximate randomisation test: for every study the
-    two outputs change places with probability one half, and the share of differences at least as large as the observed
-    one is counted, the observed one included (so p >= 1 / (resamples + 1)).
+    An approximate randomisation test: for every study the two outputs change places with probability one half, and the
+    share of differences at least as large as the observed one is counted, the observed one included (so
+    p >= 1 / (resamples + 1)).
 
     Raises:
-        InputError: the two do not cover the same number of studies, there are none, or a parameter is out of range.
+        InputError: the two do not cover the same number of studies, there are none, or resamples is below 1.
     """
-    _check_resampling(resamples, confidence)
-    studies = _common_studies({"first": first, "second": second})
+    _check_resampling(resamples)
+    _common_studies({"first": first, "second": second})
     observed = first.estimate() - second.estimate()
-    drawn = [
-        first.value(weights @ first.summands) - second.value(weights @ second.summands)
-        for weights in _weights(studies, resamples, generator)
-    ]
-    low, high = numpy.quantile(numpy.concatenate(drawn), [(1 - confidence) / 2, (1 + confidence) / 2])
     exchanged = numpy.concatenate(list(_exchanged_differences(first, second, generator, resamples)))
     # The tolerance lets permutations that equal the observed one but for rounding count as equal.
     extreme = numpy.sum(numpy.abs(exchanged) >= abs(observed) - 1e-12)
-    return PairedTest(observed, float(low), float(high), float((extreme + 1) / (resamples + 1)))
+    return float((extreme + 1) / (resamples + 1))
 
 
 def _exchanged_differences(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas
 
+from fedmrg_core.configuration import Profile
 from fedmrg_core.data.sources import corpus_name, data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.predictions import read_metrics, read_predictions
@@ -19,6 +20,7 @@ from fedmrg_core.evaluation.statistics import StudyStatistics
 from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.evaluation.study_scores import read_study_scores, statistics_of, study_scores
 from fedmrg_core.federation.run_configuration import RunConfiguration, read_configuration
+from fedmrg_core.methods import Method
 from fedmrg_core.strict_yaml import Strict
 
 # Which of a run's answers counts where, the first that it has [ours]: at home the client's own adapter, at a centre
@@ -76,8 +78,7 @@ class Run:
 
     def content(self) -> dict[str, Any]:
         """Every number of profile and method by dotted key, e.g. ``training.contrast_temperature``."""
-        profile, method = self.configuration.profile, self.configuration.method
-        return dotted(profile, ("name",)) | dotted(method, ("name", "description"))
+        return numbers_of(self.configuration.profile, self.configuration.method)
 
     def answer(self, role: str) -> str | None:
         """The adapter that counts there (see `ANSWERS`); None if the run has no answers there."""
@@ -115,7 +116,7 @@ class Run:
         return {}
 
     def statistics(self, role: str) -> tuple[tuple[str, ...], dict[str, StudyStatistics]] | None:
-        """Digests of the studies' names, sorted, and the measures of `study_scores` in that order; computed once.
+        """Its studies as `study_scores` calls them, sorted, and the measures in that order; computed once.
 
         None without answers there, or where the folder holds only numbers of whole test sets.
         """
@@ -158,6 +159,11 @@ def is_synthetic(data: str) -> bool:
         InputError: no data set has this name.
     """
     return corpus_name(data) == "phantom"
+
+
+def numbers_of(profile: Profile, method: Method) -> dict[str, Any]:
+    """Everything that profile and row say of a run, by dotted key; not what they are called."""
+    return dotted(profile, ("name",)) | dotted(method, ("name", "description"))
 
 
 def dotted(content: Strict, without: Collection[str] = ()) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What intervals and paired tests need of each answer, without its text: a reference may keep it of any data set.
 
-One row a study and adapter: a digest in place of the study's name, the 14 states of both reports, and what the study
+One row a study and adapter: a number in place of the study's name, the 14 states of both reports, and what the study
 adds to BLEU and ROUGE-L. METEOR (its Java) and CIDEr (of a set, not of a study) are left out.
 """
 
@@ -20,11 +20,16 @@ from fedmrg_core.evaluation.text_metrics import TEXT_SUMS, statistics_of_sums, t
 _KEYS = ("study", "role", "adapter")
 _STATES = ("states_reference", "states_generated")
 COLUMNS: tuple[str, ...] = (*_KEYS, *_STATES, *TEXT_SUMS)
-_DIGEST = 16  # hexadecimal digits
+_DIGEST = 8  # hexadecimal digits
+_DIGITS = 6  # of a study's number, so that names sort as numbers do
 
 
 def study_scores(predictions: pandas.DataFrame) -> pandas.DataFrame:
-    """The scores of predictions, see `predictions.COLUMNS`, in the order of their digests.
+    """The scores of predictions, see `predictions.COLUMNS`, in the order of their studies.
+
+    A study is called ``SET-NUMBER``: of these predictions' study names, in the order of their digests, it is the
+    NUMBER-th, and SET is a digest of all of them together. So runs that answered other studies are told apart, and
+    trying names does not find a study, as it would with a digest of each.
 
     Returns:
         Columns `COLUMNS`: states as 14 digits, counts of words, n-grams and matches, ROUGE-L in [0, 1].
@@ -33,10 +38,16 @@ def study_scores(predictions: pandas.DataFrame) -> pandas.DataFrame:
         InputError: there are no rows, or a reference report is empty.
     """
     rows = predictions.reset_index(drop=True)
-    digests = [hashlib.sha256(name.encode()).hexdigest()[:_DIGEST] for name in rows["study_id"]]
+    names = sorted(set(rows["study_id"]), key=_digest)
+    together = _digest("\n".join(names))[:_DIGEST]
+    numbers = {name: f"{together}-{number:0{_DIGITS}}" for number, name in enumerate(names, start=1)}
     sums = text_sums(rows["reference"].tolist(), rows["generated"].tolist())
-    table = pandas.concat([rows.assign(study=digests), sums], axis=1)
+    table = pandas.concat([rows.assign(study=rows["study_id"].map(numbers)), sums], axis=1)
     return table.sort_values(list(_KEYS))[list(COLUMNS)].reset_index(drop=True)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def statistics_of(scores: pandas.DataFrame) -> dict[str, StudyStatistics]:

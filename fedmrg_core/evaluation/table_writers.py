@@ -182,9 +182,12 @@ def _explanations(table: pandas.DataFrame, against: str, differences: bool) -> l
         f"Means over seeds; brackets: {CONFIDENCE:.0%} bootstrap intervals over seeds and studies. Bold: best "
         "federated method."
     )
-    if (models["interval"] == "approximate").any():
-        rough = ", ".join(MEASURES[key] for key in dict.fromkeys(models[models["interval"] == "approximate"]["metric"]))
-        lines.append(f"Intervals put together from those of the single seeds and their spread: {rough}.")
+    rough = [MEASURES[key] for key in dict.fromkeys(models[models["interval"] == "approximate"]["metric"])]
+    if (table[table["exchange"] == "floor"]["interval"] == "approximate").any():
+        rough.append("all of the floors")
+    if rough:
+        seeds = "the single seeds, where there are several," if (table["seeds"] == 1).any() else "the single seeds"
+        lines.append(f"Intervals put together from those of {seeds} and their spread: {', '.join(rough)}.")
     if models["p_holm"].notna().any():
         lines.append(
             f"*: differs from {against} (paired exchange test on the same studies and seeds, p < {SIGNIFICANT:.2f} "

@@ -14,8 +14,8 @@ from fedmrg_core.evaluation.stored_runs import Run, load_run
 REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run"
 COLUMNS = (
     "run",
-    "scope",  # a client, home (all of them) or unseen
-    "adapter",
+    "scope",  # a client, home (all of them), unseen; wire: mean bytes of a client and round
+    "adapter",  # or the floor
     "metric",
     "reference",
     "low",
@@ -48,7 +48,9 @@ def verify(
         names: `experiments.RunSettings.name` of each run to compare.
 
     Returns:
-        Columns `COLUMNS`, a row for each run, scope, adapter and measure of `comparison.MEASURES` that has an interval.
+        Columns `COLUMNS`, a row for each run, scope, adapter or floor, and measure of `comparison.MEASURES` that has an
+        interval; and the bytes up and down, which have none and have to be equal to those of a reference seed, or lie
+        between two.
 
     Raises:
         InputError: a reference is missing or broken, or a run is broken.
@@ -101,8 +103,12 @@ def _verdict(row: pandas.Series, value: float, note: str) -> dict[str, object]:
 
 def _numbers(run: Run) -> pandas.DataFrame:
     table = run.metrics
-    chosen = table["metric"].isin(MEASURES) & (table["system"] == "model") & table["low"].notna()
-    return table[chosen].set_index(_KEYS)[["value", "low", "high"]]
+    chosen = table[table["metric"].isin(MEASURES) & table["low"].notna()]
+    answering = chosen["adapter"].where(chosen["system"] == "model", chosen["system"])
+    measured = chosen.assign(adapter=answering).set_index(_KEYS)[["value", "low", "high"]]
+    sent = {("wire", "all", f"bytes_{way}"): [run.bytes_per_round(way)] * 3 for way in ("up", "down")}
+    wire = pandas.DataFrame.from_dict(sent, orient="index", columns=measured.columns)
+    return pandas.concat([measured, wire.set_axis(pandas.MultiIndex.from_tuples(sent, names=_KEYS))])
 
 
 def _difference(reference: Run, rerun: Run) -> str:
