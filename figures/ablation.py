@@ -36,8 +36,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
         InputError: see `load_runs`; the whole method is missing, there are several settings, or no predictions.
     """
     runs = load_runs(common.check_runs(run_folders))
-    if len(runs.settings) > 1:
-        raise InputError(f"An ablation shows one setting; these runs have {', '.join(runs.settings)}.")
+    curves.one_setting(runs)
     table = ablation_table(runs)
     data = table[table["difference"].notna() & table["metric"].isin(curves.SHOWN)].reset_index(drop=True)
     if data.empty:

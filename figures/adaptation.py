@@ -23,9 +23,10 @@ def draw(
     """A panel a measure, a line a method; the files are called `name`.
 
     Raises:
-        InputError: see `load_runs`; or adaptation.csv is missing.
+        InputError: see `load_runs`; there are several settings; or adaptation.csv is missing.
     """
     runs = load_runs(common.check_runs(run_folders))
+    curves.one_setting(runs)
     data = pandas.DataFrame(_rows(runs))
     figure, axes = common.new_figure(1, len(curves.SHOWN), 7.6, 2.8)
     for axis, metric in zip(axes, curves.SHOWN, strict=True):

@@ -24,9 +24,11 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
     """A panel a measure, a line a method; and BLEU-1 + BLEU-4 against their value at five clients.
 
     Raises:
-        InputError: see `load_runs`.
+        InputError: see `load_runs`; there are several data or partitions; or two runs of a method with as many clients
+            differ in more than the seed.
     """
     runs = load_runs(common.check_runs(run_folders))
+    curves.one_setting(runs, clients=None)
     data = curves.points(runs, clients_of, "clients")
     figure, axes = common.new_figure(1, len(curves.SHOWN) + 1, 10.4, 2.8)
     for axis, metric in zip(axes, curves.SHOWN, strict=False):

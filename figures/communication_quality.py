@@ -13,7 +13,6 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/communication_quality.py`
 
-from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.comparison import MEASURES, main_table
 from fedmrg_core.evaluation.run_sets import load_runs
 from figures import common, curves
@@ -32,8 +31,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
         InputError: see `load_runs`; or there are several settings.
     """
     runs = load_runs(common.check_runs(run_folders))
-    if len(runs.settings) > 1:
-        raise InputError(f"This figure shows one setting; these runs have {', '.join(runs.settings)}.")
+    curves.one_setting(runs)
     table = main_table(runs, floors=False)
     data = table[table["metric"].isin(curves.SHOWN)].reset_index(drop=True)
     sent = data[data["exchange"] == "federated"].groupby("method")["bytes_up"].first() / MEBIBYTE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,8 +13,9 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES, REFERENCE, estimates
-from fedmrg_core.evaluation.run_sets import Runs
+from fedmrg_core.evaluation.run_sets import Runs, content_now
 from fedmrg_core.evaluation.statistics import CONFIDENCE
 from fedmrg_core.evaluation.stored_runs import Run
 from fedmrg_core.methods import load_methods
@@ -42,53 +44,127 @@ def styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {name: found[name] for name in names}
 
 
-def points(runs: Runs, x: Callable[[Run], float | None], name: str = "x") -> pandas.DataFrame:
+def one_setting(runs: Runs, **alike: Any) -> None:
+    """Refuse runs of several settings, which a figure would join into one line.
+
+    Args:
+        runs: checked runs.
+        alike: fields of config.yaml in which the runs may differ all the same, e.g. clients=None, each with the value
+            by which the settings are told apart.
+
+    Raises:
+        InputError: there are several settings.
+    """
+    settings: dict[str, Run] = {}
+    for run in runs:
+        alike_configuration = run.configuration.model_copy(update=alike)
+        settings.setdefault(dataclasses.replace(run, configuration=alike_configuration).setting, run)
+    if len(settings) > 1:
+        apart = f" apart from {', '.join(alike)}" if alike else ""
+        raise InputError(
+            f"This figure shows one setting{apart}; these runs have {' and '.join(settings)}, e.g. "
+            f"{' and '.join(str(run.folder) for run in settings.values())}; give the runs of one."
+        )
+
+
+def points(
+    runs: Runs, x: Callable[[Run], float | None], name: str = "x", line: Callable[[Run], str] = lambda run: run.method
+) -> pandas.DataFrame:
     """Means over seeds with intervals of every group of runs that has an x.
 
     Args:
         runs: checked runs.
         x: what is drawn along the axis, of a run; None leaves it out.
         name: what the column of x is called.
+        line: which line a run is on; by itself the row of methods.yaml.
 
     Returns:
-        The columns of `comparison.estimates`, `line` (the row of methods.yaml) and `name`, sorted by line and x.
+        The columns of `comparison.estimates`, `line` and `name`, sorted by line and x.
+
+    Raises:
+        InputError: a line has two points at the same x.
     """
-    keys = [
-        {"setting": setting, "method": label, "line": group[0].method, name: x(group[0])}
-        for (setting, label), group in runs.groups().items()
-    ]
-    table = estimates(runs).merge(pandas.DataFrame(keys), on=["setting", "method"])
-    return table.dropna(subset=name).sort_values(["line", name], kind="stable").reset_index(drop=True)
+    keys: dict[tuple[str, float], dict[str, Any]] = {}
+    for (setting, label), group in runs.groups().items():
+        place = line(group[0]), x(group[0])
+        key = {"setting": setting, "method": label, "line": place[0], name: place[1], "folder": group[0].folder}
+        if place[1] is not None and (other := keys.setdefault(place, key)) is not key:
+            raise InputError(
+                f"{other['folder']} and {key['folder']} are both at {name} {place[1]:g} of the line {place[0]!r}; "
+                "give runs that differ in what the figure varies, and in nothing else."
+            )
+    columns = ["setting", "method", "line", name]
+    table = estimates(runs).merge(pandas.DataFrame(keys.values(), columns=columns), on=["setting", "method"])
+    return table.sort_values(["line", name], kind="stable").reset_index(drop=True)
 
 
 def one_at_a_time(runs: Runs, axes: dict[str, str]) -> pandas.DataFrame:
-    """Points along each axis, taken from the runs whose other axes are where most runs of their method have them.
+    """Points along each axis, taken from runs of a method whose other axes are alike.
+
+    They are where row and profile have them now, or most runs of the method if none is there. If fewer than two points
+    are left so, they are where they leave the most.
 
     Args:
         runs: checked runs.
         axes: dotted key of a profile or method by the axis's name, e.g. {"tau": "training.contrast_temperature"}.
 
     Returns:
-        As `points`, with a column axis. A method without two values along an axis is not on it.
+        As `points`, with the columns axis, and held: which other axes are not as row and profile have them now, e.g.
+        "payload.rank 8 instead of 28"; the line's name says so too. A method without two values along an axis is not
+        on it.
+
+    Raises:
+        InputError: two runs differ in something else than the axes, or there are several settings.
     """
-    contents = {id(run): run.content() for run in runs}
-    usual: dict[tuple[str, str], Any] = {}
-    for key in axes.values():
-        for method in dict.fromkeys(run.method for run in runs):
-            values = collections.Counter(contents[id(run)][key] for run in runs if run.method == method)
-            usual[method, key] = values.most_common(1)[0][0]
-    parts = []
-    for axis, key in axes.items():
-        others = set(axes.values()) - {key}
+    one_setting(runs)
+    tables = [
+        _along(runs, key, [other for other in axes.values() if other != key]).assign(axis=axis)
+        for axis, key in axes.items()
+    ]
+    return pandas.concat(tables, ignore_index=True)
 
-        def value(run: Run, key: str = key, others: set[str] = others) -> float | None:
-            content = contents[id(run)]
-            return content[key] if all(content[o] == usual[run.method, o] for o in others) else None
 
-        table = points(runs, value)
-        several = table.groupby("line")["x"].transform("nunique") > 1
-        parts.append(table[several].assign(axis=axis))
-    return pandas.concat(parts, ignore_index=True)
+def held_text(data: pandas.DataFrame) -> str:
+    """What the lines of `one_at_a_time` have in common, and which have something else, for a caption."""
+    odd = data[data["held"] != ""].drop_duplicates(["axis", "line"])
+    but = [f"{row.held} for {row.line.partition(' ')[0]} over '{row.axis}'" for row in odd.itertuples()]
+    return ", but ".join(["other numbers are as row and profile have them", *filter(None, [" and ".join(but)])])
+
+
+def _along(runs: Runs, key: str, others: Sequence[str]) -> pandas.DataFrame:
+    """Points along one axis, see `one_at_a_time`."""
+    held, lines, odd = {}, {}, {}
+    for method in dict.fromkeys(run.method for run in runs):
+        alike = [run for run in runs if run.method == method]
+        now = content_now(alike[0])
+        held[method] = _held([run.content() for run in alike], key, others, now)
+        different = {other: value for other, value in held[method].items() if value != now.get(other, value)}
+        named = ", ".join(f"{other} {value}" for other, value in different.items())
+        lines[method] = f"{method} at {named}" if named else method
+        odd[lines[method]] = ", ".join(f"{other} {value} instead of {now[other]}" for other, value in different.items())
+
+    def x(run: Run) -> float | None:
+        content = run.content()
+        return content[key] if all(content[other] == value for other, value in held[run.method].items()) else None
+
+    table = points(runs, x, line=lambda run: lines[run.method])
+    lines_of_several = table[table.groupby("line")["x"].transform("nunique") > 1]
+    return lines_of_several.assign(held=lines_of_several["line"].map(odd))
+
+
+def _held(contents: Sequence[dict[str, Any]], key: str, others: Sequence[str], now: dict[str, Any]) -> dict[str, Any]:
+    """Where the other axes of a method's runs are on its line along `key`."""
+    along: dict[tuple[Any, ...], set[Any]] = {}
+    for content in contents:
+        along.setdefault(tuple(content[other] for other in others), set()).add(content[key])
+    usual = []
+    for other in others:
+        there = collections.Counter(content[other] for content in contents)
+        usual.append(now[other] if other in now and now[other] in there else there.most_common(1)[0][0])
+    chosen = tuple(usual)
+    if len(along.get(chosen, ())) < 2:
+        chosen = max(along, key=lambda values: len(along[values]))
+    return dict(zip(others, chosen, strict=True))
 
 
 def error_bars(axis: Axes, x: Sequence[float] | pandas.Series, rows: pandas.DataFrame, **style: Any) -> None:

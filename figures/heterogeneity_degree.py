@@ -23,9 +23,10 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
     """A column each for image style, wording and both, a line a method; every strength is data of its own.
 
     Raises:
-        InputError: see `load_runs`; or the data have no strengths, or too few of them.
+        InputError: see `load_runs`; the data have no strengths, or too few of them; or they are dealt in several ways.
     """
     runs = load_runs(common.check_runs(run_folders))
+    curves.one_setting(runs, data="phantom")
     tables = {name: curves.points(runs, lambda run, name=name: strength(run, name), "strength") for name in PANELS}
     data = pandas.concat([table.assign(panel=name) for name, table in tables.items()], ignore_index=True)
     shown = [name for name in PANELS if tables[name]["strength"].nunique() > 1]

@@ -25,8 +25,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
         InputError: see `load_runs`; there are several settings, or no method of the published table.
     """
     runs = load_runs(common.check_runs(run_folders))
-    if len(runs.settings) > 1:
-        raise InputError(f"This figure shows one setting; these runs have {', '.join(runs.settings)}.")
+    curves.one_setting(runs)
     ours = estimates(runs).query("role == 'home'")
     published = published_table().drop(columns="parameters_sent").rename(columns={"value": "published_secondary"})
     data = ours.merge(published, on=["method", "metric"]).query("metric in @curves.SHOWN").reset_index(drop=True)

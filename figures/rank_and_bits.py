@@ -22,7 +22,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
     """A column for each number: BLEU-4, clinical F1, and bytes of a client and round up and down together.
 
     Raises:
-        InputError: see `load_runs`; or none of the three numbers takes two values.
+        InputError: see `load_runs` and `curves.one_at_a_time`; or none of the three numbers takes two values.
     """
     runs = load_runs(common.check_runs(run_folders), varying=["adapter.rank"])
     data = curves.one_at_a_time(runs, AXES)
@@ -41,7 +41,10 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
             axis.set_xticks(sorted(set(part["x"])), [f"{x:g}" for x in sorted(set(part["x"]))])
             axis.set(xlabel=name if axis is panels[-1] else "", ylabel=axis.get_ylabel() if column == 0 else "")
     curves.legend_beside(axes)
-    text = f"Test studies; {curves.interval_text(runs)}; bytes measured on the wire."
+    text = (
+        f"Test studies; {curves.interval_text(runs)}; bytes measured on the wire.\n"
+        f"Along an axis the {curves.held_text(data)}."
+    )
     return curves.finish(figure, "rank_and_bits", data, runs, text, out_folder)
 
 

@@ -8,15 +8,16 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-import datasets
 import pandas
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/report_page.py`
 
+from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.predictions import ADAPTER_NAMES
+from fedmrg_core.evaluation.stored_runs import ANSWERS, Run, load_run
 from fedmrg_core.findings import NEGATIVE, POSITIVE, UNCERTAIN, find_mentions, label_report, states_to_names
 from fedmrg_core.seeds import numpy_stream
 from figures import common
@@ -29,6 +30,7 @@ _FONT_SIZE = 6.0  # points
 _CHARACTER = 0.602 * _FONT_SIZE  # width of a character of DejaVu Sans Mono in points
 _LINE = 1.4 * _FONT_SIZE  # points
 _LINE_WIDTH = 58  # characters
+_SHOWN = ("study_id", "site", "adapter", "reference", "generated")  # columns of predictions.csv
 _LONGEST = 12  # lines of a report that fit beside its image
 
 
@@ -44,12 +46,13 @@ def draw(
     Args:
         run_folders: runs with predictions.csv.
         out_folder: where the files go.
-        prepared: the folder of the prepared data set; it holds `studies/` as `datasets.save_to_disk` writes it.
+        prepared: the folder of the prepared data set that the runs were made with.
         private: draw data other than the phantom; the page then says that it must not be published.
         studies: how many.
 
     Raises:
-        InputError: the data are not the phantom and `private` is not given, or a file, study or column is missing.
+        InputError: the data are not the phantom and `private` is not given; the prepared data are others than a run's;
+            or a file, study or column is missing.
     """
     runs = common.check_runs(run_folders)
     if studies < 1:
@@ -70,8 +73,9 @@ def _draw_run(
     prepared: pathlib.Path,
     count: int,
 ) -> list[pathlib.Path]:
-    data = _choose(run, count)
-    images = _images(prepared, data["study_id"].tolist())
+    finished = load_run(run)
+    data = _choose(finished, count)
+    images = _images(finished, prepared, data["study_id"].tolist())
     height = 1.6
     figure, axes = common.new_figure(
         len(data), 3, 8.2, height * len(data) + 0.7, gridspec_kw={"width_ratios": [1.0, 2.0, 2.0]}
@@ -91,17 +95,20 @@ def _draw_run(
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=3)
     note = "" if common.is_phantom(run) else " PRIVATE: not to be published."
-    common.caption(figure, f"Test studies drawn at random; findings read by the labeller.{note}", [run])
+    text = (
+        "Test studies drawn at random; findings read by the labeller.\n"
+        "An uncertain statement is marked like a sure one; the clinical F1 of the tables counts it as negative."
+    )
+    common.caption(figure, f"{text}{note}", [run])
     return common.save_figure(figure, common.figure_name("report_page", run, runs), data, out_folder)
 
 
-def _choose(run: pathlib.Path, count: int) -> pandas.DataFrame:
-    """Random test studies, sites in turn; the specialised adapter's report where there is one."""
-    needed = ("study_id", "site", "adapter", "reference", "generated")
-    rows = common.read_table(run, "predictions.csv", needed, dtype=str, keep_default_na=False)
-    if "system" in rows:
-        rows = rows[rows["system"] == "model"]
-    rows = rows.sort_values(["adapter", "study_id"], ascending=[False, True]).drop_duplicates("study_id")
+def _choose(run: Run, count: int) -> pandas.DataFrame:
+    """Random test studies, sites in turn; the reports that count in the tables."""
+    if run.predictions is None:
+        raise InputError(f"{run.folder} has no predictions.csv; write its predictions with notebook 07.")
+    answers = {role: run.answer(role) for role in ANSWERS}
+    rows = run.predictions[run.predictions["adapter"] == run.predictions["role"].map(answers)]
     order = numpy_stream(0, "figures", "report_page").permutation(len(rows))
     shuffled = rows.sort_values("study_id").iloc[order]
     turn = shuffled.groupby("site").cumcount()
@@ -110,22 +117,22 @@ def _choose(run: pathlib.Path, count: int) -> pandas.DataFrame:
         {f"{kind}_findings": "; ".join(sorted(names)) for kind, names in compare(row.reference, row.generated).items()}
         for row in chosen.itertuples()
     ]
-    return pandas.concat([chosen[list(needed)], pandas.DataFrame(marks)], axis=1)
+    return pandas.concat([chosen[list(_SHOWN)], pandas.DataFrame(marks)], axis=1)
 
 
-def _images(prepared: pathlib.Path, study_ids: list[str]) -> dict[str, object]:
-    folder = prepared / "studies"
-    if not folder.is_dir():
-        raise InputError(f"{folder} does not exist; give the prepared data set's folder with --prepared.")
-    stored = datasets.load_from_disk(str(folder))
-    stored = (
-        datasets.concatenate_datasets(list(stored.values())) if isinstance(stored, datasets.DatasetDict) else stored
-    )
-    places = {study_id: number for number, study_id in enumerate(stored["study_id"])}
+def _images(run: Run, folder: pathlib.Path, study_ids: list[str]) -> dict[str, object]:
+    """The studies' images; other data may have the same names of studies, so the fingerprints have to agree."""
+    prepared = load_prepared(folder)
+    if prepared.summary.get("fingerprint") != run.fingerprint:
+        raise InputError(
+            f"{folder} holds other data than {run.folder} was made with (fingerprint in summary.json, data_fingerprint "
+            "in manifest.json); prepare the run's data again with notebook 01, or give their folder with --prepared."
+        )
+    places = {study_id: number for number, study_id in enumerate(prepared.studies["study_id"])}
     missing = [study_id for study_id in study_ids if study_id not in places]
     if missing:
-        raise InputError(f"{folder} has no study {missing[0]!r}; give the data set that the run was made with.")
-    return {study_id: stored[places[study_id]]["image"] for study_id in study_ids}
+        raise InputError(f"{folder} has no study {missing[0]!r} of {run.folder}; write the run's predictions again.")
+    return {study_id: prepared.studies[places[study_id]]["image"] for study_id in study_ids}
 
 
 def compare(reference: str, generated: str) -> dict[str, set[str]]:

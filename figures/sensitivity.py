@@ -25,10 +25,10 @@ TITLES = {
 
 
 def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
-    """A panel for each number and measure; runs whose other two numbers are not the usual ones are not in it.
+    """A panel for each number and measure, the other two numbers as row and profile have them where runs are there.
 
     Raises:
-        InputError: see `load_runs`; or none of the three numbers takes two values.
+        InputError: see `load_runs` and `curves.one_at_a_time`; or none of the three numbers takes two values.
     """
     runs = load_runs(common.check_runs(run_folders), varying=[AXES["tau"]])
     data = curves.one_at_a_time(runs, AXES)
@@ -43,7 +43,8 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
         curves.draw_lines(axis, data[data["axis"] == name], metric)
         axis.set(xlabel=TITLES[name], ylabel=axis.get_ylabel() if name == shown[0] else "")
     curves.legend_beside(axes)
-    return curves.finish(figure, "sensitivity", data, runs, f"Test studies; {curves.interval_text(runs)}.", out_folder)
+    text = f"Test studies; {curves.interval_text(runs)}; along an axis the {curves.held_text(data)}."
+    return curves.finish(figure, "sensitivity", data, runs, text, out_folder)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,15 @@ def drawn(module, folders, out):
     return pandas.read_csv(next(path for path in paths if path.suffix == ".csv"))
 
 
+@pytest.fixture
+def captions(monkeypatch):
+    """What is written below the figures that a test draws."""
+    texts = []
+    whole = common.caption
+    monkeypatch.setattr(common, "caption", lambda figure, text, runs: [texts.append(text), whole(figure, text, runs)])
+    return texts
+
+
 def stored(folder, metric="bleu_4", scope="unseen"):
     table = pandas.read_csv(folder / "metrics.csv")
     chosen = (table.metric == metric) & (table.scope == scope) & (table.adapter == "generic")
@@ -83,7 +92,7 @@ def test_ablation(root, tmp_path):
         ablation.draw(numbers_only, tmp_path)
 
 
-def test_sensitivity(root, tmp_path):
+def test_sensitivity(root, tmp_path, captions):
     variants = {
         "": 0.5,
         "training.contrast_temperature=0.03": 0.4,
@@ -99,8 +108,12 @@ def test_sensitivity(root, tmp_path):
     }  # fmt: skip
     assert along["tau"][0.1] == pytest.approx(stored(folders[2]))
     assert along["lambda_kd"][0.5] == along["tau"][0.07] == pytest.approx(stored(folders[0]))
+    assert captions[0].endswith("along an axis the other numbers are as row and profile have them.")
     with pytest.raises(InputError, match="takes two values"):
         sensitivity.draw(folders[:1], tmp_path)
+    beside = write_run(root / "sensitivity", variant="payload.bits=4")
+    with pytest.raises(InputError, match="nothing else"):
+        sensitivity.draw([*folders, beside], tmp_path)
 
 
 def test_rank_and_bits(root, tmp_path):
@@ -122,6 +135,31 @@ def test_rank_and_bits(root, tmp_path):
     }
 
 
+def test_other_numbers_are_the_rows_or_named(root, tmp_path, captions):
+    """Most runs are at a rank that the row does not have: its own line stays at the row's numbers all the same."""
+    rank = load_method("fedmrg-compressed").payload.rank
+    variants = [
+        "",
+        "payload.rank=4",
+        "payload.rank=8",
+        "payload.rank=8,payload.bits=8",
+        "payload.rank=8,payload.bits=16",
+    ]
+    folders = [write_run(root / "held", method="fedmrg-compressed", variant=variant) for variant in variants]
+    data = drawn(rank_and_bits, folders, tmp_path / "named")
+    along = {key: sorted(set(rows.x)) for key, rows in data.groupby(["axis", "line"])}
+    assert along == {
+        ("Bits of a number", "fedmrg-compressed at payload.rank 8"): [4, 8, 16],
+        ("Rank of an update", "fedmrg-compressed"): [4, 8, rank],
+    }
+    assert set(data[data.axis == "Bits of a number"].held) == {f"payload.rank 8 instead of {rank}"}
+    assert f"but payload.rank 8 instead of {rank} for fedmrg-compressed over 'Bits of a number'" in captions[-1]
+    folders.append(write_run(root / "held", method="fedmrg-compressed", variant="payload.bits=8"))
+    data = drawn(rank_and_bits, folders, tmp_path / "own")
+    assert set(data.line) == {"fedmrg-compressed"} and data.held.isna().all()
+    assert set(data[data.axis == "Bits of a number"].x) == {4, 8} and "instead of" not in captions[-1]
+
+
 def test_participation(root, tmp_path):
     variants = {"": 0.5, "federation.participation=0.5": 0.4, "federation.participation=0.2": 0.3}
     folders = [write_run(root / "share", quality, variant=v) for v, quality in variants.items()]
@@ -137,6 +175,21 @@ def test_participation_with_pooled_statistics(root, tmp_path):
     assert data.groupby("line").participation.unique().map(sorted).to_dict() == {
         "fedmrg": [0.2, 1.0], "fedmrg, pooled statistics": [0.2]
     }  # fmt: skip
+
+
+def test_participation_says_who_trained(root, tmp_path, captions):
+    full = write_run(root / "trained")
+    fifth = [write_run(root / "trained", variant="federation.participation=0.2", seed=seed) for seed in (0, 1)]
+    for folder, status in zip(fifth, ("left_out", "not_validated"), strict=True):
+        rounds = pandas.read_csv(folder / "rounds.csv")
+        rounds["status"] = ["not_sampled", status, "not_sampled"] + ["ok", "not_sampled", "not_sampled"] * 2
+        rounds.to_csv(folder / "rounds.csv", index=False)
+    data = drawn(participation, [full, *fifth], tmp_path).groupby("participation")
+    counts = data[["client_updates", "clients", "never_trained"]].agg(["min", "max"])
+    assert counts.loc[1.0].tolist() == [9, 9, 3, 3, 0, 0] and counts.loc[0.2].tolist() == [2.5, 2.5, 3, 3, 1.5, 1.5]
+    told = " ".join(captions[0].split())
+    assert "at 100% 9 client updates, all 3 clients trained" in told
+    assert "at 20% 2 client updates, 2 of 3 clients never trained or 3 client updates, 1 of 3 clients never" in told
 
 
 DRAWN = {
@@ -249,10 +302,21 @@ def test_data_are_never_mixed(root, tmp_path):
         with pytest.raises(InputError, match="no run folder"):
             module.draw([], tmp_path)
     settings = [folders[0], write_run(root / "mixed", partition="random", fingerprint="fedmrg")]
-    for module in (communication_quality, ablation, published_beside_ours):
+    joined = (participation, rank_and_bits, sensitivity, client_count, heterogeneity_degree, adaptation)
+    for module in (communication_quality, ablation, published_beside_ours, *joined):
         with pytest.raises(InputError, match="one setting"):
             module.draw(settings, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_numbers_of_clients_are_never_added_up(root, tmp_path):
+    by_style = [write_run(root / "added", partition="style", clients=clients) for clients in (3, 5)]
+    by_site = write_run(root / "added", partition="site")
+    with pytest.raises(InputError, match="one setting apart from clients; these runs have phantom,style and phantom,"):
+        client_count.draw([*by_style, by_site], tmp_path)
+    beside = write_run(root / "added", partition="style", clients=5, variant="payload.bits=4")
+    with pytest.raises(InputError, match=f"{by_style[1]} and {beside} are both at clients 5"):
+        client_count.draw([*by_style, beside], tmp_path)
 
 
 def test_styles_differ():

@@ -11,11 +11,13 @@ import numpy
 import pandas
 import pytest
 import yaml
+from run_folders import loaded
 from safetensors.numpy import save_file
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.floors import floor_predictions
 from fedmrg_core.evaluation.predictions import COLUMNS, score_predictions, write_metrics, write_predictions
+from fedmrg_core.federation.run_configuration import configure_run
 from fedmrg_core.findings import label_report
 from figures import client_distance, common, communication, convergence, feature_map, quality_by_client, report_page
 
@@ -33,11 +35,15 @@ def digits(text):
     return "".join(map(str, label_report(text)))
 
 
-def write_run(folder, data="phantom", fingerprint="data-1"):
+def write_run(folder, data="phantom", fingerprint="data-1", method="fedmrg"):
     """A run folder with results of plausible shape; images and reports are made up here."""
     folder.mkdir(parents=True)
     generator = numpy.random.default_rng(0)
-    (folder / "config.yaml").write_text(yaml.safe_dump({"data": data, "method": "fedmrg", "seed": 0}))
+    profile, row = loaded("smoke", method, "")
+    configuration = configure_run(
+        folder, profile=profile, method=row, data=data, prepared=folder / "prepared", base_models=folder / "base_models"
+    )
+    (folder / "config.yaml").write_text(yaml.safe_dump(configuration.model_dump(mode="json")))
     (folder / "manifest.json").write_text(json.dumps({"data_fingerprint": fingerprint}))
     rounds = [
         {"round": number, "client": client, "status": "ok", "validation_examples": 9,
@@ -58,7 +64,7 @@ def write_run(folder, data="phantom", fingerprint="data-1"):
     for number in range(48):
         site = SITES[number % 6]
         reference = TEXTS[generator.integers(4)]
-        for adapter in ("generic", "specialised")[: 1 if site == SITES[-1] else 2]:
+        for adapter in ("generic", "specialised", "both")[: 1 if site == SITES[-1] else 3]:
             text = reference if generator.random() < 0.4 else TEXTS[generator.integers(4)]
             role = "unseen" if site == SITES[-1] else "home"
             states = (digits(reference), digits(text), digits(reference))
@@ -84,12 +90,14 @@ def write_run(folder, data="phantom", fingerprint="data-1"):
     return folder
 
 
-def write_prepared(folder, study_ids):
+def write_prepared(folder, study_ids, fingerprint="data-1"):
     """Prepared studies with images that hold nothing but noise."""
     generator = numpy.random.default_rng(1)
     images = [generator.integers(0, 255, size=(32, 32), dtype=numpy.uint8) for _ in study_ids]
     features = datasets.Features({"study_id": datasets.Value("string"), "image": datasets.Image()})
     datasets.Dataset.from_dict({"study_id": study_ids, "image": images}, features).save_to_disk(str(folder / "studies"))
+    (folder / "left_out.csv").write_text("study_id,reason\n")
+    (folder / "summary.json").write_text(json.dumps({"fingerprint": fingerprint}))
     return folder
 
 
@@ -177,6 +185,30 @@ def test_report_page(run, prepared, tmp_path):
         )
 
 
+def test_report_page_shows_the_reports_that_count(prepared, tmp_path):
+    """At home FedDAT answers by the mixture that it trains, not by its specialised adapter alone."""
+    mixed = write_run(tmp_path / "run", method="feddat")
+    data = check_files(report_page.draw([mixed], tmp_path / "out", prepared), tmp_path / "out")
+    assert data.set_index("site").adapter.to_dict() == dict.fromkeys(SITES[:5], "both") | {SITES[5]: "generic"}
+
+
+def test_report_page_says_how_uncertain_statements_are_marked(run, prepared, tmp_path, monkeypatch):
+    captions = []
+    monkeypatch.setattr(common, "caption", lambda figure, text, runs: captions.append(text))
+    report_page.draw([run], tmp_path, prepared, studies=1)
+    assert "uncertain statement is marked like a sure one" in captions[0] and "F1" in captions[0]
+    assert report_page.compare("There may be pneumonia.", "There is pneumonia.")["right"] == {"pneumonia"}
+
+
+def test_report_page_never_shows_images_of_other_data(run, prepared, tmp_path):
+    """The phantom names its studies alike in every profile and with every strength of heterogeneity."""
+    ids = pandas.read_csv(run / "predictions.csv").study_id.unique().tolist()
+    other = write_prepared(tmp_path / "other", ids, fingerprint="data-2")
+    with pytest.raises(InputError, match=rf"{other} holds other data than {run}.*notebook 01"):
+        report_page.draw([run], tmp_path / "out", other)
+    assert not (tmp_path / "out").exists()
+
+
 def test_report_page_marks():
     reference = "The heart is enlarged. There is a left pleural effusion."
     generated = "The heart is enlarged. There is no pleural effusion. There is a pneumothorax. No consolidation."
@@ -208,8 +240,12 @@ def test_bad_input_is_named(run, prepared, tmp_path):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(InputError, match=r"empty.*does not exist"):
             module.draw([tmp_path / "empty"], tmp_path)
-    with pytest.raises(InputError, match="studies does not exist"):
+    with pytest.raises(InputError, match="not a complete prepared folder"):
         report_page.draw([run], tmp_path, tmp_path)
+    bare = write_run(tmp_path / "bare")
+    (bare / "predictions.csv").unlink()
+    with pytest.raises(InputError, match=r"bare has no predictions\.csv"):
+        report_page.draw([bare], tmp_path, prepared)
     with pytest.raises(InputError, match="has no study"):
         report_page.draw([run], tmp_path, write_prepared(tmp_path / "few", ["other"]))
     (tmp_path / "empty" / "ledger.csv").write_text("round,client\n1,a\n")

@@ -199,9 +199,14 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     return labels
 
 
+def content_now(run: Run) -> dict[str, Any]:
+    """What the run's row and profile say now, as `Run.content` has it; empty for a row or profile of another time."""
+    return _content_now(run.method, run.configuration.profile.name, run.configuration.data)
+
+
 def _usual_content(run: Run, contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the run's method and profile say now if one of these is so, otherwise what most of them are."""
-    now = _content_now(run.method, run.configuration.profile.name, run.configuration.data)
+    now = content_now(run)
     if now in contents:
         return now
     by_text = collections.Counter(json.dumps(content, sort_keys=True) for content in contents)
