@@ -15,6 +15,7 @@ filled in, and this environment on a file system that the nodes share. A run use
 job asks for is in the profile (set-threads).
 """
 
+import os
 import pathlib
 import shlex
 
@@ -75,6 +76,11 @@ JOINING = [name for name in EXPERIMENTS if name.endswith("adaptation")]  # a cen
 ADAPTED = lacking(runs_of(JOINING, SINGLE.profile), "adaptation.csv")
 # One run of each way of dealing: methods and variants share it.
 DEALT = list({(run.name.split("/")[1], run.seed): run for run in [*MISSING, *ADAPTED] or [SINGLE]}.values())
+# A process computes on the first GPU it sees. Of several in CUDA_VISIBLE_DEVICES the runs of an experiment see one each,
+# in turn. A resource and not a parameter: on another machine's GPUs nothing is made again.
+GPUS = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+ON_GPU = "CUDA_VISIBLE_DEVICES={resources.visible_gpu} " if len(GPUS) > 1 else ""
+PLACES = {run.name: place for place, run in enumerate(MISSING)} | {run.name: place for place, run in enumerate(ADAPTED)}
 TEACHING = ["02_contrastive_encoder", "03_diagnosis_prompts", "04_dual_adapters"]
 RESULTS = pathlib.Path("results")
 
@@ -112,6 +118,10 @@ def command(name, output, **parameters):
 def run_command(name, wildcards, **further):
     run = BY_NAME[wildcards.run]
     return command(name, run_notebook(name, run), **run.model_dump(), **further)
+
+
+def gpu_of(wildcards):
+    return GPUS[PLACES.get(wildcards.run, 0) % len(GPUS)] if GPUS else "none"
 
 
 wildcard_constraints:
@@ -185,8 +195,10 @@ rule federated_run:
         command=lambda wildcards: run_command("06_federated_run", wildcards, threads=SETTINGS["threads"] or int(bool(EXPERIMENTS))),
     threads: THREADS
     priority: 10
+    resources:
+        visible_gpu=gpu_of,
     shell:
-        "{params.command}"
+        ON_GPU + "{params.command}"
 
 
 rule evaluation:
@@ -200,8 +212,10 @@ rule evaluation:
         command=lambda wildcards: run_command("07_evaluation", wildcards),
     threads: 1 if EXPERIMENTS else CORES
     priority: 20
+    resources:
+        visible_gpu=gpu_of,
     shell:
-        "{params.command}"
+        ON_GPU + "{params.command}"
 
 
 rule figures:
@@ -226,8 +240,10 @@ rule adaptation:
         "results/{run}/notebooks/09_adaptation.ipynb",
     params:
         command=lambda wildcards: run_command("09_adaptation", wildcards),
+    resources:
+        visible_gpu=gpu_of,
     shell:
-        "{params.command}"
+        ON_GPU + "{params.command}"
 
 
 # The teaching notebooks wait for the federated run, without reading anything of it: that run takes every core, and

@@ -102,6 +102,20 @@ def test_an_experiment_is_planned_run_by_run(tmp_path):
         check_parameters(read_notebook(ROOT / words[2]), words[2], given)
 
 
+def test_runs_of_an_experiment_take_the_gpus_in_turn(tmp_path, monkeypatch):
+    """Of several GPUs a process would see them all and compute on the first; a run keeps its own from rule to rule."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5")
+    done = dry_run(tmp_path, "experiment=participation", "rerun=True", target="runs")
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    pattern = r"CUDA_VISIBLE_DEVICES=(\S+) fedmrg run .* --output '?results/(.*)/notebooks/0[67]"
+    taken: dict[str, set[str]] = {}
+    for gpu, run in re.findall(pattern, output):
+        taken.setdefault(run, set()).add(gpu)
+    assert len(taken) == 12 and all(len(gpus) == 1 for gpus in taken.values())
+    assert sorted(gpu for gpus in taken.values() for gpu in gpus) == ["2"] * 6 + ["GPU-5"] * 6
+
+
 def test_what_adaptation_lacks_is_planned_and_nothing_else(tmp_path):
     """A reference without adaptation.csv is trained again for it, notebook 09 is for that experiment's runs alone; and
     a reference whose numbers are no longer the row's does not count."""
