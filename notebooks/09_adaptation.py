@@ -35,7 +35,7 @@ import sys
 import matplotlib.pyplot as plt
 import seaborn
 
-from fedmrg_core.adaptation import evaluate_adaptation
+from fedmrg_core.adaptation import COUNTS, evaluate_adaptation
 from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.paths import REPOSITORY, workspace_folder
@@ -48,6 +48,8 @@ from figures import common, curves
 
 # %%
 adapted = evaluate_adaptation(folder)
+if left_out := [str(count) for count in COUNTS if count not in set(adapted["count"])]:
+    print(f"Without {', '.join(left_out)} studies: an unseen centre has fewer of its own.")
 shown = ["bleu_4", "rouge_l", "cider", CLINICAL_F1.replace("example", "micro")]
 adapted[adapted.metric.isin(shown)].pivot_table("value", "metric", "count").loc[shown].rename(index=MEASURES).round(3)
 
