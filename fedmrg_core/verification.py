@@ -69,7 +69,9 @@ def _run_again(run: RunSettings, reference_root: pathlib.Path, data_root: str, c
     command = [sys.executable, "-m", "snakemake", target, "--cores", str(cores), "--nolock", "--rerun-incomplete"]
     command += ["--rerun-triggers", "mtime", "params", "input", "--config", *given]
     print(shlex.join(command), flush=True)
-    if subprocess.run(command, cwd=REPOSITORY).returncode:
+    # The rules call `fedmrg`, which is beside this Python, on the path or not.
+    path = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    if subprocess.run(command, cwd=REPOSITORY, env={**os.environ, "PATH": path}).returncode:
         print(f"{run.name}: the run failed; see the log above.", file=sys.stderr, flush=True)
 
 

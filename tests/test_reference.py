@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import pathlib
+import sys
+from subprocess import CompletedProcess
 
 import pandas
 import pytest
@@ -14,7 +17,9 @@ from run_folders import write_run
 from fedmrg_core import reference, verification
 from fedmrg_core.code_state import training_code_hash
 from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.predictions import read_predictions
 from fedmrg_core.evaluation.stored_runs import load_run
+from fedmrg_core.evaluation.study_scores import study_scores
 from fedmrg_core.experiments import RunSettings
 
 PHANTOM = "smoke/phantom/fedmrg/seed-0"
@@ -150,3 +155,30 @@ def test_verify_names_what_there_is(monkeypatch: pytest.MonkeyPatch, run: pathli
     rows = verification.verify_references("smoke", ["fedmrg"], rerun=False, data_root="", cores=1)
     assert set(rows.status) == {"reproduced"} and rows.equal.all()
     assert verification.print_verdict(rows) == 0
+
+
+def test_verify_finds_its_own_command_from_anywhere(
+    monkeypatch: pytest.MonkeyPatch, run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """`.venv/bin/fedmrg verify` runs the workflow though the environment is not on the caller's path."""
+    references, called = tmp_path / "reference", []
+    reference.store_reference(run, PHANTOM, references)
+    monkeypatch.setattr(verification, "reference_folder", lambda profile: references / profile)
+    monkeypatch.setattr(verification, "REPOSITORY", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(
+        verification.subprocess, "run", lambda *given, **options: called.append(options) or CompletedProcess(given, 0)
+    )
+    verification.verify_references("smoke", [], rerun=True, data_root="", cores=1)
+    assert [options["env"]["PATH"].split(os.pathsep)[0] for options in called] == [
+        str(pathlib.Path(sys.executable).parent)
+    ]
+
+
+def test_a_study_is_called_the_same_where_other_test_sets_are_missing(tmp_path: pathlib.Path) -> None:
+    """Hospitals on their own share no model that an unseen centre could be asked with."""
+    answers = read_predictions(write_run(tmp_path) / "predictions.csv")
+    answers = answers[answers["system"] == "model"]
+    whole, home = study_scores(answers), study_scores(answers[answers["role"] == "home"])
+    assert set(whole["role"]) == {"home", "unseen"} and len(home)
+    pandas.testing.assert_frame_equal(whole[whole["role"] == "home"].reset_index(drop=True), home)

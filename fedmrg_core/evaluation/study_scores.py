@@ -27,7 +27,7 @@ _DIGITS = 6  # of a study's number, so that names sort as numbers do
 def study_scores(predictions: pandas.DataFrame) -> pandas.DataFrame:
     """The scores of predictions, see `predictions.COLUMNS`, in the order of their studies.
 
-    A study is called ``SET-NUMBER``: of these predictions' study names, in the order of their digests, it is the
+    A study is called ``SET-NUMBER``: of the study names of its role, in the order of their digests, it is the
     NUMBER-th, and SET is a digest of all of them together. So runs that answered other studies are told apart, and
     trying names does not find a study, as it would with a digest of each.
 
@@ -38,9 +38,11 @@ def study_scores(predictions: pandas.DataFrame) -> pandas.DataFrame:
         InputError: there are no rows, or a reference report is empty.
     """
     rows = predictions.reset_index(drop=True)
-    names = sorted(set(rows["study_id"]), key=_digest)
-    together = _digest("\n".join(names))[:_DIGEST]
-    numbers = {name: f"{together}-{number:0{_DIGITS}}" for number, name in enumerate(names, start=1)}
+    numbers: dict[str, str] = {}
+    for _, test_set in rows.groupby("role"):
+        names = sorted(set(test_set["study_id"]), key=_digest)
+        together = _digest("\n".join(names))[:_DIGEST]
+        numbers |= {name: f"{together}-{number:0{_DIGITS}}" for number, name in enumerate(names, start=1)}
     sums = text_sums(rows["reference"].tolist(), rows["generated"].tolist())
     table = pandas.concat([rows.assign(study=rows["study_id"].map(numbers)), sums], axis=1)
     return table.sort_values(list(_KEYS))[list(COLUMNS)].reset_index(drop=True)
