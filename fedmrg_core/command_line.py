@@ -160,7 +160,7 @@ def verify(
     data_root: Annotated[str, typer.Option(help="The folder of a real data set.")] = "",
     cores: Annotated[int, typer.Option(min=1, help="Cores to use.")] = os.cpu_count() or 1,
 ) -> None:
-    """Run the reference runs again and compare every number with the reference's interval.
+    """Run the reference runs again and hold their measures and bytes against the reference's intervals.
 
     Exit code 0: all reproduced; 1: something was not; 3: something was not run.
     """

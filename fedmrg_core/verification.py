@@ -1,4 +1,4 @@
-"""`fedmrg verify`: run the reference runs again through the workflow and compare every number."""
+"""`fedmrg verify`: run the reference runs again through the workflow and compare number by number."""
 
 from __future__ import annotations
 
