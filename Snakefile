@@ -59,7 +59,7 @@ def check_settings():
 
 
 def lacking(runs, file):
-    """Those of the runs that no reference of today's numbers holds the file of, or all of them with rerun=True."""
+    """The runs without a reference that has the file and was made with today's numbers; with rerun=True all of them."""
     root = reference_folder(PROFILE).parent
     return [run for run in runs if SETTINGS["rerun"] or not is_stored(run, root, file)]
 

@@ -18,8 +18,8 @@ from fedmrg_core.federation.round_record import NOT_VALIDATED, OK
 from figures import common, curves
 
 KEY = "federation.participation"
-_CAPTION_WIDTH = 110  # characters
 STATISTICS = "training.own_statistics"  # BatchNorm's: a client's own ones grow old between two rounds that it trains in
+_CAPTION_WIDTH = 110  # characters
 
 
 def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | str) -> list[pathlib.Path]:

@@ -12,7 +12,7 @@ from typing import Any
 from fedmrg_core.configuration import load_profile
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.stored_runs import ANSWERS, Run, dotted, load_run
+from fedmrg_core.evaluation.stored_runs import ANSWERS, Run, dotted, load_run, numbers_of
 from fedmrg_core.methods import load_methods
 
 # Packages whose version can change a number.
@@ -216,7 +216,7 @@ def _usual_content(run: Run, contents: Sequence[dict[str, Any]]) -> dict[str, An
 @functools.cache
 def _content_now(method: str, profile: str, data: str) -> dict[str, Any]:
     try:
-        return dotted(_profile_now(profile, data), ("name",)) | dotted(_methods_now()[method], ("name", "description"))
+        return numbers_of(_profile_now(profile, data), _methods_now()[method])
     except (InputError, KeyError):  # a row or profile of another time
         return {}
 

@@ -20,8 +20,8 @@ from fedmrg_core.evaluation.text_metrics import TEXT_SUMS, statistics_of_sums, t
 _KEYS = ("study", "role", "adapter")
 _STATES = ("states_reference", "states_generated")
 COLUMNS: tuple[str, ...] = (*_KEYS, *_STATES, *TEXT_SUMS)
-_DIGEST = 8  # hexadecimal digits
-_DIGITS = 6  # of a study's number, so that names sort as numbers do
+_SET_LENGTH = 8  # hexadecimal digits of a test set's digest
+_NUMBER_LENGTH = 6  # digits of a study's number, so that names sort as numbers do
 
 
 def study_scores(predictions: pandas.DataFrame) -> pandas.DataFrame:
@@ -41,8 +41,8 @@ def study_scores(predictions: pandas.DataFrame) -> pandas.DataFrame:
     numbers: dict[str, str] = {}
     for _, test_set in rows.groupby("role"):
         names = sorted(set(test_set["study_id"]), key=_digest)
-        together = _digest("\n".join(names))[:_DIGEST]
-        numbers |= {name: f"{together}-{number:0{_DIGITS}}" for number, name in enumerate(names, start=1)}
+        together = _digest("\n".join(names))[:_SET_LENGTH]
+        numbers |= {name: f"{together}-{number:0{_NUMBER_LENGTH}}" for number, name in enumerate(names, start=1)}
     sums = text_sums(rows["reference"].tolist(), rows["generated"].tolist())
     table = pandas.concat([rows.assign(study=rows["study_id"].map(numbers)), sums], axis=1)
     return table.sort_values(list(_KEYS))[list(COLUMNS)].reset_index(drop=True)
