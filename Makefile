@@ -21,7 +21,21 @@ EXPERIMENT ?= main
 # CPU threads of a run; 0: all cores for one run, one each for the runs of an experiment
 THREADS ?= 0
 RERUN ?= False
+# stored: the base models in profiles/base_models/, where the profile has some; fresh: built here
+BASE_MODELS ?= stored
+# exact: instruction sets that every x86 processor since 2013 has, so that numbers are equal to the digit; slower
+REPRODUCIBLE ?= chance
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
+
+ifeq ($(REPRODUCIBLE),exact)
+include profiles/exact.env
+export $(shell sed -n 's/^\([A-Z_]*\)=.*/\1/p' profiles/exact.env)
+ifeq ($(THREADS),0)
+THREADS := 2
+endif
+else ifneq ($(REPRODUCIBLE),chance)
+$(error REPRODUCIBLE is '$(REPRODUCIBLE)'; expected exact or chance)
+endif
 
 export HF_HUB_OFFLINE ?= 1
 export FLWR_TELEMETRY_ENABLED := 0
@@ -50,6 +64,8 @@ help:  ## Show this list
 		'METHOD=$(METHOD)' 'of make figures: a row of methods.yaml' \
 		'SEED=$(SEED)' 'of make figures' \
 		'EXPERIMENT=$(EXPERIMENT)' 'of make benchmark: names in experiments.yaml, joined by commas' \
+		'BASE_MODELS=$(BASE_MODELS)' 'stored: those of the repository, where the profile has some; fresh: built here' \
+		'REPRODUCIBLE=$(REPRODUCIBLE)' 'exact: the same numbers on every x86 processor since 2013, slower; chance: within chance' \
 		'RERUN=$(RERUN)' 'of make benchmark; True: also the runs that figures/reference/ holds' \
 		'THREADS=$(THREADS)' 'CPU threads of a run; 0: all cores for make figures, one for each run of make benchmark' \
 		'CORES=$(CORES)' 'CPU cores of everything together'
@@ -73,14 +89,16 @@ SNAKEMAKE := snakemake --cores $(CORES) --printshellcmds --rerun-triggers mtime 
 
 figures: environment  ## From nothing to figures and report/index.html
 	PATH="$(BIN):$$PATH" $(SNAKEMAKE) --config profile=$(PROFILE) data=$(DATA) data_root='$(DATA_ROOT)' \
-		partition=$(PARTITION) clients=$(CLIENTS) unseen='$(UNSEEN)' method=$(METHOD) seed=$(SEED) threads=$(THREADS)
+		partition=$(PARTITION) clients=$(CLIENTS) unseen='$(UNSEEN)' method=$(METHOD) seed=$(SEED) threads=$(THREADS) \
+		base_models=$(BASE_MODELS)
 	@echo "Figures and report: report/index.html"
 
 # Tables and figures are made of the runs there are, also when one has failed.
 benchmark: environment  ## Every missing run of EXPERIMENT, then tables and figures of all experiments
 	@export PATH="$(BIN):$$PATH"; \
 	runs() { $(SNAKEMAKE) runs "$$@" --config profile=$(PROFILE) data_root='$(DATA_ROOT)' \
-		experiment=$(EXPERIMENT) rerun=$(RERUN) threads=$(THREADS); }; \
+		experiment=$(EXPERIMENT) rerun=$(RERUN) threads=$(THREADS) \
+		base_models=$(BASE_MODELS); }; \
 	runs --dry-run --quiet all || exit; \
 	set -x; runs --keep-going; status=$$?; \
 	fedmrg run notebooks/10_benchmark.py -p profile=$(PROFILE) --output report/benchmark-$(PROFILE).ipynb && exit $$status

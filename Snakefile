@@ -26,12 +26,14 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.experiments import RunSettings, check_run, runs_of
 from fedmrg_core.paths import reference_folder
 from fedmrg_core.reference import is_stored
+from fedmrg_core.stored_base_models import choose_models
 
 RUN_NAMES = list(RunSettings.model_fields)
 WORKFLOW_DEFAULTS = {
     "data_root": "",  # the folder of a real data set
     "experiment": "",  # names in experiments.yaml, joined by commas
     "threads": 0,  # CPU threads of a run; 0: all cores for one run, 1 each for the runs of an experiment
+    "base_models": "stored",  # of the repository, where it has some of the profile; fresh: built here
     "rerun": False,  # of an experiment: also what figures/reference/ holds already
 }
 
@@ -49,6 +51,7 @@ def check_settings():
         run = RunSettings(**{name: given[name] for name in RUN_NAMES if name in given})
         check_run(run)
         chosen = {**WORKFLOW_DEFAULTS, **{name: given[name] for name in WORKFLOW_DEFAULTS if name in given}}
+        choose_models(chosen["base_models"], run.profile_name, run.data)
         names = [name for name in chosen["experiment"].split(",") if name]
         runs = runs_of(names, run.profile)
         for each in runs:
@@ -108,7 +111,7 @@ def teaching_notebook(name):
 
 def command(name, output, **parameters):
     """The command line that runs a notebook; settings left at their defaults are left out."""
-    defaults = {field: RunSettings.model_fields[field].default for field in RUN_NAMES} | {"data_root": "", "threads": 0}
+    defaults = {field: RunSettings.model_fields[field].default for field in RUN_NAMES} | WORKFLOW_DEFAULTS
     keep = ("profile", "data", "method", "seed")  # named always: they say what the run is
     given = {key: value for key, value in parameters.items() if key in keep or value != defaults.get(key)}
     options = [f"-p {shlex.quote(f'{key}={value}')}" for key, value in given.items()]
@@ -173,7 +176,12 @@ rule base_models:
         f"base_models/{PROFILE}/notebooks/{{corpus}}/05_base_models.ipynb",
     params:
         command=lambda wildcards, output: command(
-            "05_base_models", output[0], profile=SINGLE.profile, data=wildcards.corpus, data_root=root_of(wildcards.corpus)
+            "05_base_models",
+            output[0],
+            profile=SINGLE.profile,
+            data=wildcards.corpus,
+            data_root=root_of(wildcards.corpus),
+            base_models=SETTINGS["base_models"],
         ),
     # Handed on as OMP_NUM_THREADS: an experiment's base models do not depend on the machine's number of cores either.
     threads: THREADS

@@ -12,9 +12,10 @@ import json
 import math
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy
+import pandas
 import tokenizers
 import torch
 import transformers
@@ -33,6 +34,7 @@ from fedmrg_core.report_generator import INSTRUCTION, pad_reports
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
 STEERED_SHARE = 0.9  # of the pretraining batches
+LOSS_STEPS = 20  # whose mean is one point of a stored loss curve
 BEGIN, END, PADDING, UNKNOWN = "<s>", "</s>", "<pad>", "<unk>"
 
 
@@ -252,8 +254,18 @@ def save_base_models(
     tokenizer: transformers.PreTrainedTokenizerBase,
     backbone: transformers.PreTrainedModel,
     description: dict[str, object],
+    losses: Mapping[str, Sequence[float]] | None = None,
 ) -> None:
-    """Save `folder/llm`, `folder/backbone` and `folder/description.json`, whole or not at all."""
+    """Save `folder/llm`, `folder/backbone` and `folder/description.json`, whole or not at all.
+
+    Args:
+        folder: what was there is replaced.
+        llm: the frozen LLM.
+        tokenizer: its tokenizer.
+        backbone: the visual backbone.
+        description: what they were made from.
+        losses: the training loss of every step, by model; kept in `losses.csv` as means of `LOSS_STEPS` steps.
+    """
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     llm.save_pretrained(part / "llm")
@@ -262,8 +274,18 @@ def save_base_models(
     preprocessing = {"image_mean": [0.5], "image_std": [0.25], "do_normalize": True}
     (part / "backbone" / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=1))
     (part / "description.json").write_text(json.dumps(description, indent=1, sort_keys=True))
+    _loss_curves(losses or {}).to_csv(part / "losses.csv", index=False, lineterminator="\n")
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
+
+
+def _loss_curves(losses: Mapping[str, Sequence[float]]) -> pandas.DataFrame:
+    rows = [
+        {"model": name, "step": start + LOSS_STEPS, "loss": float(numpy.mean(values[start : start + LOSS_STEPS]))}
+        for name, values in losses.items()
+        for start in range(0, len(values), LOSS_STEPS)
+    ]
+    return pandas.DataFrame(rows, columns=["model", "step", "loss"]).round(5)
 
 
 def saved_description(folder: pathlib.Path) -> dict[str, object] | None:

@@ -15,6 +15,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parent
 AFTER_TRAINING = (
     "evaluation",
     "adaptation.py",
+    "arithmetic.py",
     "code_state.py",
     "command_line.py",
     "committed_notebooks.py",
@@ -25,6 +26,7 @@ AFTER_TRAINING = (
     "paths.py",
     "reference.py",
     "run_folder.py",
+    "stored_base_models.py",
     "trained_run.py",
     "verification.py",
 )

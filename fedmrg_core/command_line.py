@@ -133,20 +133,57 @@ def report(
 def reference(
     folders: Annotated[
         list[pathlib.Path],
-        typer.Argument(help="Finished run folders below results/, or report/benchmark-PROFILE of notebook 10."),
+        typer.Argument(help="Run folders below results/, report/benchmark-PROFILE, or base_models/PROFILE/DATA."),
     ],
 ) -> None:
-    """Keep what is small and may be shown of finished runs, and of their comparison, under figures/reference/."""
+    """Keep what is small and may be shown of finished runs, and of their comparison, under figures/reference/.
+
+    Base models go to profiles/base_models/, where notebook 05 finds them.
+    """
     from fedmrg_core.paths import reference_folder
     from fedmrg_core.reference import BENCHMARK, store_benchmark, store_reference
+    from fedmrg_core.stored_base_models import store_base_models
 
     for folder in folders:
         path = folder.resolve()
         if path.name.startswith(f"{BENCHMARK}-"):
             print(store_benchmark(path, reference_folder(path.name.removeprefix(f"{BENCHMARK}-"))))
+        elif path.parent.parent.name == "base_models":
+            print(store_base_models(path, path.parent.name, path.name))
         else:
             name = "/".join(path.parts[-4:])
             print(store_reference(folder, name, reference_folder(name.partition("/")[0]).parent))
+
+
+@app.command("seed-variance", cls=DescribedCommand)
+def seed_variance(
+    profile: Annotated[str, typer.Argument(help="Whose reference runs; seconds a run.")] = "smoke",
+) -> None:
+    """Compute from references of several seeds how far chance moves each measure, for `fedmrg verify`."""
+    from fedmrg_core.paths import reference_folder
+    from fedmrg_core.reference import store_seed_variance
+
+    print(store_seed_variance(profile, reference_folder(profile).parent))
+
+
+@app.command("same-data", cls=DescribedCommand)
+def same_data(
+    older: Annotated[pathlib.Path, typer.Argument(help="A prepared folder of an earlier version or another machine.")],
+    current: Annotated[pathlib.Path, typer.Argument(help="A prepared folder of this version.")],
+    record: Annotated[bool, typer.Option(help="Note in figures/reference/equal_data.csv that they are equal.")] = False,
+) -> None:
+    """Hold two prepared folders against each other: the same studies, but for pixels that were rounded otherwise?"""
+    from fedmrg_core.data.prepared import load_prepared
+    from fedmrg_core.evaluation import equal_data
+
+    pair = load_prepared(older), load_prepared(current)
+    found = equal_data.record_equal_data(*pair) if record else equal_data.pixel_difference(*pair)
+    print(
+        f"{found.studies} studies with equal ids, texts and states; {found.different_pixels} of {found.pixels} pixels "
+        f"differ, by at most {found.largest_difference}: {'the same' if found.is_rounding else 'other'} data"
+    )
+    if not found.is_rounding:
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -160,13 +197,15 @@ def verify(
     data_root: Annotated[str, typer.Option(help="The folder of a real data set.")] = "",
     cores: Annotated[int, typer.Option(min=1, help="Cores to use.")] = os.cpu_count() or 1,
 ) -> None:
-    """Run the reference runs again and hold their measures and bytes against the reference's intervals.
+    """Run the reference runs again and hold their measures, study by study, against what chance explains.
+
+    The table of all numbers goes to report/verify-PROFILE.csv.
 
     Exit code 0: all reproduced; 1: something was not; 3: something was not run.
     """
     from fedmrg_core.verification import print_verdict, verify_references
 
-    raise typer.Exit(print_verdict(verify_references(profile, only or [], rerun, data_root, cores)))
+    raise typer.Exit(print_verdict(verify_references(profile, only or [], rerun, data_root, cores), profile))
 
 
 @app.command()

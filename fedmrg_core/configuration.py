@@ -136,6 +136,8 @@ class Profile(Strict):
     training: Training
     federation: Federation
     generation: Generation = Generation()
+    # Whose reports are written at home, besides the answer that counts there; the mean of both costs a third pass.
+    answers_at_home: tuple[Literal["generic", "specialised", "both"], ...] = ("generic", "specialised", "both")
     bootstrap_samples: int = pydantic.Field(1000, gt=0)
 
 

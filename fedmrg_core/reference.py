@@ -13,7 +13,9 @@ import pandas
 from fedmrg_core.data.sources import data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.predictions import read_predictions
-from fedmrg_core.evaluation.stored_runs import STUDY_SCORES, numbers_of
+from fedmrg_core.evaluation.seed_variance import FILE as SEED_VARIANCE
+from fedmrg_core.evaluation.seed_variance import seed_variance, write_seed_variance
+from fedmrg_core.evaluation.stored_runs import STUDY_SCORES, load_run, numbers_of
 from fedmrg_core.evaluation.study_scores import study_scores
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.federation.files import partial_folder, remove_partial, replace_folder
@@ -85,6 +87,24 @@ def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib
             shutil.copyfile(path, partial / "figures" / path.name)
     replace_folder(partial, target)
     return target
+
+
+def store_seed_variance(profile: str, reference_root: pathlib.Path) -> pathlib.Path:
+    """Compute from a profile's reference runs how far a run as a whole moves with its seed, for `verify`.
+
+    Returns:
+        The table, ``<profile>/seed_variance.csv`` among the references.
+
+    Raises:
+        InputError: no method of the profile has references of several seeds, or one holds no scores of studies.
+    """
+    runs = [load_run(reference_root / run.name) for run in reference_runs(reference_root, profile)]
+    table = seed_variance(runs)
+    if table.empty:
+        raise InputError(f"profile {profile!r} has no method with references of several seeds; keep a second seed.")
+    path = reference_root / profile / SEED_VARIANCE
+    write_seed_variance(path, table)
+    return path
 
 
 def store_benchmark(report_folder: pathlib.Path, reference_folder: pathlib.Path) -> pathlib.Path:

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedmrg_core.arithmetic import arithmetic_of
 from fedmrg_core.code_state import source_state, training_code_hash
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class RunFolder:
             "platform": platform.platform(),
             "processors": os.cpu_count(),
             "gpu": used_gpu(),
+            "arithmetic": arithmetic_of(),
             "packages": installed_packages(),
             **further,
         }

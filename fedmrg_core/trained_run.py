@@ -27,6 +27,7 @@ from fedmrg_core.evaluation.predictions import (
     write_metrics,
     write_predictions,
 )
+from fedmrg_core.evaluation.stored_runs import counting_answer
 from fedmrg_core.federation.experiment import load_experiment
 from fedmrg_core.federation.hospital import folder_name
 from fedmrg_core.federation.report_experiment import ReportExperiment
@@ -189,10 +190,17 @@ def _predict_all(folder: pathlib.Path, experiment: ReportExperiment) -> pandas.D
         (place, adapter)
         for place in test_sets(experiment)
         for adapter in experiment.model.answers
-        if place.role == "home" or adapter == GENERIC
+        if (_written_at_home(experiment, adapter) if place.role == "home" else adapter == GENERIC)
     ]
     parts = [place_reports(folder, experiment, place, adapter) for place, adapter in tqdm(jobs, desc="test sets")]
     return pandas.concat(parts, ignore_index=True)
+
+
+def _written_at_home(experiment: ReportExperiment, adapter: str) -> bool:
+    """Whether the profile asks for this answer at home, or it is the one that counts there."""
+    settings, names = experiment.configuration, {answer_label(name) for name in experiment.model.answers}
+    label = answer_label(adapter)
+    return label in settings.profile.answers_at_home or label == counting_answer("home", names, settings.method)
 
 
 def _load_for_features(folder: pathlib.Path, experiment: ReportExperiment, site: str, role: str) -> None:

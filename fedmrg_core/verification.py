@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import pathlib
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import pandas
 import yaml
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.verify import exit_code, verify
+from fedmrg_core.evaluation.comparison import MEASURES
+from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, REPRODUCED, exit_code, verdicts, verify
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.paths import REPOSITORY, reference_folder
 from fedmrg_core.reference import reference_runs
+from fedmrg_core.run_folder import write_text
+
+SHOWN = 8  # numbers of a run that are printed where more were not reproduced
+SMALL = 100.0  # above it a number is one of bytes, without decimals
 
 
 def verify_references(profile: str, only: Sequence[str], rerun: bool, data_root: str, cores: int) -> pandas.DataFrame:
@@ -80,14 +87,55 @@ def _threads(reference: pathlib.Path) -> int:
     return int(yaml.safe_load((reference / "config.yaml").read_text(encoding="utf-8"))["threads"])
 
 
-def print_verdict(rows: pandas.DataFrame) -> int:
-    """Print the table and a line that sums it up.
+def print_verdict(rows: pandas.DataFrame, profile: str) -> int:
+    """Print a line for each run, its numbers that were not reproduced, and a line for all; keep the whole table.
+
+    Args:
+        rows: of :func:`fedmrg_core.evaluation.verify.verify`.
+        profile: whose references; names the table, ``report/verify-<profile>.csv``.
 
     Returns:
         The exit code.
     """
-    with pandas.option_context("display.max_rows", None, "display.width", 200):
-        print(rows.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
-    counts = ", ".join(f"{count} {status}" for status, count in rows.status.value_counts().items())
-    print(f"{counts}; {int(rows.equal.sum())} of {len(rows)} equal to the digit")
+    table = REPOSITORY / "report" / f"verify-{profile}.csv"
+    write_text(table, rows.to_csv(index=False, lineterminator="\n"))
+    found = verdicts(rows)
+    for name, verdict in found.items():
+        print(f"{name}: {_sentence(rows[rows['run'] == name], verdict)}")
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in collections.Counter(found.values()).items())
+    equal = int((rows["status"] == EQUAL).sum())
+    print(f"{len(found)} runs: {counts}; {equal} of {len(rows)} numbers equal to the digit ({_shown(table)})")
     return exit_code(rows)
+
+
+def _sentence(rows: pandas.DataFrame, verdict: str) -> str:
+    """The verdict of one run, and what it rests on."""
+    notes = "; ".join(note for note in dict.fromkeys(rows["note"]) if note)
+    said = f"{verdict} ({notes})" if notes else verdict
+    compared = rows[rows["difference"].notna()]
+    if compared.empty:
+        return said
+    equal = int((compared["status"] == EQUAL).sum())
+    said += f"; {equal} of {len(compared)} numbers equal to the digit"
+    failed = compared[compared["status"] == NOT_REPRODUCED].sort_values("p_value")
+    if len(failed):
+        lines = [_number(row) for row in failed.head(SHOWN).itertuples()]
+        lines += [f"and {len(failed) - SHOWN} more"] if len(failed) > SHOWN else []
+        return "\n  ".join([f"{said}, {len(failed)} not reproduced", *lines])
+    by_chance = compared[(compared["status"] == REPRODUCED) & (compared["chance"] > 0)]
+    if len(by_chance):
+        nearest = by_chance.loc[(by_chance["difference"].abs() / by_chance["chance"]).idxmax()]
+        said += f"; the nearest to a real change: {_number(nearest)}"
+    return said
+
+
+def _number(row: Any) -> str:
+    """One number as a reader wants it: which, from where to where, and how much chance explains."""
+    measure = MEASURES.get(row.metric, row.metric)
+    digits = 3 if abs(row.reference) < SMALL else 0
+    values = f"{row.rerun:.{digits}f} instead of {row.reference:.{digits}f}"
+    return f"{measure}, {row.scope}, {row.adapter}: {values}, where chance explains {row.chance:.{digits}f}"
+
+
+def _shown(path: pathlib.Path) -> str:
+    return path.relative_to(REPOSITORY).as_posix()

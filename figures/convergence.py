@@ -12,7 +12,7 @@ import seaborn
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/convergence.py`
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.stored_runs import read_manifest
+from fedmrg_core.evaluation.stored_runs import data_of
 from figures import common
 
 MEASURES = {
@@ -61,7 +61,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
 def _check_data(runs: Sequence[pathlib.Path]) -> None:
     first, *others = runs
     for run in others:
-        if read_manifest(first)["data_fingerprint"] != read_manifest(run)["data_fingerprint"]:
+        if data_of(first) != data_of(run):
             raise InputError(
                 f"{first} and {run} were made with different data (data_fingerprint in manifest.json); draw them apart."
             )

@@ -16,6 +16,7 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `pyt
 
 from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.equal_data import current_fingerprint
 from fedmrg_core.evaluation.predictions import ADAPTER_NAMES
 from fedmrg_core.evaluation.stored_runs import ANSWERS, Run, load_run
 from fedmrg_core.findings import NEGATIVE, POSITIVE, UNCERTAIN, find_mentions, label_report, states_to_names
@@ -123,7 +124,7 @@ def _choose(run: Run, count: int) -> pandas.DataFrame:
 def _images(run: Run, folder: pathlib.Path, study_ids: list[str]) -> dict[str, object]:
     """The studies' images; other data may have the same names of studies, so the fingerprints have to agree."""
     prepared = load_prepared(folder)
-    if prepared.summary.get("fingerprint") != run.fingerprint:
+    if current_fingerprint(str(prepared.summary.get("fingerprint"))) != run.fingerprint:
         raise InputError(
             f"{folder} holds other data than {run.folder} was made with (fingerprint in summary.json, data_fingerprint "
             "in manifest.json); prepare the run's data again with notebook 01, or give their folder with --prepared."

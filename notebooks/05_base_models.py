@@ -16,13 +16,15 @@
 # FedMRG keeps its LLM **frozen** and trains low-rank adapters on it [paper]. At paper scale the LLM is a LLaMA and the
 # encoder a ResNet-101 [derived]; both are then a name or a folder in the profile, and this notebook has nothing to build.
 #
-# The embedded default needs no download: it builds both from nothing on a **public corpus kept apart from every client's
-# data** and saves them in the ordinary Hugging Face layout. Everything in this notebook is ours [ours].
+# The embedded default needs no download: both were built from nothing on a **public corpus kept apart from every client's
+# data**, in the ordinary Hugging Face layout. Those of profile smoke lie in the repository, so that a first run starts
+# at once; `base_models="fresh"` builds them again. Everything in this notebook is ours [ours].
 
 # %% tags=["parameters"]
 profile = "smoke"  # a name in profiles/, or the path of a .yaml file
 data = "phantom"  # whose public corpus to learn from
 data_root = ""  # folder of a real data set
+base_models = "stored"  # those in the repository, where it has some; or "fresh": build them here
 seed = 0
 workspace = ""  # where results are kept; the repository if empty
 
@@ -34,13 +36,15 @@ import time
 import datasets
 import matplotlib.pyplot as plt
 import numpy
+import pandas
 import seaborn
 import torch
 import transformers
 
-from fedmrg_core import base_models
+from fedmrg_core import base_models as making
+from fedmrg_core import stored_base_models as storing
 from fedmrg_core.configuration import load_profile
-from fedmrg_core.data.prepared import load_public_studies
+from fedmrg_core.data.prepared import load_public_studies, load_public_texts
 from fedmrg_core.data.sources import DATA_SOURCES, corpus_name, data_source
 from fedmrg_core.paths import REPOSITORY, base_models_folder, workspace_folder
 
@@ -53,16 +57,36 @@ sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of
 from figures.common import mark_synthetic
 
 # %% [markdown]
+# ## Stored, or built here?
+#
+# The stored ones say in `manifest.json` which numbers, seed and corpus they were made from, by which commit and on which
+# processor. They are taken only if all of that is what this profile asks for.
+
+# %%
+making.check_sizes(sizes)
+built_here = sizes.llm is None or sizes.backbone is None
+stored = storing.choose_models(base_models, settings.name, data) if built_here else None
+if stored is not None:
+    storing.take_stored_models(stored, folder, sizes, data, seed)
+    print("taken from the repository:", stored.relative_to(REPOSITORY))
+
+# %% [markdown]
 # ## The public corpus
 #
 # Reports in a mixed, neutral wording and images in a jittered, neutral acquisition. No client's study is among them. A
-# tenth is held out to measure what the models learned.
+# tenth of the reports is held out to measure what the models learned; where nothing is built, only that tenth is read.
 
 # %%
-public = load_public_studies(data, data_root, sizes.public_studies, settings.image_size, seed)
-held_out = len(public.texts) // 10
-print(f"{len(public.texts)} public reports, {len(public.images)} public images, {held_out} reports held out")
-for text in public.texts[:3]:
+if stored is None:
+    public = load_public_studies(data, data_root, sizes.public_studies, settings.image_size, seed)
+    held_out = len(public.texts) // 10
+    texts, states = public.texts[:held_out], public.text_states[:held_out]
+    print(f"{len(public.texts)} public reports, {len(public.images)} public images")
+else:
+    texts, states = load_public_texts(data, sizes.public_studies, seed)
+    held_out = len(texts)
+print(f"{held_out} reports held out")
+for text in texts[:3]:
     print("·", text)
 
 # %% [markdown]
@@ -73,14 +97,13 @@ for text in public.texts[:3]:
 # such hints unasked; a small one has to be shown once. The diagnosis prompts of notebook 03 start from the same vectors.
 
 # %%
-base_models.check_sizes(sizes)
-description = {"profile": sizes.model_dump(mode="json"), "data": data, "seed": seed, "corpus": public.fingerprint}
-built_here = sizes.llm is None or sizes.backbone is None
-ready = base_models.saved_description(folder) == json.loads(json.dumps(description))
-started = time.perf_counter()
-losses = {}
-if built_here and not ready:
-    llm, tokenizer, losses["LLM"] = base_models.pretrain_llm(
+build, started, losses = False, time.perf_counter(), {}
+if built_here and stored is None:
+    description = {"profile": sizes.model_dump(mode="json"), "data": data, "seed": seed, "corpus": public.fingerprint}
+    ready = making.saved_description(folder) == json.loads(json.dumps(description)) and storing.is_built_here(folder)
+    build = not ready
+if build:
+    llm, tokenizer, losses["LLM"] = making.pretrain_llm(
         public.texts[held_out:], public.text_states[held_out:], sizes, seed
     )
     print(f"{sum(p.numel() for p in llm.parameters()) / 1e6:.2f} M parameters, {time.perf_counter() - started:.0f} s")
@@ -92,21 +115,32 @@ if built_here and not ready:
 # random: the encoder goes on training in the federation.
 
 # %%
-if built_here and not ready:
-    backbone, losses["backbone"] = base_models.pretrain_backbone(public.images, public.image_states, sizes, seed)
-    base_models.save_base_models(folder, llm, tokenizer, backbone, description)
+if build:
+    backbone, losses["backbone"] = making.pretrain_backbone(public.images, public.image_states, sizes, seed)
+    making.save_base_models(folder, llm, tokenizer, backbone, description, losses)
+    command = f"fedmrg run notebooks/05_base_models.py -p profile={profile} -p data={data} -p base_models=fresh"
+    storing.write_making(
+        folder, data, command, seconds=round(time.perf_counter() - started), threads=torch.get_num_threads()
+    )
     print(f"{sum(p.numel() for p in backbone.parameters()) / 1e6:.2f} M parameters")
     print(f"both models: {time.perf_counter() - started:.0f} s")
+else:
+    print("nothing to build:", "already there" if built_here else "the profile names both checkpoints")
+
+# %% [markdown]
+# How both learned, wherever they were built.
+
+# %%
+if (folder / "losses.csv").is_file():
+    curves = pandas.read_csv(folder / "losses.csv")
     figure, axes = plt.subplots(1, 2, figsize=(9, 3))
-    for axis, (name, values) in zip(axes, losses.items(), strict=True):
-        seaborn.lineplot(values, ax=axis)
-        axis.set(title=f"{name}, public corpus", xlabel="step", ylabel="loss in nats", ylim=(0, None))
+    for axis, (name, rows) in zip(axes, curves.groupby("model"), strict=True):
+        seaborn.lineplot(rows, x="step", y="loss", ax=axis)
+        axis.set(title=f"{name}, public corpus", ylabel="loss in nats", ylim=(0, None))
     figure.tight_layout()
     of_the_phantom = data_source(data).public_corpus == DATA_SOURCES["phantom"].public_corpus  # so is that of a folder
     mark_synthetic(figure, "phantom" if of_the_phantom else data)
     plt.show()
-else:
-    print("nothing to build:", "already there" if built_here else "the profile names both checkpoints")
 
 # %% [markdown]
 # ## Does it write report English?
@@ -123,12 +157,12 @@ llm_source = sizes.llm or folder / "llm"
 precision = getattr(torch, sizes.precision)
 llm = load_pretrained(transformers.AutoModelForCausalLM, llm_source, "LLM", precision).to(compute_device()).eval()
 tokenizer = load_tokenizer(llm_source)
-plain = base_models.perplexity(llm, tokenizer, public.texts[:held_out])
-steered = base_models.perplexity(llm, tokenizer, public.texts[:held_out], public.text_states[:held_out])
-followed = public.text_states[: min(held_out, 64)]
-read = numpy.array([label_report(text) for text in base_models.steered_reports(llm, tokenizer, followed)])
+plain = making.perplexity(llm, tokenizer, texts)
+steered = making.perplexity(llm, tokenizer, texts, states)
+followed = states[: min(held_out, 64)]
+read = numpy.array([label_report(text) for text in making.steered_reports(llm, tokenizer, followed)])
 agreement = states_f1_micro(read, followed.numpy())
 print(f"held-out perplexity {plain:.2f}, with phrase vectors {steered:.2f} (vocabulary {len(tokenizer)})")
 print(f"positive findings asked for by phrase vectors and written: micro-F1 {agreement:.2f}")
-for text in base_models.sample_reports(llm, tokenizer, 5, seed):
+for text in making.sample_reports(llm, tokenizer, 5, seed):
     print("·", text)

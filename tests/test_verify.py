@@ -1,27 +1,60 @@
-"""Reruns against references: reproduced, not reproduced, not run, and the exit codes."""
+"""Reruns against references: equal, within chance, not reproduced, not run; what is damaged; the exit codes."""
 
 from __future__ import annotations
 
 import json
 import shutil
 
+import numpy
 import pandas
 import pytest
 import yaml
-from run_folders import write_run
+from run_folders import CLIENTS, write_run
 
 from fedmrg_core.code_state import training_code_hash
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.verify import NOT_REPRODUCED, NOT_RUN, REPRODUCED, exit_code, verify
+from fedmrg_core.evaluation import verify as verifying
+from fedmrg_core.evaluation.answers import Answers
+from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES
+from fedmrg_core.evaluation.seed_variance import COLUMNS, FILE, seed_variance, write_seed_variance
+from fedmrg_core.evaluation.seed_variance import _excesses as excesses
+from fedmrg_core.evaluation.statistics import mean_statistics
+from fedmrg_core.evaluation.stored_runs import load_run
+from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, NOT_RUN, REPRODUCED, exit_code, verdicts, verify
 
 NAME = "smoke/phantom/fedmrg/seed-0"
+CODE = training_code_hash()
+STUDIES = 240  # 60 of each centre, as profile smoke has them
+
+
+def planted_variance(path, value=0.0, degrees=20):
+    """A table that knows every number of the made-up runs."""
+    rows = [
+        ("phantom", scope, adapter, metric, value, degrees)
+        for scope in ("client", "home", "unseen")
+        for adapter in ("generic", "specialised")
+        for metric in MEASURES
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_seed_variance(path, pandas.DataFrame(rows, columns=list(COLUMNS)))
 
 
 @pytest.fixture
 def roots(tmp_path):
-    write_run(tmp_path / "reference", 0.5, training_code=training_code_hash())
+    write_run(tmp_path / "reference", 0.5, training_code=CODE, studies=STUDIES)
+    planted_variance(tmp_path / "reference" / "results" / "smoke" / FILE)
     shutil.copytree(tmp_path / "reference", tmp_path / "again")
     return tmp_path / "reference" / "results", tmp_path / "again" / "results"
+
+
+def checked(roots):
+    """`verify` without METEOR, which the made-up runs do not have."""
+    return verify(*roots, [NAME], meteor=False)
+
+
+def rewrite(roots, quality, studies=STUDIES, draws=0):
+    shutil.rmtree(roots[1] / NAME)
+    write_run(roots[1].parent, quality, training_code=CODE, studies=studies, draws=draws)
 
 
 def change(path, metric, value):
@@ -31,59 +64,111 @@ def change(path, metric, value):
     table.to_csv(path, index=False)
 
 
-def test_equal_runs_are_reproduced(roots):
-    rows = verify(*roots, [NAME])
-    assert set(rows.status) == {REPRODUCED} and rows.equal.all() and exit_code(rows) == 0
+def test_the_same_run_is_equal_to_the_digit(roots):
+    rows = checked(roots)
+    assert set(rows.status) == {EQUAL} and verdicts(rows) == {NAME: EQUAL} and exit_code(rows) == 0
     assert {"home", "unseen", "centre-a", "wire"} <= set(rows.scope)
     assert {"generic", "specialised", "floor_random"} <= set(rows.adapter)
 
 
-def test_one_byte_more_on_the_wire_is_not_reproduced(roots):
+def test_other_luck_is_within_chance(roots):
+    """As good a method that answers other studies right: differences, but none that chance does not explain."""
+    for draws in range(1, 6):
+        rewrite(roots, 0.5, draws=draws)
+        rows = checked(roots)
+        assert verdicts(rows) == {NAME: REPRODUCED} and exit_code(rows) == 0
+        assert (rows.status == REPRODUCED).any() and (rows.difference.abs() > 0.01).any()
+
+
+@pytest.mark.parametrize("quality", [0.05, 0.95])
+def test_another_method_is_not_reproduced(roots, quality):
+    rewrite(roots, quality)
+    rows = checked(roots)
+    assert verdicts(rows) == {NAME: NOT_REPRODUCED} and exit_code(rows) == 1
+    failed = rows[rows.status == NOT_REPRODUCED]
+    assert CLINICAL_F1 in set(failed.metric) and (failed.difference.abs() > failed.chance).all()
+    # What follows from the data alone did not change.
+    assert set(rows[rows.adapter == "floor_random"].status) == {EQUAL}
+
+
+def test_what_seeds_do_is_allowed(roots):
+    """The same two runs: a difference that stands out of the studies' spread does not where seeds differ as much."""
+    rewrite(roots, 0.95)
+    alone = checked(roots)
+    planted_variance(roots[0] / "smoke" / FILE, value=0.5**2)
+    with_seeds = checked(roots)
+    assert verdicts(alone) == {NAME: NOT_REPRODUCED} and verdicts(with_seeds) == {NAME: REPRODUCED}
+    model = alone.adapter.isin(["generic", "specialised"])
+    assert (with_seeds.chance[model] > alone.chance[model]).all()
+
+
+def test_what_follows_from_the_data_has_to_be_equal(roots):
+    path = roots[1] / NAME / "metrics.csv"
+    table = pandas.read_csv(path)
+    table.loc[(table.system == "floor_random") & (table.metric == "bleu_4") & (table.scope == "home"), "value"] += 1e-3
+    table.to_csv(path, index=False)
+    rows = checked(roots)
+    assert list(rows[rows.status == NOT_REPRODUCED].adapter) == ["floor_random"]
+
+
+@pytest.mark.parametrize(("share", "status"), [(1.0005, REPRODUCED), (1.01, NOT_REPRODUCED)])
+def test_bytes_on_the_wire(roots, share, status):
     path = roots[1] / NAME / "ledger.csv"
     ledger = pandas.read_csv(path)
-    up = ledger.index[(ledger.module == "message") & (ledger.direction == "up") & (ledger.phase == "train")][0]
-    ledger.loc[up, "bytes"] += 1
+    ledger.loc[ledger.direction == "up", "bytes"] = (ledger.loc[ledger.direction == "up", "bytes"] * share).astype(int)
     ledger.to_csv(path, index=False)
-    rows = verify(*roots, [NAME])
-    assert list(rows[rows.status == NOT_REPRODUCED].metric) == ["bytes_up"] and exit_code(rows) == 1
+    rows = checked(roots)
+    assert list(rows[rows.status == status].metric) == ["bytes_up"] and verdicts(rows) == {NAME: status}
 
 
-def test_values_inside_and_outside_of_the_interval(roots):
-    path = roots[1] / NAME / "metrics.csv"
-    row = verify(*roots, [NAME]).query("scope == 'home' and adapter == 'generic' and metric == 'bleu_4'").squeeze()
-    for value, status in ((row.high, REPRODUCED), (row.high + 1e-4, NOT_REPRODUCED), (row.low - 1e-4, NOT_REPRODUCED)):
-        change(path, "bleu_4", value)
-        rows = verify(*roots, [NAME])
-        changed = rows.query("scope == 'home' and adapter == 'generic' and metric == 'bleu_4'").squeeze()
-        assert changed.status == status and not changed.equal and changed.rerun == pytest.approx(value)
-        assert (rows.status != REPRODUCED).sum() == (status != REPRODUCED)
-        assert exit_code(rows) == (status == NOT_REPRODUCED)
+def test_chance_is_called_chance():
+    """p values of differences that are chance alone, of studies and of runs, are uniform."""
+    generator, studies, of_run = numpy.random.default_rng(0), 60, 0.05
+    p_values = []
+    for _ in range(2000):
+        sides = [mean_statistics(generator.normal(generator.normal(0, of_run), 0.4, studies)) for _ in range(2)]
+        variance = of_run**2 * generator.chisquare(20) / 20  # as a table made of 20 degrees of freedom has it
+        p_values.append(verifying._paired_change(*sides, variance, 20.0).p_value)
+    for level in (0.01, 0.05, 0.2, 0.5):
+        assert numpy.mean(numpy.array(p_values) < level) == pytest.approx(level, rel=0.25, abs=0.006)
 
 
-def test_other_reference_seeds_widen_the_interval(roots):
-    path = roots[1] / NAME / "metrics.csv"
-    wanted = "scope == 'home' and adapter == 'generic' and metric == 'bleu_4'"
-    alone = verify(*roots, [NAME]).query(wanted).squeeze()
-    write_run(roots[0].parent, 0.9, seed=1)
-    other = verify(roots[0], roots[1], [NAME.replace("seed-0", "seed-1")]).query(wanted).squeeze()
-    change(path, "bleu_4", other.high - 1e-4)
-    row = verify(*roots, [NAME]).query(wanted).squeeze()
-    assert alone.high < other.high - 1e-4 and row.status == REPRODUCED
-    assert row.low == min(alone.low, other.low) and row.high == max(alone.high, other.high)
-    assert row.reference == alone.reference
-    change(path, "bleu_4", other.high + 1e-4)
-    assert verify(*roots, [NAME]).query(wanted).squeeze().status == NOT_REPRODUCED
+def test_the_variance_between_seeds_is_found():
+    """Planted: runs that end better or worse as a whole by a standard deviation of .1, beside studies' own spread."""
+    generator, of_run = numpy.random.default_rng(1), 0.1
+    found = []
+    for _ in range(300):
+        runs = [generator.normal(generator.normal(0, of_run), 0.5, 80) for _ in range(3)]
+        answers = [Answers(tuple("s" * 80), {"rouge_l": mean_statistics(run)}) for run in runs]
+        found += [value for _, value in excesses(answers, "planted")]
+    assert numpy.mean(found) == pytest.approx(of_run**2, rel=0.2)
+    alike = [generator.normal(0, 0.5, 80) for _ in range(3)]
+    assert (
+        numpy.mean(
+            [v for _, v in excesses([Answers(tuple("s" * 80), {"rouge_l": mean_statistics(r)}) for r in alike], "")]
+        )
+        < 0.005
+    )
+
+
+def test_seed_variance_pools_methods_and_shares_clients(tmp_path):
+    runs = [
+        load_run(write_run(tmp_path, quality, method=method, seed=seed))
+        for method, quality in (("fedmrg", 0.5), ("fed-lora", 0.7))
+        for seed in range(3)
+    ]
+    table = seed_variance(runs, meteor=False)
+    assert set(table.scope) == {"client", "home", "unseen"} and len(CLIENTS) == 3
+    generic = table[(table.adapter == "generic") & (table.metric == "bleu_4")]
+    assert set(generic.degrees) == {4} and set(table[table.adapter == "specialised"].degrees) == {2}
+    assert (table.variance >= 0).all()
+    with pytest.raises(InputError, match="answered different studies"):
+        seed_variance([runs[0], load_run(write_run(tmp_path / "other", 0.5, studies=40, seed=1))], meteor=False)
 
 
 def test_what_was_not_run(roots):
-    path = roots[1] / NAME / "metrics.csv"
-    change(path, "bleu_4", None)
-    rows = verify(*roots, [NAME])
-    assert (rows.status == NOT_RUN).sum() == 1 and exit_code(rows) == 3
-    change(path, "rouge_l", 5.0)
-    assert exit_code(verify(*roots, [NAME])) == 1  # what failed weighs more
-    path.unlink()
-    rows = verify(*roots, [NAME])
+    (roots[1] / NAME / "metrics.csv").unlink()
+    rows = checked(roots)
     assert set(rows.status) == {NOT_RUN} and len(rows) and exit_code(rows) == 3
     assert exit_code(verify(*roots, [])) == 3
 
@@ -93,11 +178,22 @@ def test_another_run_reproduces_nothing(roots):
     configuration = yaml.safe_load((folder / "config.yaml").read_text())
     configuration["profile"]["training"]["learning_rate"] = 0.5
     (folder / "config.yaml").write_text(yaml.safe_dump(configuration))
-    rows = verify(*roots, [NAME])
+    rows = checked(roots)
     assert set(rows.status) == {NOT_REPRODUCED} and set(rows.note) == {"made with another training.learning_rate"}
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "data_fingerprint": "other"}))
-    assert set(verify(*roots, [NAME]).note) == {"made with other data"}
+    assert set(checked(roots).note) == {"made with other data"}
+    versioned = {**manifest, "data_fingerprint": "other", "fingerprints": {"data_version": "5"}}
+    (folder / "manifest.json").write_text(json.dumps(versioned))
+    (note,) = set(checked(roots).note)
+    assert note.startswith("made with data of version unknown, the run with version 5") and "fedmrg same-data" in note
+
+
+def test_other_base_models_are_told(roots):
+    path = roots[1] / NAME / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "fingerprints": {"base_models": "other"}}))
+    assert set(checked(roots).note) == {"from other base models"}
 
 
 def test_what_other_code_has_made_was_not_run(roots):
@@ -106,14 +202,54 @@ def test_what_other_code_has_made_was_not_run(roots):
     manifest = json.loads(path.read_text())
     for changed in ({**manifest, "training_code": "older"}, {k: manifest[k] for k in manifest if k != "training_code"}):
         path.write_text(json.dumps(changed))
-        rows = verify(*roots, [NAME])
-        assert set(rows.status) == {NOT_RUN} and not rows.equal.any() and rows.rerun.isna().all()
+        rows = checked(roots)
+        assert set(rows.status) == {NOT_RUN} and rows.rerun.isna().all()
         assert set(rows.note) == {f"made by other training code; delete results/{NAME} and verify again"}
         assert exit_code(rows) == 3
     path.write_text(json.dumps(manifest))
     reference = roots[0] / NAME / "manifest.json"
     reference.write_text(json.dumps({**manifest, "training_code": "older"}))  # it may be older than the rerun
-    assert set(verify(*roots, [NAME]).status) == {REPRODUCED}
+    assert set(checked(roots).status) == {EQUAL}
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_damaged_measures_are_no_measures(roots, side):
+    path = roots[side] / NAME / "metrics.csv"
+    whole = path.read_text()
+    rows = whole.splitlines(keepends=True)
+    path.write_text("".join(rows[: len(rows) // 2]))
+    with pytest.raises(InputError, match="metrics.csv has no .*; restore it or evaluate again"):
+        checked(roots)
+    path.write_text(whole)
+    change(path, "bleu_4", 0.9)
+    with pytest.raises(InputError, match="another bleu_4 of home, generic than its answers give"):
+        checked(roots)
+    change(path, "bleu_4", None)
+    with pytest.raises(InputError, match="empty values"):
+        checked(roots)
+
+
+def test_a_reference_without_scores_of_studies_is_refused(roots):
+    (roots[0] / NAME / "predictions.csv").unlink()
+    with pytest.raises(InputError, match=r"holds no scores of studies .*keep the run again"):
+        checked(roots)
+
+
+def test_scores_of_other_studies_are_refused(roots):
+    rewrite(roots, 0.5, studies=40)
+    with pytest.raises(InputError, match="answered different test studies"):
+        checked(roots)
+
+
+def test_without_the_variance_between_seeds_nothing_is_judged(roots):
+    path = roots[0] / "smoke" / FILE
+    table = pandas.read_csv(path)
+    table[table.scope != "home"].to_csv(path, index=False)
+    with pytest.raises(InputError, match="has no row for phantom, home"):
+        checked(roots)
+    path.unlink()
+    with pytest.raises(InputError, match="seed_variance.csv does not exist; make it with"):
+        checked(roots)
 
 
 def test_reference_must_be_there(roots):

@@ -27,7 +27,8 @@ from torch import Tensor
 from fedmrg_core import findings
 from fedmrg_core.data.images import png_bytes
 from fedmrg_core.data.partition import Partition, partition_clients
-from fedmrg_core.data.sources import call_loader, call_public_corpus, corpus_name, data_source
+from fedmrg_core.data.phantom.studies import TEXTS_PER_IMAGE, public_texts
+from fedmrg_core.data.sources import DATA_SOURCES, call_loader, call_public_corpus, corpus_name, data_source
 from fedmrg_core.data.study import STUDY_FEATURES, LeftOut, LoadedStudies, check_studies
 from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS, STATES, label_report
@@ -45,7 +46,7 @@ class Prepared:
         left_out: what was not used, and why.
         summary: the content of summary.json: data, image_size, seed, options, key, studies (site -> split -> count),
             states (site -> finding -> state -> count), vocabulary, left_out (reason -> count), unseen_sites,
-            images_publishable, fingerprint.
+            images_publishable, version (of the data source), fingerprint.
     """
 
     studies: datasets.Dataset
@@ -121,7 +122,8 @@ def prepare(
     for site in unseen:
         if site not in sites:
             raise InputError(f"unseen_sites names {site!r}; data {data!r} has the sites {', '.join(sorted(sites))}.")
-    summary = {**request, "key": key, "images_publishable": source.images_publishable, **summarise(loaded)}
+    summary = {**request, "key": key, "images_publishable": source.images_publishable, "version": source.version}
+    summary |= summarise(loaded)
     _write(folder, loaded, summary)
     return load_prepared(folder)
 
@@ -180,6 +182,26 @@ def load_public_studies(
     image_states = torch.tensor(list(part.studies["states"]), dtype=torch.int64)
     pieces = [*(text.encode() for text in part.texts), pixels.tobytes(), image_states.numpy().tobytes()]
     return PublicStudies(part.texts, text_states, torch.from_numpy(pixels).unsqueeze(1), image_states, _digest(pieces))
+
+
+def load_public_texts(data: str, count: int, seed: int) -> tuple[list[str], Tensor]:
+    """The tenth of the phantom's public texts that base models do not learn from, without drawing an image.
+
+    Args:
+        data: name of a data set whose public corpus is the phantom's.
+        count: number of images of the corpus, as in :func:`load_public_studies`.
+        seed: root seed.
+
+    Returns:
+        N texts, and their states (N, 14).
+
+    Raises:
+        InputError: the data set's public corpus is another, which has to be read whole.
+    """
+    if data_source(data).public_corpus != DATA_SOURCES["phantom"].public_corpus:
+        raise InputError(f"data is {data!r}: only the phantom's public texts are made without its images.")
+    texts = public_texts(count * TEXTS_PER_IMAGE // 10, seed)
+    return texts, torch.tensor([label_report(text) for text in texts], dtype=torch.int64)
 
 
 def summarise(loaded: LoadedStudies) -> dict[str, Any]:

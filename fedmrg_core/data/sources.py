@@ -27,6 +27,7 @@ class DataSource:
         needs_root: read from a folder of the user's.
         unseen_sites: sites that never train, unless told otherwise.
         images_publishable: images and reports may appear in figures that are published.
+        version: of what the loader makes; raise it whenever the same arguments and files give other studies.
         name_options: options of the loader that a data set's name may set, by the word that stands for them there:
             with {"image": "image_strength"} the name "phantom-image0.5" means image_strength=0.5.
     """
@@ -37,6 +38,7 @@ class DataSource:
     needs_root: bool
     unseen_sites: tuple[str, ...]
     images_publishable: bool
+    version: str
     name_options: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -48,6 +50,7 @@ DATA_SOURCES: dict[str, DataSource] = {
         needs_root=False,
         unseen_sites=("centre-f",),
         images_publishable=True,
+        version="5",
         name_options={"image": "image_strength", "wording": "wording_strength"},
     ),
     "iu_xray": DataSource(
@@ -57,6 +60,7 @@ DATA_SOURCES: dict[str, DataSource] = {
         needs_root=True,
         unseen_sites=(),
         images_publishable=False,
+        version="1",
     ),
     "folder": DataSource(
         loader="fedmrg_core.data.folder:load_folder",
@@ -65,6 +69,7 @@ DATA_SOURCES: dict[str, DataSource] = {
         needs_root=True,
         unseen_sites=(),
         images_publishable=False,
+        version="1",
     ),
 }
 

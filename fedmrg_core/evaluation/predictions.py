@@ -153,7 +153,7 @@ def score_predictions(
     rows: list[dict[str, Any]] = []
     for (system, adapter), group in frame.groupby(["system", "adapter"], sort=False):
         named = {"adapter": adapter, "system": system}
-        for scope, studies in _scopes(group):
+        for scope, studies in scopes_of(group):
             generator = numpy_stream(root_seed, "bootstrap", scope)  # every system sees the same resamples
             scored = _score_scope(studies, measures, generator, resamples)
             rows += [{"scope": scope, **named, "studies": len(studies), **row} for row in scored]
@@ -161,7 +161,8 @@ def score_predictions(
     return pandas.DataFrame(rows)[list(METRIC_COLUMNS)]
 
 
-def _scopes(group: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:
+def scopes_of(group: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:
+    """The rows of each client, of all clients together (home) and of the unseen centre."""
     home = group[group["role"] == "home"]
     yield from ((str(site), studies) for site, studies in home.groupby("site", sort=True))
     for role in ROLES:

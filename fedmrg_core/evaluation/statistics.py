@@ -8,6 +8,7 @@ and never a second scoring.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy
@@ -118,6 +119,21 @@ def _check_resampling(resamples: int, confidence: float = CONFIDENCE) -> None:
         raise InputError(f"Parameter resamples is {resamples}; expected at least 1.")
     if not 0 < confidence < 1:
         raise InputError(f"Parameter confidence is {confidence}; expected a number between 0 and 1.")
+
+
+def jackknife_error(measure: StudyStatistics) -> float:
+    """Standard error of a measure over its N studies, each left out once [related: Efron and Tibshirani 1993].
+
+    Unlike a bootstrap's it needs no random numbers: the same answers give the same error everywhere.
+
+    Returns:
+        The error; infinite for a single study, which says nothing about the spread.
+    """
+    studies = measure.studies
+    if studies < 2:
+        return math.inf
+    without = measure.value(measure.summands.sum(axis=0) - measure.summands)
+    return float(numpy.sqrt((studies - 1) / studies * numpy.square(without - without.mean()).sum()))
 
 
 def exchange_test(

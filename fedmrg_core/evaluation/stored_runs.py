@@ -15,6 +15,7 @@ import pandas
 from fedmrg_core.configuration import Profile
 from fedmrg_core.data.sources import corpus_name, data_source
 from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.equal_data import current_fingerprint
 from fedmrg_core.evaluation.predictions import read_metrics, read_predictions
 from fedmrg_core.evaluation.statistics import StudyStatistics
 from fedmrg_core.evaluation.stored_tables import read_table
@@ -62,8 +63,8 @@ class Run:
 
     @property
     def fingerprint(self) -> str:
-        """The prepared studies' fingerprint."""
-        return str(self.manifest["data_fingerprint"])
+        """The prepared studies' fingerprint, as the same data have it today."""
+        return current_fingerprint(str(self.manifest["data_fingerprint"]))
 
     @property
     def setting(self) -> str:
@@ -83,9 +84,7 @@ class Run:
     def answer(self, role: str) -> str | None:
         """The adapter that counts there (see `ANSWERS`); None if the run has no answers there."""
         rows = self.metrics[(self.metrics["scope"] == role) & (self.metrics["system"] == "model")]
-        there = set(rows["adapter"])
-        mixed = role == "home" and self.configuration.method.boosting == "feddat"
-        return next((adapter for adapter in (FEDDAT_AT_HOME if mixed else ANSWERS[role]) if adapter in there), None)
+        return counting_answer(role, set(rows["adapter"]), self.configuration.method)
 
     def values(self, role: str, system: str = "model") -> pandas.DataFrame:
         """Metrics of what counts in a role, indexed by metric: value, low, high and studies."""
@@ -152,6 +151,12 @@ class Run:
         return float(self.manifest.get("parameters", {}).get("shared", math.nan))
 
 
+def counting_answer(role: str, there: Collection[str], method: Method) -> str | None:
+    """Of a method's answers that are there, the one that counts in a role (see `ANSWERS`); None if there is none."""
+    wanted = FEDDAT_AT_HOME if role == "home" and method.boosting == "feddat" else ANSWERS[role]
+    return next((adapter for adapter in wanted if adapter in there), None)
+
+
 def is_synthetic(data: str) -> bool:
     """Whether data of this name are the phantom's, with whatever options the name sets.
 
@@ -206,6 +211,15 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not manifest.get("data_fingerprint"):
         raise InputError(f"{path} has no entry 'data_fingerprint'; make the run again.")
     return manifest
+
+
+def data_of(folder: pathlib.Path) -> str:
+    """The fingerprint of the studies that a run was made with, as the same data have it today.
+
+    Raises:
+        InputError: as `read_manifest`.
+    """
+    return current_fingerprint(str(read_manifest(folder)["data_fingerprint"]))
 
 
 def _read_ledger(folder: pathlib.Path) -> pandas.DataFrame:

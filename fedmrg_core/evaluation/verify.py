@@ -1,120 +1,309 @@
-"""Numbers of runs made again, held against the reference runs: reproduced, not reproduced, not run."""
+"""Runs made again, held against the reference runs: equal, reproduced within chance, not reproduced, not run.
+
+Another processor or number of threads changes the last bits of sums, training carries them on, and the run ends as one
+of another seed might have. So a number is held against what chance does to it: see `verify`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy
 import pandas
+import scipy.stats
 
 from fedmrg_core.code_state import training_code_hash
+from fedmrg_core.data.sources import corpus_name
+from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.answers import Answers, Place, answers_of
 from fedmrg_core.evaluation.comparison import MEASURES
+from fedmrg_core.evaluation.equal_data import other_data
+from fedmrg_core.evaluation.seed_variance import FILE, KEYS, kind_of, read_seed_variance
+from fedmrg_core.evaluation.statistics import (
+    CONFIDENCE,
+    StudyStatistics,
+    difference_statistics,
+    jackknife_error,
+)
 from fedmrg_core.evaluation.stored_runs import Run, load_run
 
-REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run"
+EQUAL, REPRODUCED = "equal to the digit", "reproduced within chance"
+NOT_REPRODUCED, NOT_RUN = "not reproduced", "not run"
 COLUMNS = (
     "run",
     "scope",  # a client, home (all of them), unseen; wire: mean bytes of a client and round
     "adapter",  # or the floor
     "metric",
     "reference",
-    "low",
-    "high",
     "rerun",
-    "equal",  # to the digits that the reference keeps
+    "difference",
+    "chance",  # the largest difference that chance explains, given all the numbers compared
+    "p_value",  # times the number of numbers compared
     "status",
     "note",
 )
 DIGITS = 5  # decimals that reference runs keep
-_KEYS = ["scope", "adapter", "metric"]
+ALPHA = 0.01  # chance of calling a run not reproduced that differs by chance alone
 # 2 is bad input, as everywhere on the command line.
-EXIT_CODES = {REPRODUCED: 0, NOT_REPRODUCED: 1, NOT_RUN: 3}
+EXIT_CODES = {EQUAL: 0, REPRODUCED: 0, NOT_REPRODUCED: 1, NOT_RUN: 3}
+_SEVERITY = (NOT_REPRODUCED, NOT_RUN, REPRODUCED, EQUAL)  # the first that a run has is its verdict
+BYTES_TOLERANCE = 1e-3  # of the bytes: some numbers in a message are written with as many digits as they have
+DATA_ALONE = ("floor_constant", "floor_random")  # what follows from the studies, whatever was trained
+_NORMAL = float(scipy.stats.norm.ppf((1 + CONFIDENCE) / 2))
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A number of the rerun beside that of the reference, and what chance would do to it.
+
+    Attributes:
+        reference: the number.
+        rerun: the number.
+        variance: of their difference, if chance alone were at work.
+        degrees: degrees of freedom of that variance.
+        allowed: the largest difference, of a number that chance does not touch; None where it does.
+    """
+
+    reference: float
+    rerun: float
+    variance: float = 0.0
+    degrees: float = math.inf
+    allowed: float | None = None
+
+    @property
+    def difference(self) -> float:
+        """Rerun less reference."""
+        return self.rerun - self.reference
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, of Student's t; of a number that chance does not touch 1 or 0."""
+        if abs(self.difference) <= max(self.allowed or 0.0, 10.0**-DIGITS):
+            return 1.0
+        if self.variance == 0:
+            return 0.0
+        return float(2 * scipy.stats.t.sf(abs(self.difference) / math.sqrt(self.variance), self.degrees))
+
+    def chance(self, comparisons: int) -> float:
+        """The largest difference that chance explains when so many numbers are compared (Bonferroni)."""
+        if self.variance == 0:
+            return self.allowed or 0.0
+        return float(scipy.stats.t.isf(ALPHA / comparisons / 2, self.degrees)) * math.sqrt(self.variance)
 
 
 def verify(
-    reference_root: pathlib.Path | str, results_root: pathlib.Path | str, names: Sequence[str]
+    reference_root: pathlib.Path | str, results_root: pathlib.Path | str, names: Sequence[str], meteor: bool = True
 ) -> pandas.DataFrame:
-    """Compare runs with their references, number by number.
+    """Compare runs with their references, number by number, study by study.
 
-    A number is reproduced if it lies in the reference interval, bounds included: from the lowest to the highest bound,
-    over all reference seeds of the run, of the bootstrap intervals over studies [ours]. Seeds, because another
-    processor or number of threads changes the last bits of sums, training carries them on, and the run ends as one of
-    another seed might have. A run on other data or with another configuration reproduces nothing, whatever its numbers
-    are. A folder that other training code has filled was not run at all: it says nothing about the code that is here.
+    The variance of a difference that chance alone makes has two shares: that of single studies, seen between the two
+    runs' answers to the same studies, and that of a run as a whole, known from the references' seeds (`seed_variance`).
+    The difference over its root is held against Student's t, with degrees of freedom after Satterthwaite, and all
+    numbers of a run together against ALPHA, with Bonferroni's correction [ours]. What follows from the data alone (the
+    constant and the random report) has to be equal. Where no scores of studies are stored (METEOR and CIDEr of data
+    that may not be shown, the nearest image's reports) both stored intervals take their place, which allows more.
+
+    A run on other data or with another configuration reproduces nothing, whatever its numbers are. A folder that other
+    training code has filled was not run at all: it says nothing about the code that is here.
 
     Args:
         reference_root: the folder of all profiles' references.
         results_root: where runs are kept.
         names: `experiments.RunSettings.name` of each run to compare.
+        meteor: False compares METEOR by its intervals, without starting Java.
 
     Returns:
-        Columns `COLUMNS`, a row for each run, scope, adapter or floor, and measure of `comparison.MEASURES` that has an
-        interval; and the bytes up and down, which have none and have to be equal to those of a reference seed, or lie
-        between two.
+        Columns `COLUMNS`, a row for each run, scope, adapter or floor, and measure of `comparison.MEASURES`; and the
+        bytes up and down.
 
     Raises:
-        InputError: a reference is missing or broken, or a run is broken.
+        InputError: a reference is missing, broken or without scores of studies, a run is broken, the two answered other
+            studies, or the variance between seeds is not stored.
     """
-    rows = [
-        row for name in names for row in _verify_run(pathlib.Path(reference_root), pathlib.Path(results_root), name)
-    ]
+    parts = [_verify_run(pathlib.Path(reference_root), pathlib.Path(results_root), name, meteor) for name in names]
+    rows = [row for part in parts for row in part]
     return pandas.DataFrame(rows, columns=list(COLUMNS))
+
+
+def verdicts(rows: pandas.DataFrame) -> dict[str, str]:
+    """The verdict of each run: the worst that one of its numbers has."""
+    found = {str(name): set(group["status"]) for name, group in rows.groupby("run", sort=False)}
+    return {name: next(status for status in _SEVERITY if status in there) for name, there in found.items()}
 
 
 def exit_code(rows: pandas.DataFrame) -> int:
     """0: everything reproduced; 1: something was not; 3: nothing failed, but something, or everything, was not run."""
     found = set(rows["status"]) or {NOT_RUN}
-    worst = next(status for status in (NOT_REPRODUCED, NOT_RUN, REPRODUCED) if status in found)
-    return EXIT_CODES[worst]
+    return EXIT_CODES[next(status for status in _SEVERITY if status in found)]
 
 
-def _verify_run(reference_root: pathlib.Path, results_root: pathlib.Path, name: str) -> list[dict[str, object]]:
+def _verify_run(
+    reference_root: pathlib.Path, results_root: pathlib.Path, name: str, meteor: bool
+) -> list[dict[str, object]]:
     reference, folder = load_run(reference_root / name), results_root / name
     finished = (folder / "metrics.csv").is_file() and (folder / "manifest.json").is_file()
     rerun = load_run(folder) if finished else None
-    note = _difference(reference, rerun) if rerun else ""
-    if rerun and rerun.manifest.get("training_code") != training_code_hash():
-        rerun, note = None, f"made by other training code; delete {results_root.name}/{name} and verify again"
-    found = _numbers(rerun)["value"] if rerun else pandas.Series(dtype=float)
-    seeds = [_numbers(load_run(path)) for path in sorted((reference_root / name).parent.glob("seed-*"))]
-    bounds = pandas.concat(seeds).groupby(level=_KEYS)
-    expected = _numbers(reference).assign(low=bounds["low"].min(), high=bounds["high"].max())
+    if rerun is None or rerun.manifest.get("training_code") != training_code_hash():
+        note = f"made by other training code; delete {results_root.name}/{name} and verify again" if rerun else ""
+        return _not_compared(name, reference, NOT_RUN, note)
+    if note := _difference(reference, rerun):
+        return _not_compared(name, reference, NOT_REPRODUCED, note)
+    variances = read_seed_variance(reference_root / name.partition("/")[0] / FILE)
+    changes = compare_runs(reference, rerun, variances, meteor)
+    note = "" if _base_models(reference) == _base_models(rerun) else "from other base models"
+    return [{"run": name, **row, "note": note} for row in judge(changes)]
+
+
+def _base_models(run: Run) -> object:
+    return run.manifest.get("fingerprints", {}).get("base_models")
+
+
+def _not_compared(name: str, reference: Run, status: str, note: str) -> list[dict[str, object]]:
+    values = {key: row["value"] for key, row in _stored_numbers(reference).iterrows()} | _wire(reference)
     return [
-        {
-            "run": name,
-            **dict(zip(_KEYS, key, strict=True)),
-            "reference": row["value"],
-            "low": row["low"],
-            "high": row["high"],
-            **_verdict(row, float(found.get(key, float("nan"))), note),
-        }
-        for key, row in expected.iterrows()
+        {"run": name, **_names(key), "reference": value, "status": status, "note": note}
+        for key, value in values.items()
     ]
 
 
-def _verdict(row: pandas.Series, value: float, note: str) -> dict[str, object]:
-    equal = round(value, DIGITS) == round(row["value"], DIGITS)
-    if pandas.isna(value):
-        status = NOT_RUN
-    else:
-        status = REPRODUCED if not note and (equal or row["low"] <= value <= row["high"]) else NOT_REPRODUCED
-    return {"rerun": value, "equal": equal, "status": status, "note": note}
+def _names(key: tuple[str, str, str]) -> dict[str, str]:
+    return dict(zip(("scope", "adapter", "metric"), key, strict=True))
 
 
-def _numbers(run: Run) -> pandas.DataFrame:
+def judge(changes: Mapping[tuple[str, str, str], Change]) -> Iterator[dict[str, object]]:
+    """Rows of `COLUMNS` without run and note: every number's verdict, all that chance touches taken together."""
+    comparisons = max(sum(change.allowed is None for change in changes.values()), 1)
+    for key, change in changes.items():
+        p_value = min(1.0, change.p_value * comparisons)
+        equal = round(change.rerun, DIGITS) == round(change.reference, DIGITS)
+        yield {
+            **_names(key),
+            "reference": change.reference,
+            "rerun": change.rerun,
+            "difference": change.difference,
+            "chance": change.chance(comparisons),
+            "p_value": p_value,
+            "status": EQUAL if equal else REPRODUCED if p_value >= ALPHA else NOT_REPRODUCED,
+        }
+
+
+def compare_runs(
+    reference: Run, rerun: Run, variances: pandas.DataFrame, meteor: bool = True
+) -> dict[tuple[str, str, str], Change]:
+    """Every number of both runs by scope, adapter or floor, and measure; settings are not looked at.
+
+    Args:
+        reference: the reference run.
+        rerun: the run to hold against it.
+        variances: see `seed_variance.seed_variance`.
+        meteor: see `verify`.
+
+    Raises:
+        InputError: see `verify`.
+    """
+    stored, again = _stored_numbers(reference), _stored_numbers(rerun)
+    answers, others = answers_of(reference, meteor), answers_of(rerun, meteor)
+    _check_numbers(reference, stored, answers)
+    _check_numbers(rerun, again, others)
+    for run, lacking in (
+        (rerun, stored.index.difference(again.index)),
+        (reference, again.index.difference(stored.index)),
+    ):
+        if len(lacking):
+            raise InputError(f"{run.folder}/metrics.csv has no {', '.join(lacking[0])}; restore it or evaluate again.")
+    data, known = corpus_name(reference.configuration.data), variances.set_index(list(KEYS)).sort_index()
+    changes = {}
+    for key in stored.index:
+        (scope, adapter, metric), place = key, key[:2]
+        if place in answers and metric in answers[place].measures:
+            measures = _same_studies(answers, others, place, reference, rerun)
+            shared = _variance_of_runs(known, (data, kind_of(scope), adapter, metric))
+            changes[key] = _paired_change(measures[0][metric], measures[1][metric], *shared)
+        else:
+            changes[key] = _unpaired_change(adapter, stored.loc[key], again.loc[key])
+    sent = _wire(rerun)
+    return changes | {
+        key: Change(value, sent[key], allowed=BYTES_TOLERANCE * value) for key, value in _wire(reference).items()
+    }
+
+
+def _same_studies(
+    answers: Mapping[Place, Answers], others: Mapping[Place, Answers], place: Place, reference: Run, rerun: Run
+) -> tuple[dict[str, StudyStatistics], dict[str, StudyStatistics]]:
+    if place not in others or answers[place].studies != others[place].studies:
+        raise InputError(
+            f"{rerun.folder} and {reference.folder} answered different test studies ({', '.join(place)}); evaluate the "
+            "run on the reference's."
+        )
+    return answers[place].measures, others[place].measures
+
+
+def _variance_of_runs(known: pandas.DataFrame, key: tuple[str, str, str, str]) -> tuple[float, float]:
+    """tau^2 and its degrees of freedom."""
+    if key not in known.index:
+        raise InputError(f"{FILE} has no row for {', '.join(key)}; make it again with `fedmrg seed-variance`.")
+    row = known.loc[key]
+    return float(row["variance"]), float(row["degrees"])
+
+
+def _paired_change(before: StudyStatistics, after: StudyStatistics, shared: float, degrees: float) -> Change:
+    """Over the same studies: the variance of single studies' share and twice that of a run as a whole."""
+    changed = int((before.summands != after.summands).any(axis=1).sum())
+    of_studies = jackknife_error(difference_statistics(after, before)) ** 2
+    of_runs = 2 * shared
+    variance = of_studies + of_runs
+    # Satterthwaite: what both shares are known by, weighted by their squares. Studies that did not change say nothing.
+    spread = of_studies**2 / max(changed - 1, 1) + of_runs**2 / degrees
+    return Change(before.estimate(), after.estimate(), variance, variance**2 / spread if spread else math.inf)
+
+
+def _unpaired_change(adapter: str, before: pandas.Series, after: pandas.Series) -> Change:
+    """Without scores of studies: both stored intervals, as if the studies were others."""
+    if adapter in DATA_ALONE:
+        return Change(before["value"], after["value"], allowed=0.0)
+    halves = [(row["high"] - row["low"]) / 2 / _NORMAL for row in (before, after)]
+    return Change(before["value"], after["value"], float(numpy.square(halves).sum()))
+
+
+def _stored_numbers(run: Run) -> pandas.DataFrame:
+    """Rows of metrics.csv that are compared: value, low and high by scope, adapter or floor, and measure."""
     table = run.metrics
-    chosen = table[table["metric"].isin(MEASURES) & table["low"].notna()]
+    chosen = table[table["metric"].isin(MEASURES) & (table["low"].notna() | table["value"].isna())]
+    if chosen[["value", "low", "high"]].isna().any(axis=None):
+        raise InputError(f"{run.folder}/metrics.csv has empty values; evaluate the run again or restore the file.")
     answering = chosen["adapter"].where(chosen["system"] == "model", chosen["system"])
-    measured = chosen.assign(adapter=answering).set_index(_KEYS)[["value", "low", "high"]]
-    sent = {("wire", "all", f"bytes_{way}"): [run.bytes_per_round(way)] * 3 for way in ("up", "down")}
-    wire = pandas.DataFrame.from_dict(sent, orient="index", columns=measured.columns)
-    return pandas.concat([measured, wire.set_axis(pandas.MultiIndex.from_tuples(sent, names=_KEYS))])
+    return chosen.assign(adapter=answering).set_index(["scope", "adapter", "metric"])[["value", "low", "high"]]
+
+
+def _check_numbers(run: Run, stored: pandas.DataFrame, answers: Mapping[Place, Answers]) -> None:
+    """Hold metrics.csv against the answers it was computed from: neither a row nor a digit may be lost."""
+    for (scope, adapter), each in answers.items():
+        for metric in MEASURES:
+            if metric not in each.measures:
+                continue
+            value = each.measures[metric].estimate()
+            if (scope, adapter, metric) not in stored.index:
+                raise InputError(
+                    f"{run.folder}/metrics.csv has no {scope}, {adapter}, {metric}; restore it or evaluate again."
+                )
+            if abs(stored.loc[(scope, adapter, metric), "value"] - value) > 2 * 10.0**-DIGITS:
+                raise InputError(
+                    f"{run.folder}/metrics.csv has another {metric} of {scope}, {adapter} than its answers give "
+                    f"({value:.{DIGITS}f}); restore the file or evaluate the run again."
+                )
+
+
+def _wire(run: Run) -> dict[tuple[str, str, str], float]:
+    return {("wire", "all", f"bytes_{way}"): run.bytes_per_round(way) for way in ("up", "down")}
 
 
 def _difference(reference: Run, rerun: Run) -> str:
     """What makes the two another run, in a few words; "" if nothing does."""
     if reference.fingerprint != rerun.fingerprint:
-        return "made with other data"
+        return other_data(reference.manifest, rerun.manifest)
     before, after = reference.content(), rerun.content()
     different = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     if reference.setting != rerun.setting or reference.seed != rerun.seed:

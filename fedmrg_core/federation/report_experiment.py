@@ -96,9 +96,10 @@ class ReportExperiment:
         return self._tensors[client, split]
 
     def fingerprints(self) -> dict[str, str]:
-        """Hashes of the prepared studies and of the base models."""
+        """Hashes of the prepared studies and of the base models, and the version of the data source."""
         sources = self.configuration.profile.base_models.sources(self.base_models)
-        return {"data": self.prepared.fingerprint, "base_models": _hash_of_models(sources)}
+        version = str(self.prepared.summary.get("version"))
+        return {"data": self.prepared.fingerprint, "data_version": version, "base_models": _hash_of_models(sources)}
 
     def parameter_counts(self) -> dict[str, int]:
         """See :func:`fedmrg_core.trained_model.parameter_counts`."""

@@ -26,7 +26,7 @@ def acquire(path: numpy.ndarray, style: ImageStyle, rng: numpy.random.Generator)
     intensity = _coarsen(blur(intensity, style.blur), style.pixel)
     # The number of photons in a pixel is Poisson; at these counts a Gaussian of the same variance.
     photons = style.photons * (FIELD / size) ** 2 / 0.1 * float(numpy.exp(rng.normal(0, 0.15)))
-    noise = rng.standard_normal(path.shape, dtype=numpy.float32)
+    noise = rng.standard_normal(path.shape, dtype=numpy.float32)  # fewer random bits; the sums are double precision
     intensity = numpy.maximum(intensity + noise * numpy.sqrt(intensity / photons), 1e-4)
     return _finish(_process(-numpy.log(intensity), style), style)
 

@@ -45,7 +45,7 @@ def _soft_tissue(anatomy: Anatomy, fields: Fields, grid: Grid) -> numpy.ndarray:
         path += (TISSUE - LUNG) * 1.2 * hilum.half_depth(grid) * (fields.air[side] > 0)
     bubble = Ellipsoid(5.0, anatomy.domes["left"].y - anatomy.domes["left"].b + 2.4, 2.4, 1.3, 2.2)
     path -= TISSUE * 1.6 * bubble.half_depth(grid)
-    return path.astype(numpy.float32)
+    return path
 
 
 def _vessel_tree(rng: numpy.random.Generator, thickness: float) -> numpy.ndarray:

@@ -3,7 +3,8 @@
 A radiograph measures I = I0 exp(-integral of mu ds) along each ray (Beer-Lambert); parallel rays run along the depth
 z. For an ellipsoid the integral is mu times a chord, 2 c sqrt(1 - q(x, y)) with q the in-plane quadratic form; for a
 thin tube it is 2 sqrt(r^2 - d^2), d the distance from its centre line. Lengths in centimetres, attenuations in 1/cm.
-[ours]
+Everything is double precision until the picture is rounded to 8 bits: processors differ in the last bits of sums and
+exponentials, and only in single precision do these last bits reach a grey level. [ours]
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Grid:
         `tilt`.
         """
         u, v = _detector(size)
-        cos, sin = numpy.float32(numpy.cos(tilt) / zoom), numpy.float32(numpy.sin(tilt) / zoom)
+        cos, sin = math.cos(tilt) / zoom, math.sin(tilt) / zoom
         return cls(cos * u + sin * v, cos * v - sin * u, zoom, tilt)
 
     def box(self, x0: float, x1: float, y0: float, y1: float) -> Slices:
@@ -55,7 +56,7 @@ def _pixel(position: float, size: int) -> int:
 @functools.lru_cache(maxsize=4)
 def _detector(size: int) -> tuple[numpy.ndarray, numpy.ndarray]:
     centres = ((numpy.arange(size) + 0.5) / size - 0.5) * FIELD
-    u, v = numpy.meshgrid(centres.astype(numpy.float32), centres.astype(numpy.float32))
+    u, v = numpy.meshgrid(centres, centres)
     return u, v
 
 
@@ -74,11 +75,11 @@ class Ellipsoid:
 
     def quadratic(self, grid: Grid, where: Slices = (slice(None), slice(None))) -> numpy.ndarray:
         """q(x, y), below 1 inside the outline."""
-        dx, dy = grid.x[where] - numpy.float32(self.x), grid.y[where] - numpy.float32(self.y)
+        dx, dy = grid.x[where] - self.x, grid.y[where] - self.y
         if self.angle:
-            cos, sin = numpy.float32(numpy.cos(self.angle)), numpy.float32(numpy.sin(self.angle))
+            cos, sin = math.cos(self.angle), math.sin(self.angle)
             dx, dy = cos * dx + sin * dy, cos * dy - sin * dx
-        return numpy.square(dx / numpy.float32(self.a)) + numpy.square(dy / numpy.float32(self.b))
+        return numpy.square(dx / self.a) + numpy.square(dy / self.b)
 
     def half_width(self) -> float:
         """Half the horizontal extent of the outline."""
@@ -94,7 +95,7 @@ class Ellipsoid:
         """Half the chord of every ray, (H, W)."""
         depth = numpy.zeros_like(grid.x)
         where = self.bounding_box(grid)
-        depth[where] = numpy.float32(self.c) * numpy.sqrt(numpy.maximum(1 - self.quadratic(grid, where), 0))
+        depth[where] = self.c * numpy.sqrt(numpy.maximum(1 - self.quadratic(grid, where), 0))
         return depth
 
 
@@ -140,7 +141,7 @@ def _blur_matrix(size: int, sigma: float) -> numpy.ndarray:
     offsets = (numpy.arange(size)[:, None] - numpy.arange(size)[None, :]) * (FIELD / size)
     weights = numpy.exp(-0.5 * numpy.square(offsets / sigma))
     weights[weights < 1e-6] = 0  # denormal numbers make matrix products many times slower
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(numpy.float32)
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def blur(image: numpy.ndarray, sigma: float) -> numpy.ndarray:

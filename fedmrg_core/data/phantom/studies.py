@@ -37,6 +37,7 @@ from fedmrg_core.data.phantom.drawing import draw_patient
 from fedmrg_core.data.phantom.projection import Grid
 from fedmrg_core.data.phantom.report import write_report
 from fedmrg_core.data.phantom.truth import Truth, drawn_flags, sample_truth
+from fedmrg_core.data.sources import DATA_SOURCES
 from fedmrg_core.data.study import STUDY_FEATURES, LoadedStudies, PublicPart, check_studies
 from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS
@@ -44,7 +45,7 @@ from fedmrg_core.seeds import numpy_stream
 
 ADAPTATION_STUDIES = 128  # of the unseen centre, as many as adaptation is tried with at most
 TEXTS_PER_IMAGE = 4  # of the public corpus
-GENERATOR_VERSION = "4"
+GENERATOR_VERSION = DATA_SOURCES["phantom"].version
 PHANTOM_FEATURES = datasets.Features(
     {
         **STUDY_FEATURES,

@@ -1,0 +1,72 @@
+"""The measures of one run's answers by study: for each client, home and the unseen centre, adapter by adapter.
+
+What `verify` and the variance between seeds need: two runs are compared on the same studies, so that how hard a study
+is drops out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pandas
+
+from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.clinical_metrics import per_study_clinical
+from fedmrg_core.evaluation.predictions import scopes_of, state_array
+from fedmrg_core.evaluation.statistics import StudyStatistics
+from fedmrg_core.evaluation.stored_runs import STUDY_SCORES, Run
+from fedmrg_core.evaluation.study_scores import statistics_of
+from fedmrg_core.evaluation.text_metrics import cider_statistics, set_free_scores
+
+Place = tuple[str, str]  # scope (a client, home, unseen) and adapter
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """The answers of one adapter to the studies of one scope.
+
+    Attributes:
+        studies: what the N studies are called, sorted.
+        measures: every measure of these studies, rows in that order.
+    """
+
+    studies: tuple[str, ...]
+    measures: dict[str, StudyStatistics]
+
+
+def answers_of(run: Run, meteor: bool = True) -> dict[Place, Answers]:
+    """Every measure of a run's own answers, ready for a comparison study by study.
+
+    Where a folder holds scores of studies in place of reports (data that may not be shown), measures that need the
+    texts (METEOR, CIDEr) and scopes that need the studies' names (single clients) are left out.
+
+    Args:
+        run: a finished and evaluated run.
+        meteor: False leaves METEOR out, whose Java takes 4 to 7 seconds.
+
+    Raises:
+        InputError: the folder holds neither predictions nor scores of studies.
+    """
+    if run.predictions is not None:
+        return _of_predictions(run.predictions, meteor)
+    if run.scores is None:
+        raise InputError(
+            f"{run.folder} holds no scores of studies (predictions.csv.gz or {STUDY_SCORES}); keep the run again with "
+            "`fedmrg reference`."
+        )
+    groups = run.scores.groupby(["role", "adapter"], sort=True)
+    return {(role, adapter): Answers(tuple(rows["study"]), statistics_of(rows)) for (role, adapter), rows in groups}
+
+
+def _of_predictions(predictions: pandas.DataFrame, meteor: bool) -> dict[Place, Answers]:
+    rows = predictions.sort_values(["adapter", "study_id"]).reset_index(drop=True)
+    # Scored once for all adapters: METEOR's Java starts once.
+    measures = set_free_scores(rows["reference"].tolist(), rows["generated"].tolist(), meteor)
+    measures |= per_study_clinical(state_array(rows["states_reference"]), state_array(rows["states_generated"]))
+    found = {}
+    for adapter, group in rows.groupby("adapter", sort=True):
+        for scope, studies in scopes_of(group):
+            here = {key: measure.subset(studies.index.to_numpy()) for key, measure in measures.items()}
+            here["cider"] = cider_statistics(studies["reference"].tolist(), studies["generated"].tolist())
+            found[scope, str(adapter)] = Answers(tuple(studies["study_id"]), here)
+    return found

@@ -1,0 +1,138 @@
+"""Which fingerprints of prepared data mean the same data: figures/reference/equal_data.csv, made from evidence.
+
+PhantomCXR was drawn in single precision up to version 4, so that its pixels depended on the processor in a few cases of
+a million, by one grey level. Version 5 draws in double precision and is the same everywhere. What the references were
+made with is held against it study by study, and the two count as one if they differ by no more than that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy
+import pandas
+
+from fedmrg_core.data.prepared import Prepared
+from fedmrg_core.data.study import STUDY_FEATURES
+from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.stored_tables import read_table
+from fedmrg_core.paths import REPOSITORY
+from fedmrg_core.run_folder import write_text
+
+FILE = REPOSITORY / "figures" / "reference" / "equal_data.csv"
+COLUMNS = ("fingerprint", "same_as", "data", "version", "studies", "pixels", "different_pixels", "largest_difference")
+# Rounding moves a grey level by one, in one to two pixels of 100,000; the bounds leave room for another processor's.
+LARGEST_DIFFERENCE = 1  # grey levels
+LARGEST_SHARE = 1e-4  # of the pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelDifference:
+    """How far the pixels of two prepared data sets of the same studies differ.
+
+    Attributes:
+        studies: number of studies.
+        pixels: number of pixels of all studies.
+        different_pixels: how many of them differ.
+        largest_difference: in grey levels, 0 to 255.
+    """
+
+    studies: int
+    pixels: int
+    different_pixels: int
+    largest_difference: int
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether this is no more than the last bit of the sums that a pixel is rounded from."""
+        few = self.different_pixels <= LARGEST_SHARE * self.pixels
+        return few and self.largest_difference <= LARGEST_DIFFERENCE
+
+
+def pixel_difference(first: Prepared, second: Prepared) -> PixelDifference:
+    """Compare two prepared data sets, study by study.
+
+    Raises:
+        InputError: they are not the same studies: an id, site, split, view, text or state differs, or an image's size.
+    """
+    names = [name for name in STUDY_FEATURES if name != "image"]
+    if len(first.studies) != len(second.studies):
+        raise InputError(f"the data sets hold {len(first.studies)} and {len(second.studies)} studies: other data.")
+    pixels = different = largest = 0
+    for one, other in zip(first.studies, second.studies, strict=True):
+        if changed := [name for name in names if one[name] != other[name]]:
+            raise InputError(f"study {one['study_id']!r} differs in {', '.join(changed)}: other data.")
+        if one["image"].size != other["image"].size:
+            raise InputError(f"study {one['study_id']!r}: images of another size: other data.")
+        change = numpy.abs(numpy.asarray(one["image"], dtype=int) - numpy.asarray(other["image"], dtype=int))
+        pixels, different = pixels + change.size, different + int((change > 0).sum())
+        largest = max(largest, int(change.max()))
+    return PixelDifference(len(first.studies), pixels, different, largest)
+
+
+def record_equal_data(older: Prepared, current: Prepared, file: pathlib.Path = FILE) -> PixelDifference:
+    """Note in the table that two prepared data sets are the same up to rounding.
+
+    Args:
+        older: as an earlier version or another processor made it.
+        current: as this version makes it.
+        file: the table.
+
+    Raises:
+        InputError: they are other data, see `pixel_difference`, or differ by more than rounding.
+    """
+    found = pixel_difference(older, current)
+    if not found.is_rounding:
+        raise InputError(
+            f"{found.different_pixels} of {found.pixels} pixels differ, by up to {found.largest_difference} grey "
+            f"levels; rounding explains {LARGEST_DIFFERENCE} in at most {LARGEST_SHARE:.2%} of them: other data."
+        )
+    row = {
+        "fingerprint": older.fingerprint,
+        "same_as": current.fingerprint,
+        "data": older.summary["data"],
+        "version": older.summary.get("version", ""),
+        **dataclasses.asdict(found),
+    }
+    table = read_equal_data(file) if file.is_file() else pandas.DataFrame(columns=list(COLUMNS))
+    kept = table[table["fingerprint"] != older.fingerprint]
+    table = pandas.concat([kept, pandas.DataFrame([row])], ignore_index=True).sort_values(["data", "fingerprint"])
+    write_text(file, table[list(COLUMNS)].to_csv(index=False, lineterminator="\n"))
+    _table.cache_clear()
+    return found
+
+
+def read_equal_data(file: pathlib.Path = FILE) -> pandas.DataFrame:
+    """Read the table.
+
+    Raises:
+        InputError: the file is missing, unreadable or lacks a column.
+    """
+    return read_table(file, COLUMNS, "restore it from the repository", dtype={"version": str}, keep_default_na=False)
+
+
+@functools.cache
+def _table() -> dict[str, str]:
+    table = read_equal_data()
+    return dict(zip(table["fingerprint"], table["same_as"], strict=True))
+
+
+def current_fingerprint(fingerprint: str) -> str:
+    """The fingerprint that the same data have today; itself where the table knows no other."""
+    return _table().get(fingerprint, fingerprint)
+
+
+def other_data(reference: Mapping[str, Any], rerun: Mapping[str, Any]) -> str:
+    """Why two manifests' data are not the same, in one sentence."""
+    versions = [manifest.get("fingerprints", {}).get("data_version") for manifest in (reference, rerun)]
+    if versions[0] != versions[1]:
+        return (
+            f"made with data of version {versions[0] or 'unknown'}, the run with version {versions[1] or 'unknown'}, "
+            f"which {FILE.name} does not hold as equal; make the reference again, or hold the prepared folders against "
+            "each other with `fedmrg same-data`"
+        )
+    return "made with other data"

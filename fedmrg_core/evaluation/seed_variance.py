@@ -1,0 +1,100 @@
+"""How far a measure moves between seeds beyond what its studies explain: the yardstick of `verify`.
+
+Two runs that differ in chance alone (another seed, or other last bits on another processor) differ in a measure by two
+shares. Single studies are answered otherwise: that share falls with the number of studies and is seen in the comparison
+itself. And a run as a whole ends a little better or worse: that share does not fall, and only several runs show it.
+With m the measure on fixed studies, d = m_1 - m_2 and s the standard error of d over studies,
+
+    E[d^2] = E[s^2] + 2 tau^2,
+
+so tau^2 is estimated by the mean of (d^2 - s^2) / 2 over pairs of seeds [ours].
+"""
+
+from __future__ import annotations
+
+import itertools
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import pandas
+
+from fedmrg_core.data.sources import corpus_name
+from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.answers import Answers, answers_of
+from fedmrg_core.evaluation.comparison import MEASURES
+from fedmrg_core.evaluation.statistics import difference_statistics, jackknife_error
+from fedmrg_core.evaluation.stored_runs import Run
+from fedmrg_core.evaluation.stored_tables import read_table
+from fedmrg_core.run_folder import write_text
+
+FILE = "seed_variance.csv"
+KEYS = ("data", "scope", "adapter", "metric")
+COLUMNS = (*KEYS, "variance", "degrees")
+CLIENT = "client"  # stands for every client in the column scope
+
+
+def kind_of(scope: str) -> str:
+    """Clients share a variance; home and the unseen centre have their own."""
+    return scope if scope in ("home", "unseen") else CLIENT
+
+
+def seed_variance(runs: Iterable[Run], meteor: bool = True) -> pandas.DataFrame:
+    """The variance tau^2 of a run as a whole, for each measure, pooled over methods that ran with several seeds.
+
+    Args:
+        runs: finished and evaluated runs; those of one setting and method that differ in the seed form a group.
+        meteor: False leaves METEOR out.
+
+    Returns:
+        Columns `COLUMNS`: data set, scope (client, home, unseen), adapter, measure, variance (0 where seeds differ by
+        no more than their studies explain) and its degrees of freedom, the sum over methods of seeds less one.
+
+    Raises:
+        InputError: a run holds no scores of studies, or the seeds of a method answered different studies.
+    """
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.setting, run.folder.parent.name), []).append(run)
+    parts = [_of_group(group, meteor) for group in groups.values() if len(group) > 1]
+    table = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame(columns=list(COLUMNS))
+    table["weighted"] = table["variance"] * table["degrees"]
+    sums = table.groupby(list(KEYS), sort=True)[["weighted", "degrees"]].sum()
+    pooled = sums.assign(variance=(sums["weighted"] / sums["degrees"]).clip(lower=0.0))
+    return pooled.reset_index()[list(COLUMNS)]
+
+
+def _of_group(group: Sequence[Run], meteor: bool) -> pandas.DataFrame:
+    """The estimates of one method, below zero where they fall so; clients together, for they share their runs."""
+    answers = [answers_of(run, meteor) for run in group]
+    rows = [
+        {"scope": kind_of(place[0]), "adapter": place[1], "metric": key, "variance": excess}
+        for place in sorted(set.intersection(*(set(each) for each in answers)))
+        for key, excess in _excesses([each[place] for each in answers], f"{group[0].folder}, {place[0]}")
+    ]
+    mean = pandas.DataFrame(rows).groupby(list(KEYS[1:]), sort=True)["variance"].mean().reset_index()
+    return mean.assign(data=corpus_name(group[0].configuration.data), degrees=len(group) - 1)
+
+
+def _excesses(seeds: Sequence[Answers], name: str) -> Iterator[tuple[str, float]]:
+    """For each measure the mean of (d^2 - s^2) / 2 over pairs of seeds."""
+    if any(seed.studies != seeds[0].studies for seed in seeds):
+        raise InputError(f"{name}: the seeds answered different studies; evaluate them on the same ones.")
+    for key in MEASURES:
+        if not all(key in seed.measures for seed in seeds):
+            continue
+        changes = [difference_statistics(*pair) for pair in itertools.combinations([s.measures[key] for s in seeds], 2)]
+        yield key, sum(change.estimate() ** 2 - jackknife_error(change) ** 2 for change in changes) / 2 / len(changes)
+
+
+def write_seed_variance(path: pathlib.Path, table: pandas.DataFrame) -> None:
+    """Write seed_variance.csv atomically, nine digits a number."""
+    write_text(path, table.to_csv(index=False, lineterminator="\n", float_format="%.9g"))
+
+
+def read_seed_variance(path: pathlib.Path) -> pandas.DataFrame:
+    """Read seed_variance.csv.
+
+    Raises:
+        InputError: the file is missing, unreadable or lacks a column.
+    """
+    return read_table(path, COLUMNS, "make it with `fedmrg seed-variance`")

@@ -1,0 +1,109 @@
+"""Data that differ by rounding alone count as the same; another noise, another style, one study exchanged do not."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import datasets
+import numpy
+import pytest
+from PIL import Image
+
+from fedmrg_core.data.prepared import Prepared, fingerprint, prepare
+from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation import equal_data
+from fedmrg_core.evaluation.equal_data import FILE, current_fingerprint, pixel_difference, read_equal_data
+from fedmrg_core.evaluation.stored_runs import read_manifest
+
+COUNTS = {"train": 3, "validation": 1, "test": 1, "adaptation": 2}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Prepared:
+    return prepare("phantom", None, tmp_path_factory.mktemp("data") / "prepared", 128, 0, **COUNTS)
+
+
+def with_images(made: Prepared, change) -> Prepared:
+    """The same studies, every image as `change` makes it of (number, pixels)."""
+
+    def changed(row, number):
+        buffer = io.BytesIO()
+        Image.fromarray(change(number, numpy.array(row["image"]))).save(buffer, format="PNG")
+        return {"image": {"bytes": buffer.getvalue(), "path": None}}
+
+    studies = made.studies.map(changed, with_indices=True, features=made.studies.features)
+    return dataclasses.replace(made, studies=studies, summary={**made.summary, "fingerprint": fingerprint(studies)})
+
+
+def brightened(pixels: int):
+    def change(number, image):
+        if number == 0:
+            image.flat[:pixels] += (image.flat[:pixels] < 255).astype(numpy.uint8)
+        return image
+
+    return change
+
+
+def test_a_grey_level_of_rounding_is_the_same_data(made, tmp_path):
+    rounded = with_images(made, brightened(5))
+    assert rounded.fingerprint != made.fingerprint
+    table = tmp_path / "equal.csv"
+    found = equal_data.record_equal_data(rounded, made, table)
+    assert found.is_rounding and found.different_pixels == 5 and found.largest_difference == 1
+    (row,) = read_equal_data(table).to_dict("records")
+    assert (row["fingerprint"], row["same_as"], row["studies"]) == (
+        rounded.fingerprint,
+        made.fingerprint,
+        len(made.studies),
+    )
+    equal_data.record_equal_data(rounded, made, table)
+    assert len(read_equal_data(table)) == 1
+
+
+def test_another_noise_is_other_data(made, tmp_path):
+    generator = numpy.random.default_rng(0)
+    noisy = with_images(
+        made, lambda _, image: numpy.clip(image + generator.integers(-1, 2, image.shape), 0, 255).astype(numpy.uint8)
+    )
+    found = pixel_difference(noisy, made)
+    assert not found.is_rounding and found.largest_difference == 1  # one grey level, but nearly everywhere
+    with pytest.raises(InputError, match="pixels differ, by up to 1 grey levels; rounding explains"):
+        equal_data.record_equal_data(noisy, made, tmp_path / "equal.csv")
+    assert not (tmp_path / "equal.csv").exists()
+
+
+def test_another_style_is_other_data(made, tmp_path):
+    plain = prepare("phantom-image0", None, tmp_path / "plain", 128, 0, **COUNTS)
+    found = pixel_difference(plain, made)
+    assert not found.is_rounding and found.largest_difference > 1
+
+
+def test_one_study_exchanged_is_other_data(made):
+    first, second = made.studies[0]["image"], made.studies[1]["image"]
+    exchanged = with_images(made, lambda number, image: numpy.array({0: second, 1: first}.get(number, image)))
+    assert not pixel_difference(exchanged, made).is_rounding
+    order = [1, 0, *range(2, len(made.studies))]
+    moved = dataclasses.replace(made, studies=made.studies.select(order))
+    with pytest.raises(InputError, match="differs in study_id"):
+        pixel_difference(moved, made)
+    with pytest.raises(InputError, match="hold .* studies: other data"):
+        pixel_difference(dataclasses.replace(made, studies=made.studies.select(range(3))), made)
+
+
+def test_another_wording_is_other_data(made):
+    texts = ["The heart is large.", *made.studies["findings"][1:]]
+    rows = made.studies.remove_columns("findings").add_column("findings", texts, feature=datasets.Value("string"))
+    with pytest.raises(InputError, match="differs in findings"):
+        pixel_difference(dataclasses.replace(made, studies=rows), made)
+
+
+def test_every_reference_has_data_of_today():
+    """The phantom's references were drawn by an earlier version; the table says which data of today these are."""
+    table = read_equal_data()
+    assert not table["fingerprint"].duplicated().any() and (table["largest_difference"] <= 1).all()
+    assert (table["different_pixels"] <= equal_data.LARGEST_SHARE * table["pixels"]).all()
+    known = set(table["fingerprint"]) | set(table["same_as"])
+    for path in FILE.parent.glob("*/phantom*/*/seed-*"):
+        assert read_manifest(path)["data_fingerprint"] in known, path
+    assert current_fingerprint("unknown") == "unknown"
