@@ -29,6 +29,7 @@ from fedmrg_core.configuration import BaseModels
 from fedmrg_core.encoder import VisualEncoder
 from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS, STATES
+from fedmrg_core.optimisation import adamw
 from fedmrg_core.prompts import phrase_embeddings
 from fedmrg_core.report_generator import INSTRUCTION, pad_reports
 from fedmrg_core.seeds import numpy_stream, stream_seed
@@ -316,7 +317,7 @@ def _optimise(
 ) -> list[float]:
     """AdamW with a one-cycle learning rate; `step()` gives the loss of a fresh batch."""
     parameters = list(parameters)
-    optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
+    optimiser = adamw(parameters, lr=learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps, pct_start=0.1)
     losses = []
     with tqdm(range(steps), desc=f"pretraining {name}", disable=not progress) as bar:
