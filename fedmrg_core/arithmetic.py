@@ -18,6 +18,7 @@ from fedmrg_core.paths import REPOSITORY
 
 EXACT_FILE = REPOSITORY / "profiles" / "exact.env"  # NAME=VALUE lines, read by the Makefile too
 NATIVE, EXACT = "native", "exact"
+EXACT_THREADS = 1  # of a run: sums depend on their number
 # What the kernels' libraries read when Python starts.
 VARIABLES = (
     "ATEN_CPU_CAPABILITY",

@@ -155,15 +155,15 @@ def reference(
             print(store_reference(folder, name, reference_folder(name.partition("/")[0]).parent))
 
 
-@app.command("seed-variance", cls=DescribedCommand)
+@app.command("seed-variance")
 def seed_variance(
-    profile: Annotated[str, typer.Argument(help="Whose reference runs; seconds a run.")] = "smoke",
+    cores: Annotated[int, typer.Option(min=1, help="Cores to use.")] = os.cpu_count() or 1,
 ) -> None:
-    """Compute from references of several seeds how far chance moves each measure, for `fedmrg verify`."""
+    """Compute from references of several seeds how far chance moves each measure, for `fedmrg verify`; minutes."""
     from fedmrg_core.paths import reference_folder
     from fedmrg_core.reference import store_seed_variance
 
-    print(store_seed_variance(profile, reference_folder(profile).parent))
+    print(store_seed_variance(reference_folder("").resolve(), cores))
 
 
 @app.command("same-data", cls=DescribedCommand)
@@ -196,6 +196,7 @@ def verify(
     rerun: Annotated[bool, typer.Option(help="Run what results/ lacks; without it only compare.")] = True,
     data_root: Annotated[str, typer.Option(help="The folder of a real data set.")] = "",
     cores: Annotated[int, typer.Option(min=1, help="Cores to use.")] = os.cpu_count() or 1,
+    exact: Annotated[bool, typer.Option(help="Run with the arithmetic of REPRODUCIBLE=exact.")] = False,
 ) -> None:
     """Run the reference runs again and hold their measures, study by study, against what chance explains.
 
@@ -205,7 +206,7 @@ def verify(
     """
     from fedmrg_core.verification import print_verdict, verify_references
 
-    raise typer.Exit(print_verdict(verify_references(profile, only or [], rerun, data_root, cores), profile))
+    raise typer.Exit(print_verdict(verify_references(profile, only or [], rerun, data_root, cores, exact), profile))
 
 
 @app.command()

@@ -89,20 +89,25 @@ def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib
     return target
 
 
-def store_seed_variance(profile: str, reference_root: pathlib.Path) -> pathlib.Path:
-    """Compute from a profile's reference runs how far a run as a whole moves with its seed, for `verify`.
+def store_seed_variance(reference_root: pathlib.Path, workers: int = 1) -> pathlib.Path:
+    """Compute from all reference runs how far a run as a whole moves with its seed, for `verify`.
+
+    Args:
+        reference_root: the folder of all profiles' references; the table goes there.
+        workers: see `seed_variance.seed_variance`.
 
     Returns:
-        The table, ``<profile>/seed_variance.csv`` among the references.
+        The table's path.
 
     Raises:
-        InputError: no method of the profile has references of several seeds, or one holds no scores of studies.
+        InputError: no method has references of several seeds, or one holds no scores of studies.
     """
-    runs = [load_run(reference_root / run.name) for run in reference_runs(reference_root, profile)]
-    table = seed_variance(runs)
+    profiles = sorted(path.name for path in reference_root.iterdir() if path.is_dir())
+    runs = [load_run(reference_root / run.name) for name in profiles for run in reference_runs(reference_root, name)]
+    table = seed_variance(runs, workers=workers)
     if table.empty:
-        raise InputError(f"profile {profile!r} has no method with references of several seeds; keep a second seed.")
-    path = reference_root / profile / SEED_VARIANCE
+        raise InputError(f"{reference_root}: no method has references of several seeds; keep a second seed.")
+    path = reference_root / SEED_VARIANCE
     write_seed_variance(path, table)
     return path
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas
-import yaml
 
+from fedmrg_core.arithmetic import EXACT_THREADS, exact_environment
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, REPRODUCED, exit_code, verdicts, verify
@@ -26,7 +26,9 @@ SHOWN = 8  # numbers of a run that are printed where more were not reproduced
 SMALL = 100.0  # above it a number is one of bytes, without decimals
 
 
-def verify_references(profile: str, only: Sequence[str], rerun: bool, data_root: str, cores: int) -> pandas.DataFrame:
+def verify_references(
+    profile: str, only: Sequence[str], rerun: bool, data_root: str, cores: int, exact: bool = False
+) -> pandas.DataFrame:
     """Run what is asked, and hold each number against its reference.
 
     Args:
@@ -35,6 +37,7 @@ def verify_references(profile: str, only: Sequence[str], rerun: bool, data_root:
         rerun: run what results/ lacks, through Snakemake; otherwise only compare what is there.
         data_root: the folder of a real data set.
         cores: of Snakemake.
+        exact: run with the arithmetic and threads of `make figures REPRODUCIBLE=exact`.
 
     Returns:
         See :func:`fedmrg_core.evaluation.verify.verify`.
@@ -56,7 +59,7 @@ def verify_references(profile: str, only: Sequence[str], rerun: bool, data_root:
             )
     if rerun:
         for run in chosen:
-            _run_again(run, root, data_root, cores)
+            _run_again(run, data_root, cores, exact)
     return verify(root, REPOSITORY / "results", [run.name for run in chosen])
 
 
@@ -65,12 +68,9 @@ def _names(run: RunSettings) -> set[str]:
     return {run.method, run.data, run.name}
 
 
-def _run_again(run: RunSettings, reference_root: pathlib.Path, data_root: str, cores: int) -> None:
-    """One run through the workflow; one that fails is told and counts as not run."""
-    threads = _threads(reference_root / run.name)
-    # Left out where it is what `make figures` takes anyway: a run made by that is not made again.
-    given_threads = {} if threads == os.cpu_count() else {"threads": threads}
-    settings = {**run.model_dump(), "data_root": data_root, **given_threads}
+def _run_again(run: RunSettings, data_root: str, cores: int, exact: bool) -> None:
+    """One run through the workflow, as `make figures` makes it; one that fails is told and counts as not run."""
+    settings = {**run.model_dump(), "data_root": data_root, **({"threads": EXACT_THREADS} if exact else {})}
     given = [f"{key}={value}" for key, value in settings.items() if value != ""]
     target = f"results/{run.name}/notebooks/07_evaluation.ipynb"
     command = [sys.executable, "-m", "snakemake", target, "--cores", str(cores), "--nolock", "--rerun-incomplete"]
@@ -78,13 +78,9 @@ def _run_again(run: RunSettings, reference_root: pathlib.Path, data_root: str, c
     print(shlex.join(command), flush=True)
     # The rules call `fedmrg`, which is beside this Python, on the path or not.
     path = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    if subprocess.run(command, cwd=REPOSITORY, env={**os.environ, "PATH": path}).returncode:
+    environment = {**os.environ, "PATH": path, **(exact_environment() if exact else {})}
+    if subprocess.run(command, cwd=REPOSITORY, env=environment).returncode:
         print(f"{run.name}: the run failed; see the log above.", file=sys.stderr, flush=True)
-
-
-def _threads(reference: pathlib.Path) -> int:
-    """The number of threads the reference was made with: the last bits depend on it."""
-    return int(yaml.safe_load((reference / "config.yaml").read_text(encoding="utf-8"))["threads"])
 
 
 def print_verdict(rows: pandas.DataFrame, profile: str) -> int:

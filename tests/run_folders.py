@@ -11,8 +11,11 @@ import pandas
 import yaml
 
 from fedmrg_core.configuration import Profile
+from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.floors import floor_predictions
 from fedmrg_core.evaluation.predictions import COLUMNS, score_predictions, write_metrics, write_predictions
+from fedmrg_core.evaluation.seed_variance import COLUMNS as VARIANCE_COLUMNS
+from fedmrg_core.evaluation.seed_variance import write_seed_variance
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.federation.run_configuration import configure_run
 from fedmrg_core.findings import label_report
@@ -127,3 +130,15 @@ def _write_rounds(folder: pathlib.Path, quality: float, sent: int) -> None:
         for module, size in {"message": factor * sent, "encoder": factor * (sent - 100), "framing": 100}.items()
     ]
     pandas.DataFrame(ledger).to_csv(folder / "ledger.csv", index=False)
+
+
+def planted_variance(path, value=0.0, degrees=20):
+    """A variance between seeds that knows every number of the made-up runs; see `evaluation.seed_variance`."""
+    rows = [
+        ("phantom", scope, adapter, metric, value, degrees)
+        for scope in ("client", "home", "unseen")
+        for adapter in ("generic", "specialised")
+        for metric in MEASURES
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_seed_variance(path, pandas.DataFrame(rows, columns=list(VARIANCE_COLUMNS)))

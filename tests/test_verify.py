@@ -9,14 +9,14 @@ import numpy
 import pandas
 import pytest
 import yaml
-from run_folders import CLIENTS, write_run
+from run_folders import CLIENTS, planted_variance, write_run
 
 from fedmrg_core.code_state import training_code_hash
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation import verify as verifying
 from fedmrg_core.evaluation.answers import Answers
-from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES
-from fedmrg_core.evaluation.seed_variance import COLUMNS, FILE, seed_variance, write_seed_variance
+from fedmrg_core.evaluation.comparison import CLINICAL_F1
+from fedmrg_core.evaluation.seed_variance import FILE, seed_variance
 from fedmrg_core.evaluation.seed_variance import _excesses as excesses
 from fedmrg_core.evaluation.statistics import mean_statistics
 from fedmrg_core.evaluation.stored_runs import load_run
@@ -27,29 +27,16 @@ CODE = training_code_hash()
 STUDIES = 240  # 60 of each centre, as profile smoke has them
 
 
-def planted_variance(path, value=0.0, degrees=20):
-    """A table that knows every number of the made-up runs."""
-    rows = [
-        ("phantom", scope, adapter, metric, value, degrees)
-        for scope in ("client", "home", "unseen")
-        for adapter in ("generic", "specialised")
-        for metric in MEASURES
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_seed_variance(path, pandas.DataFrame(rows, columns=list(COLUMNS)))
-
-
 @pytest.fixture
 def roots(tmp_path):
     write_run(tmp_path / "reference", 0.5, training_code=CODE, studies=STUDIES)
-    planted_variance(tmp_path / "reference" / "results" / "smoke" / FILE)
+    planted_variance(tmp_path / "reference" / "results" / FILE)
     shutil.copytree(tmp_path / "reference", tmp_path / "again")
     return tmp_path / "reference" / "results", tmp_path / "again" / "results"
 
 
 def checked(roots):
-    """`verify` without METEOR, which the made-up runs do not have."""
-    return verify(*roots, [NAME], meteor=False)
+    return verify(*roots, [NAME])
 
 
 def rewrite(roots, quality, studies=STUDIES, draws=0):
@@ -95,7 +82,7 @@ def test_what_seeds_do_is_allowed(roots):
     """The same two runs: a difference that stands out of the studies' spread does not where seeds differ as much."""
     rewrite(roots, 0.95)
     alone = checked(roots)
-    planted_variance(roots[0] / "smoke" / FILE, value=0.5**2)
+    planted_variance(roots[0] / FILE, value=0.5**2)
     with_seeds = checked(roots)
     assert verdicts(alone) == {NAME: NOT_REPRODUCED} and verdicts(with_seeds) == {NAME: REPRODUCED}
     model = alone.adapter.isin(["generic", "specialised"])
@@ -242,7 +229,7 @@ def test_scores_of_other_studies_are_refused(roots):
 
 
 def test_without_the_variance_between_seeds_nothing_is_judged(roots):
-    path = roots[0] / "smoke" / FILE
+    path = roots[0] / FILE
     table = pandas.read_csv(path)
     table[table.scope != "home"].to_csv(path, index=False)
     with pytest.raises(InputError, match="has no row for phantom, home"):

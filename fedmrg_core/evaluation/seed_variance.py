@@ -12,11 +12,14 @@ so tau^2 is estimated by the mean of (d^2 - s^2) / 2 over pairs of seeds [ours].
 
 from __future__ import annotations
 
+import concurrent.futures
+import functools
 import itertools
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import pandas
+from tqdm.auto import tqdm
 
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
@@ -38,12 +41,16 @@ def kind_of(scope: str) -> str:
     return scope if scope in ("home", "unseen") else CLIENT
 
 
-def seed_variance(runs: Iterable[Run], meteor: bool = True) -> pandas.DataFrame:
+def seed_variance(runs: Iterable[Run], meteor: bool = True, workers: int = 1) -> pandas.DataFrame:
     """The variance tau^2 of a run as a whole, for each measure, pooled over methods that ran with several seeds.
+
+    Methods, profiles and ways of dealing are pooled: three seeds of one method alone would know a variance by two
+    degrees of freedom, and no difference could be told from chance [ours].
 
     Args:
         runs: finished and evaluated runs; those of one setting and method that differ in the seed form a group.
         meteor: False leaves METEOR out.
+        workers: processes that score runs side by side; the table does not depend on their number.
 
     Returns:
         Columns `COLUMNS`: data set, scope (client, home, unseen), adapter, measure, variance (0 where seeds differ by
@@ -52,10 +59,14 @@ def seed_variance(runs: Iterable[Run], meteor: bool = True) -> pandas.DataFrame:
     Raises:
         InputError: a run holds no scores of studies, or the seeds of a method answered different studies.
     """
-    groups: dict[tuple[str, str], list[Run]] = {}
+    groups: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.setting, run.folder.parent.name), []).append(run)
-    parts = [_of_group(group, meteor) for group in groups.values() if len(group) > 1]
+        name = run.configuration.profile.name
+        groups.setdefault((name, run.setting, run.folder.parent.name), []).append(run)
+    several = [group for group in groups.values() if len(group) > 1]
+    with concurrent.futures.ProcessPoolExecutor(workers) as pool:
+        scored = pool.map(functools.partial(_of_group, meteor=meteor), several)
+        parts = list(tqdm(scored, total=len(several), desc="methods with several seeds"))
     table = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame(columns=list(COLUMNS))
     table["weighted"] = table["variance"] * table["degrees"]
     sums = table.groupby(list(KEYS), sort=True)[["weighted", "degrees"]].sum()

@@ -95,7 +95,7 @@ class Change:
 
 
 def verify(
-    reference_root: pathlib.Path | str, results_root: pathlib.Path | str, names: Sequence[str], meteor: bool = True
+    reference_root: pathlib.Path | str, results_root: pathlib.Path | str, names: Sequence[str]
 ) -> pandas.DataFrame:
     """Compare runs with their references, number by number, study by study.
 
@@ -113,7 +113,6 @@ def verify(
         reference_root: the folder of all profiles' references.
         results_root: where runs are kept.
         names: `experiments.RunSettings.name` of each run to compare.
-        meteor: False compares METEOR by its intervals, without starting Java.
 
     Returns:
         Columns `COLUMNS`, a row for each run, scope, adapter or floor, and measure of `comparison.MEASURES`; and the
@@ -123,7 +122,7 @@ def verify(
         InputError: a reference is missing, broken or without scores of studies, a run is broken, the two answered other
             studies, or the variance between seeds is not stored.
     """
-    parts = [_verify_run(pathlib.Path(reference_root), pathlib.Path(results_root), name, meteor) for name in names]
+    parts = [_verify_run(pathlib.Path(reference_root), pathlib.Path(results_root), name) for name in names]
     rows = [row for part in parts for row in part]
     return pandas.DataFrame(rows, columns=list(COLUMNS))
 
@@ -140,9 +139,7 @@ def exit_code(rows: pandas.DataFrame) -> int:
     return EXIT_CODES[next(status for status in _SEVERITY if status in found)]
 
 
-def _verify_run(
-    reference_root: pathlib.Path, results_root: pathlib.Path, name: str, meteor: bool
-) -> list[dict[str, object]]:
+def _verify_run(reference_root: pathlib.Path, results_root: pathlib.Path, name: str) -> list[dict[str, object]]:
     reference, folder = load_run(reference_root / name), results_root / name
     finished = (folder / "metrics.csv").is_file() and (folder / "manifest.json").is_file()
     rerun = load_run(folder) if finished else None
@@ -151,8 +148,8 @@ def _verify_run(
         return _not_compared(name, reference, NOT_RUN, note)
     if note := _difference(reference, rerun):
         return _not_compared(name, reference, NOT_REPRODUCED, note)
-    variances = read_seed_variance(reference_root / name.partition("/")[0] / FILE)
-    changes = compare_runs(reference, rerun, variances, meteor)
+    variances = read_seed_variance(reference_root / FILE)
+    changes = compare_runs(reference, rerun, variances)
     note = "" if _base_models(reference) == _base_models(rerun) else "from other base models"
     return [{"run": name, **row, "note": note} for row in judge(changes)]
 
@@ -190,21 +187,19 @@ def judge(changes: Mapping[tuple[str, str, str], Change]) -> Iterator[dict[str, 
         }
 
 
-def compare_runs(
-    reference: Run, rerun: Run, variances: pandas.DataFrame, meteor: bool = True
-) -> dict[tuple[str, str, str], Change]:
+def compare_runs(reference: Run, rerun: Run, variances: pandas.DataFrame) -> dict[tuple[str, str, str], Change]:
     """Every number of both runs by scope, adapter or floor, and measure; settings are not looked at.
 
     Args:
         reference: the reference run.
         rerun: the run to hold against it.
         variances: see `seed_variance.seed_variance`.
-        meteor: see `verify`.
 
     Raises:
         InputError: see `verify`.
     """
     stored, again = _stored_numbers(reference), _stored_numbers(rerun)
+    meteor = "meteor" in stored.index.get_level_values("metric")  # its Java is started only where it is compared
     answers, others = answers_of(reference, meteor), answers_of(rerun, meteor)
     _check_numbers(reference, stored, answers)
     _check_numbers(rerun, again, others)
@@ -214,31 +209,45 @@ def compare_runs(
     ):
         if len(lacking):
             raise InputError(f"{run.folder}/metrics.csv has no {', '.join(lacking[0])}; restore it or evaluate again.")
-    data, known = corpus_name(reference.configuration.data), variances.set_index(list(KEYS)).sort_index()
-    changes = {}
-    for key in stored.index:
-        (scope, adapter, metric), place = key, key[:2]
-        if place in answers and metric in answers[place].measures:
-            measures = _same_studies(answers, others, place, reference, rerun)
-            shared = _variance_of_runs(known, (data, kind_of(scope), adapter, metric))
-            changes[key] = _paired_change(measures[0][metric], measures[1][metric], *shared)
-        else:
-            changes[key] = _unpaired_change(adapter, stored.loc[key], again.loc[key])
+    for place, each in answers.items():
+        if place not in others or each.studies != others[place].studies:
+            raise InputError(
+                f"{rerun.folder} and {reference.folder} answered different test studies ({', '.join(place)}); evaluate "
+                "the run on the reference's."
+            )
+    paired = compare_answers(answers, others, variances, corpus_name(reference.configuration.data))
+    changes = {
+        key: paired[key] if key in paired else _unpaired_change(key[1], stored.loc[key], again.loc[key])
+        for key in stored.index
+    }
     sent = _wire(rerun)
     return changes | {
         key: Change(value, sent[key], allowed=BYTES_TOLERANCE * value) for key, value in _wire(reference).items()
     }
 
 
-def _same_studies(
-    answers: Mapping[Place, Answers], others: Mapping[Place, Answers], place: Place, reference: Run, rerun: Run
-) -> tuple[dict[str, StudyStatistics], dict[str, StudyStatistics]]:
-    if place not in others or answers[place].studies != others[place].studies:
-        raise InputError(
-            f"{rerun.folder} and {reference.folder} answered different test studies ({', '.join(place)}); evaluate the "
-            "run on the reference's."
-        )
-    return answers[place].measures, others[place].measures
+def compare_answers(
+    answers: Mapping[Place, Answers], others: Mapping[Place, Answers], variances: pandas.DataFrame, data: str
+) -> dict[tuple[str, str, str], Change]:
+    """Every measure of a reference's answers beside another run's to the same studies.
+
+    Args:
+        answers: the reference's.
+        others: the other run's, of the same places and studies.
+        variances: see `seed_variance.seed_variance`.
+        data: the data set's name in that table.
+
+    Raises:
+        InputError: the table does not know a measure.
+    """
+    known = variances.set_index(list(KEYS)).sort_index()
+    changes = {}
+    for (scope, adapter), each in answers.items():
+        for metric in (name for name in MEASURES if name in each.measures):
+            shared = _variance_of_runs(known, (data, kind_of(scope), adapter, metric))
+            pair = each.measures[metric], others[scope, adapter].measures[metric]
+            changes[scope, adapter, metric] = _paired_change(*pair, *shared)
+    return changes
 
 
 def _variance_of_runs(known: pandas.DataFrame, key: tuple[str, str, str, str]) -> tuple[float, float]:
