@@ -178,10 +178,8 @@ def same_data(
 
     pair = load_prepared(older), load_prepared(current)
     found = equal_data.record_equal_data(*pair) if record else equal_data.pixel_difference(*pair)
-    print(
-        f"{found.studies} studies with equal ids, texts and states; {found.different_pixels} of {found.pixels} pixels "
-        f"differ, by at most {found.largest_difference}: {'the same' if found.is_rounding else 'other'} data"
-    )
+    kind = "the same" if found.is_rounding else "other"
+    print(f"{found.studies} studies with equal ids, texts and states; {found}: {kind} data")
     if not found.is_rounding:
         raise typer.Exit(FAILED)
 
