@@ -16,6 +16,8 @@ CLIENTS ?= 0
 UNSEEN ?=
 METHOD ?= fedmrg
 SEED ?= 0
+# Of pip, e.g. --extra-index-url URL for the smaller CPU build of torch
+PIP_OPTIONS ?=
 # Names in experiments.yaml, joined by commas; RERUN=True makes reference runs again
 EXPERIMENT ?= main
 # CPU threads of a run; 0: all cores for one run, one each for the runs of an experiment
@@ -67,6 +69,7 @@ help:  ## Show this list
 		'BASE_MODELS=$(BASE_MODELS)' 'stored: those of the repository, where the profile has some; fresh: built here' \
 		'REPRODUCIBLE=$(REPRODUCIBLE)' 'exact: equal numbers on x86 processors since 2013, slower; chance: equal within chance' \
 		'RERUN=$(RERUN)' 'of make benchmark; True: also the runs that figures/reference/ holds' \
+		'PIP_OPTIONS=$(PIP_OPTIONS)' 'of make environment, e.g. --extra-index-url URL for the smaller CPU build of torch' \
 		'THREADS=$(THREADS)' 'CPU threads of a run; 0: all cores for make figures, one for each run of make benchmark' \
 		'CORES=$(CORES)' 'CPU cores of everything together'
 
@@ -81,7 +84,7 @@ $(STAMP): requirements.lock pyproject.toml
 		exit 1; \
 	fi; \
 	"$$python" -m venv $(ENVIRONMENT)
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet $(PIP_OPTIONS) -r requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 

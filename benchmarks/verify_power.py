@@ -30,11 +30,12 @@ from fedmrg_core.code_state import source_state
 from fedmrg_core.evaluation.answers import answers_of
 from fedmrg_core.evaluation.seed_variance import FILE, read_seed_variance
 from fedmrg_core.evaluation.stored_runs import Run, load_run
-from fedmrg_core.evaluation.verify import NOT_REPRODUCED, compare_answers, judge
+from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, SEVERITY, compare_answers, judge
 from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder, reference_folder
 
 KEPT = REPOSITORY / "tests" / "verify_runs"
 REFERENCE = reference_folder("smoke") / "phantom" / "fedmrg" / "seed-0"
+VARIANCES = reference_folder("smoke").parent / FILE
 WORK = REPOSITORY / "results" / "verify_power"
 SHUFFLED_CLIENT = "centre-a"
 ADAPTERS = ("generic", "specialised")
@@ -178,15 +179,18 @@ def kept_run(name: str, reference: Run) -> Run:
 def verdict_table(meteor: bool = False) -> pandas.DataFrame:
     """Each kept run's verdict: how many numbers were not reproduced, and which was furthest from chance."""
     reference, rows = load_run(REFERENCE), []
-    answers, variances = answers_of(reference, meteor), read_seed_variance(reference_folder("smoke").parent / FILE)
+    answers, variances = answers_of(reference, meteor), read_seed_variance(VARIANCES)
     for name in sorted(path.name.removesuffix(".csv.gz") for path in KEPT.glob("*.csv.gz")):
         others = answers_of(kept_run(name, reference), meteor)
         judged = pandas.DataFrame(judge(compare_answers(answers, others, variances, "phantom")))
+        statuses = set(judged["status"])
         worst = judged.loc[(judged["difference"].abs() / judged["chance"]).idxmax()]
         rows.append(
             {
                 "run": name,
+                "verdict": next(status for status in SEVERITY if status in statuses),
                 "numbers": len(judged),
+                "equal": int((judged["status"] == EQUAL).sum()),
                 "not_reproduced": int((judged["status"] == NOT_REPRODUCED).sum()),
                 **worst[["scope", "adapter", "metric", "difference", "chance"]].to_dict(),
             }

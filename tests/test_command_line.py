@@ -6,7 +6,6 @@ import pathlib
 import re
 import subprocess
 import sys
-import time
 
 import nbformat
 import pytest
@@ -216,10 +215,14 @@ def test_command_line_can_be_copied(notebook):
 
 
 def test_help_and_version_are_quick():
-    started = time.perf_counter()
-    assert "check-data" in fedmrg("--help").stdout
-    assert time.perf_counter() - started < 5  # under one second alone; torch alone would take longer than this
-    assert fedmrg("version").stdout.strip() == "0.1.0"
+    """They import nothing that takes its time; how long they take is a matter of the machine and of what else runs."""
+    slow = {"datasets", "flwr", "nbclient", "numpy", "pandas", "papermill", "torch", "transformers"}
+    for arguments, shown in ((["--help"], "check-data"), (["version"], "0.1.0")):
+        command = [sys.executable, "-X", "importtime", "-m", "fedmrg_core.command_line", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert shown in done.stdout
+        imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+        assert "typer" in imported and not slow & imported
     for command in (["run"], ["label"], ["check-data"], ["report"], ["notebook", "sync"], ["notebook", "check"]):
         assert "Usage" in fedmrg(*command, "--help").stdout
 

@@ -49,7 +49,7 @@ DIGITS = 5  # decimals that reference runs keep
 ALPHA = 0.01  # chance of calling a run not reproduced that differs by chance alone
 # 2 is bad input, as everywhere on the command line.
 EXIT_CODES = {EQUAL: 0, REPRODUCED: 0, NOT_REPRODUCED: 1, NOT_RUN: 3}
-_SEVERITY = (NOT_REPRODUCED, NOT_RUN, REPRODUCED, EQUAL)  # the first that a run has is its verdict
+SEVERITY = (NOT_REPRODUCED, NOT_RUN, REPRODUCED, EQUAL)  # the first that a run has is its verdict
 BYTES_TOLERANCE = 1e-3  # of the bytes: some numbers in a message are written with as many digits as they have
 DATA_ALONE = ("floor_constant", "floor_random")  # what follows from the studies, whatever was trained
 _NORMAL = float(scipy.stats.norm.ppf((1 + CONFIDENCE) / 2))
@@ -130,13 +130,13 @@ def verify(
 def verdicts(rows: pandas.DataFrame) -> dict[str, str]:
     """The verdict of each run: the worst that one of its numbers has."""
     found = {str(name): set(group["status"]) for name, group in rows.groupby("run", sort=False)}
-    return {name: next(status for status in _SEVERITY if status in there) for name, there in found.items()}
+    return {name: next(status for status in SEVERITY if status in there) for name, there in found.items()}
 
 
 def exit_code(rows: pandas.DataFrame) -> int:
     """0: everything reproduced; 1: something was not; 3: nothing failed, but something, or everything, was not run."""
     found = set(rows["status"]) or {NOT_RUN}
-    return EXIT_CODES[next(status for status in _SEVERITY if status in found)]
+    return EXIT_CODES[next(status for status in SEVERITY if status in found)]
 
 
 def _verify_run(reference_root: pathlib.Path, results_root: pathlib.Path, name: str) -> list[dict[str, object]]:
