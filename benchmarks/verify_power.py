@@ -176,12 +176,12 @@ def kept_run(name: str, reference: Run) -> Run:
     return run
 
 
-def verdict_table(meteor: bool = False) -> pandas.DataFrame:
+def verdict_table() -> pandas.DataFrame:
     """Each kept run's verdict: how many numbers were not reproduced, and which was furthest from chance."""
     reference, rows = load_run(REFERENCE), []
-    answers, variances = answers_of(reference, meteor), read_seed_variance(VARIANCES)
+    answers, variances = answers_of(reference), read_seed_variance(VARIANCES)
     for name in sorted(path.name.removesuffix(".csv.gz") for path in KEPT.glob("*.csv.gz")):
-        others = answers_of(kept_run(name, reference), meteor)
+        others = answers_of(kept_run(name, reference))
         judged = pandas.DataFrame(judge(compare_answers(answers, others, variances, "phantom")))
         statuses = set(judged["status"])
         worst = judged.loc[(judged["difference"].abs() / judged["chance"]).idxmax()]
@@ -236,7 +236,7 @@ def main() -> None:
     elif given.command == "train":
         train(TRIALS[given.name])
     else:
-        print(verdict_table(meteor=True).to_string(index=False, float_format="%.3f"))
+        print(verdict_table().to_string(index=False, float_format="%.3f"))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from fedmrg_core.adapter_kinds import ADALORA_INTERVAL, KINDS, PREFIX_START, VIR
 from fedmrg_core.adapters import GENERIC, AdaptedLLM
 from fedmrg_core.errors import InputError
 
+pytestmark = pytest.mark.numerical
+
 
 def of_kind(llm, kind: str, **settings) -> AdaptedLLM:
     """One adapter of a kind, far enough from its start to be felt."""

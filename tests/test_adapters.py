@@ -21,6 +21,8 @@ from fedmrg_core.adapters import (
 )
 from fedmrg_core.errors import InputError
 
+pytestmark = pytest.mark.numerical
+
 
 def adapted(llm) -> AdaptedLLM:
     model = AdaptedLLM(llm, (GENERIC, SPECIALISED), rank=4, alpha=8)

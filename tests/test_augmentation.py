@@ -7,6 +7,8 @@ import torch
 from fedmrg_core.augmentation import augmented
 from fedmrg_core.configuration import Training
 
+pytestmark = pytest.mark.numerical
+
 BASE = {"batch_size": 4, "learning_rate": 1e-3, "adapter_learning_rate": 1e-3}
 
 

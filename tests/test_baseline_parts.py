@@ -13,6 +13,8 @@ from fedmrg_core.baselines.image_report_contrast import agreement, image_report_
 from fedmrg_core.baselines.relational_memory import MemoryDrivenLayerNorm, RelationalMemory
 from fedmrg_core.findings import FINDINGS
 
+pytestmark = pytest.mark.numerical
+
 # ---- R2Gen ----
 
 

@@ -14,6 +14,8 @@ from fedmrg_core.federation.run import run_federation
 from fedmrg_core.local_training import train_client, validate_client
 from fedmrg_core.methods import Ownership, ServerRule, load_method
 
+pytestmark = pytest.mark.numerical
+
 
 def test_pooled_statistics_are_those_of_all_samples_together() -> None:
     generator = torch.Generator().manual_seed(0)

@@ -24,6 +24,8 @@ from fedmrg_core.methods import ClientRule, Ownership, load_method
 from fedmrg_core.report_generator import total_loss
 from fedmrg_core.training_steps import TrainingSteps
 
+pytestmark = pytest.mark.numerical
+
 PLAIN = load_method("fed-lora")
 STUDIES = small_studies()
 

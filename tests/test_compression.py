@@ -52,6 +52,7 @@ def test_nibbles_come_back(count: int) -> None:
     numpy.testing.assert_array_equal(unpack_nibbles(data, count), integers)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("bits", [16, 8, 4])
 @pytest.mark.parametrize("columns", [1, 63, 64, 65, 200])
 def test_a_number_errs_by_half_a_scale_at_most(bits: int, columns: int) -> None:
@@ -65,6 +66,7 @@ def test_a_number_errs_by_half_a_scale_at_most(bits: int, columns: int) -> None:
         assert (error[:, start : start + BLOCK].amax(dim=1) <= scale / 2 * (1 + 1e-9)).all()
 
 
+@pytest.mark.numerical
 def test_more_bits_err_less() -> None:
     values = normal(8, 100)
     errors = [(dequantise(quantise(values, bits), 8, 100, bits) - values).norm().item() for bits in (4, 8, 16, 32)]
@@ -90,6 +92,7 @@ def test_an_array_has_the_size_announced(shape: tuple[int, ...], settings: Paylo
     assert decode_array(data, shape, settings).shape == values.shape
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("shape", [(40, 30), (30, 40), (30, 5, 8)])
 def test_factors_are_the_truncated_svd(shape: tuple[int, ...]) -> None:
     values, settings = normal(*shape), Payload(rank=4, bits=32)
@@ -99,6 +102,7 @@ def test_factors_are_the_truncated_svd(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.numerical
 def test_a_matrix_of_low_rank_comes_whole() -> None:
     values = normal(40, 3) @ normal(3, 50, seed=1)
     for bits, error in ((32, 1e-6), (16, 1e-4), (8, 0.02), (4, 0.25)):
@@ -107,6 +111,7 @@ def test_a_matrix_of_low_rank_comes_whole() -> None:
         assert (found - values).norm() < error * values.norm()
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("bits", [8, 4])
 def test_the_second_factor_makes_up_for_the_rounding_of_the_first(bits: int) -> None:
     values = normal(60, 20) @ normal(20, 90, seed=1) + 0.5 * normal(60, 90, seed=2)
@@ -127,6 +132,7 @@ def model(seed: int) -> dict[str, torch.Tensor]:
     return {key: normal(*shape, seed=seed + i).float() for i, (key, shape) in enumerate(shapes.items())}
 
 
+@pytest.mark.numerical
 def test_a_model_arrives_as_its_sender_knows() -> None:
     new, base = model(0), model(10)
     packed = pack(new, base, {}, PACKED, {BUFFER})
@@ -141,6 +147,7 @@ def test_a_model_arrives_as_its_sender_knows() -> None:
     assert torch.equal(arrived[BUFFER], new[BUFFER]) and BUFFER not in packed.unsent
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(
     ("settings", "far"), [(PACKED, False), (PACKED.model_copy(update={"error_feedback": False}), True)]
 )
@@ -187,6 +194,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder
 
 
+@pytest.mark.numerical
 def test_a_packed_run_stopped_after_each_round(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
     configuration = fake_configuration(rounds=4, payload=PACKED)
     for number in (1, 2, 3, 4):
@@ -222,6 +230,7 @@ def test_the_engines_end_with_the_same_bytes(finished: pathlib.Path, tmp_path: p
     assert everything(tmp_path) == everything(finished)
 
 
+@pytest.mark.numerical
 def test_hospitals_and_server_have_the_same_model(finished: pathlib.Path) -> None:
     shared = safetensors.torch.load_file(finished / "checkpoint" / "round-0004" / "shared.safetensors")
     for client in "abc":

@@ -153,6 +153,7 @@ def _styles(partition: Partition) -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.numerical
 def test_style_clients_hold_one_wording_each_whatever_the_site() -> None:
     studies = _worded({"north": 6, "south": 9, "west": 7})
     for seed in range(3):
@@ -177,6 +178,7 @@ def test_an_outlier_in_wording_is_no_client(monkeypatch: pytest.MonkeyPatch) -> 
         partition_clients(studies, "style", 2, 0)
 
 
+@pytest.mark.numerical
 def test_style_is_fitted_on_training_reports_and_keeps_patients_together() -> None:
     studies = _worded({"north": 6, "south": 6})
     texts, patients = list(studies["findings"]), list(studies["patient_id"])
@@ -197,6 +199,7 @@ def test_style_is_fitted_on_training_reports_and_keeps_patients_together() -> No
     )
 
 
+@pytest.mark.numerical
 def test_clients_by_style_are_further_apart_in_wording_than_clients_at_random() -> None:
     """The probe and the distance that sites are measured with take any partition's clients."""
     studies, accuracy, distance = _worded({"north": 12, "south": 12, "west": 12}), {}, {}

@@ -9,6 +9,8 @@ from small_model import PROFILE, small_model, small_studies
 from fedmrg_core.client_batches import ClientBatches
 from fedmrg_core.report_generator import Contrast, total_loss
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.fixture(scope="module")
 def diagnose_run(repository):

@@ -9,6 +9,8 @@ import transformers
 from fedmrg_core.encoder import VisualEncoder, inter_client_contrast, intra_client_contrast, load_encoder
 from fedmrg_core.errors import InputError
 
+pytestmark = pytest.mark.numerical
+
 
 def cosine(a, b):
     dot = sum(x * y for x, y in zip(a, b, strict=True))

@@ -20,6 +20,8 @@ from fedmrg_core.evaluation.statistics import (
 from fedmrg_core.evaluation.text_metrics import per_study_scores
 from fedmrg_core.seeds import numpy_stream
 
+pytestmark = pytest.mark.numerical
+
 
 def test_interval_of_a_mean_agrees_with_scipy():
     values = numpy.random.default_rng(0).normal(size=80)

@@ -110,6 +110,7 @@ def test_messages_arrive_as_flower_would_write_and_read_them(tmp_path: pathlib.P
     assert len(compared) > 30
 
 
+@pytest.mark.numerical
 def test_the_average_is_weighted_by_examples(tmp_path: pathlib.Path, watched: list) -> None:
     configuration = fake_configuration(rounds=1)
     run_federation(tmp_path, configuration, progress=False)

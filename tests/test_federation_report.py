@@ -84,6 +84,7 @@ def test_what_leaves_a_hospital(
     assert kept.part("optimiser")
 
 
+@pytest.mark.numerical
 def test_a_finished_run_can_be_opened(workspace: pathlib.Path, tmp_path: pathlib.Path) -> None:
     run = tmp_path / "results" / "run"
     run_federation(run, configuration(workspace, run, unseen_sites=("centre-e", "centre-f")), progress=False)

@@ -58,6 +58,7 @@ def _run_until(run: pathlib.Path, appears: str) -> int:
     return process.wait()
 
 
+@pytest.mark.numerical
 def test_a_killed_run_ends_with_the_same_bytes(workspace: pathlib.Path) -> None:
     undisturbed, killed = _configure(workspace, "undisturbed"), _configure(workspace, "killed")
     continue_federation(undisturbed, progress=False)

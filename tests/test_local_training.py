@@ -10,6 +10,8 @@ from fedmrg_core.local_training import ClientBatches, HospitalState, first_state
 from fedmrg_core.methods import Ownership, load_method
 from fedmrg_core.prompts import classification_loss
 
+pytestmark = pytest.mark.numerical
+
 METHOD = load_method("fedmrg")
 
 

@@ -144,6 +144,7 @@ def test_parameter_counts_of_a_model_trained_whole(standing, name):
     assert counts["personal"] == 0
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("name", METHODS)
 def test_steps_lower_the_loss_and_touch_only_what_is_trained(folder, name):
     model = built(folder, name)

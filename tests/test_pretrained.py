@@ -79,6 +79,7 @@ def test_no_tokenizer_is_named(tmp_path):
         load_tokenizer(tmp_path)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("row", ["fedmrg", "transformer"])
 def test_another_family_trains_and_writes(row, other_family, base_models):
     profile = profile_of(llm=str(other_family))
@@ -89,6 +90,7 @@ def test_another_family_trains_and_writes(row, other_family, base_models):
     assert len(texts) == 2
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("row", ROWS)
 def test_a_frozen_llm_in_bfloat16_teaches_float32_weights(row, base_models):
     whole, half = (profile_of(precision=precision) for precision in ("float32", "bfloat16"))

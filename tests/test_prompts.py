@@ -16,6 +16,8 @@ from fedmrg_core.prompts import (
     updated_disease_weights,
 )
 
+pytestmark = pytest.mark.numerical
+
 
 def source(width: int = 6) -> DiagnosisPrompts:
     return DiagnosisPrompts(5, torch.randn(len(FINDINGS) * len(STATES), width))

@@ -11,6 +11,8 @@ from fedmrg_core.local_training import ClientBatches
 from fedmrg_core.methods import Losses, Ownership
 from fedmrg_core.report_generator import Contrast, encode_reports, language_loss, pad_reports, total_loss
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

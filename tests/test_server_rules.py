@@ -39,6 +39,7 @@ def mean(updates: list[dict[str, numpy.ndarray]], round_number: int, key: str) -
     return sum(w * update[key] for w, update in zip(WEIGHTS, updates[3 * round_number - 3 :][:3], strict=True))
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("rule", RULES)
 def test_a_resumed_run_ends_with_the_same_bytes(rule: str, tmp_path: pathlib.Path) -> None:
     configuration = fake_configuration(rounds=4, server=RULES[rule])
@@ -48,6 +49,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(rule: str, tmp_path: pathlib.Pat
     assert everything(tmp_path / "halves") == everything(tmp_path / "whole")
 
 
+@pytest.mark.numerical
 def test_fedavgm_is_its_formula(tmp_path: pathlib.Path, updates: list) -> None:
     configuration = fake_configuration(rounds=4, server=RULES["fedavgm"])
     run_federation(tmp_path, configuration, progress=False)
@@ -60,6 +62,7 @@ def test_fedavgm_is_its_formula(tmp_path: pathlib.Path, updates: list) -> None:
         numpy.testing.assert_allclose(last_shared(tmp_path)[key].numpy(), x, rtol=1e-5, atol=1e-6, err_msg=key)
 
 
+@pytest.mark.numerical
 def test_fedadam_is_its_formula(tmp_path: pathlib.Path, updates: list) -> None:
     """With Flower's bias correction, which counts from round 2."""
     configuration = fake_configuration(rounds=4, server=RULES["fedadam"])
@@ -88,6 +91,7 @@ def test_a_variance_stays_positive_under_a_server_optimiser(
     assert not torch.equal(last_shared(tmp_path / "plain")[BUFFER], last_shared(tmp_path / "optimised")[BUFFER])
 
 
+@pytest.mark.numerical
 def test_exact_lora_factorises_the_mean_product(tmp_path: pathlib.Path, updates: list) -> None:
     run_federation(tmp_path, fake_configuration(rounds=1, server=RULES["exact-lora"]), progress=False)
     b, a = (last_shared(tmp_path)[f"generic_adapter/lora_{factor}"].double().numpy() for factor in "BA")
@@ -103,6 +107,7 @@ def test_exact_lora_factorises_the_mean_product(tmp_path: pathlib.Path, updates:
     )
 
 
+@pytest.mark.numerical
 def test_exact_lora_is_exact_where_the_rank_allows() -> None:
     generator = torch.Generator().manual_seed(0)
     b = [torch.zeros(20, 4) for _ in range(2)]
@@ -117,6 +122,7 @@ def test_exact_lora_is_exact_where_the_rank_allows() -> None:
     assert not torch.allclose(mean_b @ mean_a, product, atol=0.1)
 
 
+@pytest.mark.numerical
 def test_exact_lora_keeps_rows_and_columns_where_the_clients_have_them() -> None:
     """Their moments belong to them: no other turn of the pair is nearer to the mean factors."""
     generator = torch.Generator().manual_seed(0)
@@ -139,6 +145,7 @@ def test_exact_lora_keeps_rows_and_columns_where_the_clients_have_them() -> None
         assert distance(torch.matrix_exp(skew)) > distance(identity)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(("rows", "columns", "rank"), [(6, 5, 2), (3, 9, 4), (9, 3, 4)])
 def test_exact_lora_leaves_no_direction_dead(rows: int, columns: int, rank: int) -> None:
     """B = 0 as at the start; and layers narrower than the rank."""

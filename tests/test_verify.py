@@ -144,13 +144,13 @@ def test_seed_variance_pools_methods_and_shares_clients(tmp_path):
         for method, quality in (("fedmrg", 0.5), ("fed-lora", 0.7))
         for seed in range(3)
     ]
-    table = seed_variance(runs, meteor=False)
+    table = seed_variance(runs)
     assert set(table.scope) == {"client", "home", "unseen"} and len(CLIENTS) == 3
     generic = table[(table.adapter == "generic") & (table.metric == "bleu_4")]
     assert set(generic.degrees) == {4} and set(table[table.adapter == "specialised"].degrees) == {2}
-    assert (table.variance >= 0).all()
+    assert (table.beyond_studies >= 0).all() and (table.between_seeds > 0).any()
     with pytest.raises(InputError, match="answered different studies"):
-        seed_variance([runs[0], load_run(write_run(tmp_path / "other", 0.5, studies=40, seed=1))], meteor=False)
+        seed_variance([runs[0], load_run(write_run(tmp_path / "other", 0.5, studies=40, seed=1))])
 
 
 def test_what_was_not_run(roots):
@@ -232,7 +232,7 @@ def test_without_the_variance_between_seeds_nothing_is_judged(roots):
     path = roots[0] / FILE
     table = pandas.read_csv(path)
     table[table.scope != "home"].to_csv(path, index=False)
-    with pytest.raises(InputError, match="has no row for phantom, home"):
+    with pytest.raises(InputError, match="has no beyond_studies of phantom, home"):
         checked(roots)
     path.unlink()
     with pytest.raises(InputError, match="seed_variance.csv does not exist; make it with"):

@@ -56,7 +56,7 @@ def test_the_kept_runs_are_what_they_say():
 
 def test_the_reference_is_its_own_reproduction():
     reference = load_run(verify_power.REFERENCE)
-    answers = answers_of(reference, meteor=False)
+    answers = answers_of(reference)
     variances = read_seed_variance(verify_power.VARIANCES)
     changes = verify_power.compare_answers(answers, answers, variances, "phantom")
     assert {row["status"] for row in verify_power.judge(changes)} == {EQUAL}

@@ -12,6 +12,7 @@ import pandas
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.clinical_metrics import per_study_clinical
+from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.predictions import scopes_of, state_array
 from fedmrg_core.evaluation.statistics import StudyStatistics
 from fedmrg_core.evaluation.stored_runs import STUDY_SCORES, Run
@@ -34,21 +35,20 @@ class Answers:
     measures: dict[str, StudyStatistics]
 
 
-def answers_of(run: Run, meteor: bool = True) -> dict[Place, Answers]:
+def answers_of(run: Run) -> dict[Place, Answers]:
     """Every measure of a run's own answers, ready for a comparison study by study.
 
-    Where a folder holds scores of studies in place of reports (data that may not be shown), measures that need the
-    texts (METEOR, CIDEr) and scopes that need the studies' names (single clients) are left out.
+    METEOR is left out: its Java takes half a minute a run. Where a folder holds scores of studies in place of reports
+    (data that may not be shown), so are CIDEr, which needs the texts, and single clients, which need studies' names.
 
     Args:
         run: a finished and evaluated run.
-        meteor: False leaves METEOR out, whose Java takes 4 to 7 seconds.
 
     Raises:
         InputError: the folder holds neither predictions nor scores of studies.
     """
     if run.predictions is not None:
-        return _of_predictions(run.predictions, meteor)
+        return _of_predictions(run.predictions)
     if run.scores is None:
         raise InputError(
             f"{run.folder} holds no scores of studies (predictions.csv.gz or {STUDY_SCORES}); keep the run again with "
@@ -58,10 +58,9 @@ def answers_of(run: Run, meteor: bool = True) -> dict[Place, Answers]:
     return {(role, adapter): Answers(tuple(rows["study"]), statistics_of(rows)) for (role, adapter), rows in groups}
 
 
-def _of_predictions(predictions: pandas.DataFrame, meteor: bool) -> dict[Place, Answers]:
+def _of_predictions(predictions: pandas.DataFrame) -> dict[Place, Answers]:
     rows = predictions.sort_values(["adapter", "study_id"]).reset_index(drop=True)
-    # Scored once for all adapters: METEOR's Java starts once.
-    measures = set_free_scores(rows["reference"].tolist(), rows["generated"].tolist(), meteor)
+    measures = set_free_scores(rows["reference"].tolist(), rows["generated"].tolist(), meteor=False)
     measures |= per_study_clinical(state_array(rows["states_reference"]), state_array(rows["states_generated"]))
     found = {}
     for adapter, group in rows.groupby("adapter", sort=True):
@@ -70,3 +69,17 @@ def _of_predictions(predictions: pandas.DataFrame, meteor: bool) -> dict[Place, 
             here["cider"] = cider_statistics(studies["reference"].tolist(), studies["generated"].tolist())
             found[scope, str(adapter)] = Answers(tuple(studies["study_id"]), here)
     return found
+
+
+def stored_numbers(run: Run) -> pandas.DataFrame:
+    """Rows of metrics.csv that are compared with other runs', by scope, adapter or floor, and measure.
+
+    Raises:
+        InputError: a value is empty.
+    """
+    table = run.metrics
+    chosen = table[table["metric"].isin(MEASURES) & (table["low"].notna() | table["value"].isna())]
+    if chosen[["value", "low", "high"]].isna().any(axis=None):
+        raise InputError(f"{run.folder}/metrics.csv has empty values; evaluate the run again or restore the file.")
+    answering = chosen["adapter"].where(chosen["system"] == "model", chosen["system"])
+    return chosen.assign(adapter=answering).set_index(["scope", "adapter", "metric"])[["value", "low", "high"]]

@@ -7,23 +7,26 @@ With m the measure on fixed studies, d = m_1 - m_2 and s the standard error of d
 
     E[d^2] = E[s^2] + 2 tau^2,
 
-so tau^2 is estimated by the mean of (d^2 - s^2) / 2 over pairs of seeds [ours].
+so tau^2 is estimated by the mean of (d^2 - s^2) / 2 over pairs of seeds [ours]. Where no scores of studies are stored
+(METEOR, the nearest image's reports, single centres of data that may not be shown), the variance between seeds of the
+number itself holds both shares, s^2 as it was between these seeds.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import functools
 import itertools
+import math
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy
 import pandas
 from tqdm.auto import tqdm
 
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.answers import Answers, answers_of
+from fedmrg_core.evaluation.answers import Answers, answers_of, stored_numbers
 from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.statistics import difference_statistics, jackknife_error
 from fedmrg_core.evaluation.stored_runs import Run
@@ -31,8 +34,9 @@ from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.run_folder import write_text
 
 FILE = "seed_variance.csv"
-KEYS = ("data", "scope", "adapter", "metric")
-COLUMNS = (*KEYS, "variance", "degrees")
+KEYS = ("data", "scope", "adapter", "metric")  # adapter: or the nearest floor
+COLUMNS = (*KEYS, "between_seeds", "beyond_studies", "degrees")
+DATA_ALONE = ("floor_constant", "floor_random")  # what follows from the studies, whatever was trained
 CLIENT = "client"  # stands for every client in the column scope
 
 
@@ -41,7 +45,7 @@ def kind_of(scope: str) -> str:
     return scope if scope in ("home", "unseen") else CLIENT
 
 
-def seed_variance(runs: Iterable[Run], meteor: bool = True, workers: int = 1) -> pandas.DataFrame:
+def seed_variance(runs: Iterable[Run], workers: int = 1) -> pandas.DataFrame:
     """The variance tau^2 of a run as a whole, for each measure, pooled over methods that ran with several seeds.
 
     Methods, profiles and ways of dealing are pooled: three seeds of one method alone would know a variance by two
@@ -49,12 +53,12 @@ def seed_variance(runs: Iterable[Run], meteor: bool = True, workers: int = 1) ->
 
     Args:
         runs: finished and evaluated runs; those of one setting and method that differ in the seed form a group.
-        meteor: False leaves METEOR out.
         workers: processes that score runs side by side; the table does not depend on their number.
 
     Returns:
-        Columns `COLUMNS`: data set, scope (client, home, unseen), adapter, measure, variance (0 where seeds differ by
-        no more than their studies explain) and its degrees of freedom, the sum over methods of seeds less one.
+        Columns `COLUMNS`: data set, scope (client, home, unseen), adapter, measure; the variance between seeds of the
+        number, and the part of it beyond studies, tau^2 (0 where seeds differ by no more than their studies explain;
+        empty without scores of studies); and the degrees of freedom, the sum over methods of seeds less one.
 
     Raises:
         InputError: a run holds no scores of studies, or the seeds of a method answered different studies.
@@ -65,24 +69,39 @@ def seed_variance(runs: Iterable[Run], meteor: bool = True, workers: int = 1) ->
         groups.setdefault((name, run.setting, run.folder.parent.name), []).append(run)
     several = [group for group in groups.values() if len(group) > 1]
     with concurrent.futures.ProcessPoolExecutor(workers) as pool:
-        scored = pool.map(functools.partial(_of_group, meteor=meteor), several)
+        scored = pool.map(_of_group, several)
         parts = list(tqdm(scored, total=len(several), desc="methods with several seeds"))
     table = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame(columns=list(COLUMNS))
-    table["weighted"] = table["variance"] * table["degrees"]
-    sums = table.groupby(list(KEYS), sort=True)[["weighted", "degrees"]].sum()
-    pooled = sums.assign(variance=(sums["weighted"] / sums["degrees"]).clip(lower=0.0))
-    return pooled.reset_index()[list(COLUMNS)]
+    return table.groupby(list(KEYS), sort=True).apply(_pooled, include_groups=False).reset_index()[list(COLUMNS)]
 
 
-def _of_group(group: Sequence[Run], meteor: bool) -> pandas.DataFrame:
+def _pooled(rows: pandas.DataFrame) -> pandas.Series:
+    """The methods' estimates, each with the weight of its degrees of freedom."""
+    mean = {}
+    for name in ("between_seeds", "beyond_studies"):
+        known = rows[rows[name].notna()]
+        mean[name] = numpy.average(known[name], weights=known["degrees"]) if len(known) else math.nan
+    mean["beyond_studies"] = numpy.maximum(mean["beyond_studies"], 0.0)  # NaN stays
+    return pandas.Series({**mean, "degrees": rows["degrees"].sum()})
+
+
+def _of_group(group: Sequence[Run]) -> pandas.DataFrame:
     """The estimates of one method, below zero where they fall so; clients together, for they share their runs."""
-    answers = [answers_of(run, meteor) for run in group]
+    answers = [answers_of(run) for run in group]
+    places = set.intersection(*(set(each) for each in answers))
+    beyond = {
+        (*place, metric): excess
+        for place in sorted(places)
+        for metric, excess in _excesses([each[place] for each in answers], f"{group[0].folder}, {place[0]}")
+    }
+    numbers = pandas.concat([stored_numbers(run)["value"] for run in group], axis=1, join="inner")
     rows = [
-        {"scope": kind_of(place[0]), "adapter": place[1], "metric": key, "variance": excess}
-        for place in sorted(set.intersection(*(set(each) for each in answers)))
-        for key, excess in _excesses([each[place] for each in answers], f"{group[0].folder}, {place[0]}")
-    ]
-    mean = pandas.DataFrame(rows).groupby(list(KEYS[1:]), sort=True)["variance"].mean().reset_index()
+        {"scope": kind_of(scope), "adapter": adapter, "metric": metric, "between_seeds": variance,
+         "beyond_studies": beyond.get((scope, adapter, metric), math.nan)}
+        for (scope, adapter, metric), variance in numbers.var(axis=1, ddof=1).items()
+        if adapter not in DATA_ALONE
+    ]  # fmt: skip
+    mean = pandas.DataFrame(rows).groupby(list(KEYS[1:]), sort=True).mean().reset_index()
     return mean.assign(data=corpus_name(group[0].configuration.data), degrees=len(group) - 1)
 
 

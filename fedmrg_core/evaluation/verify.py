@@ -11,23 +11,17 @@ import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy
 import pandas
 import scipy.stats
 
 from fedmrg_core.code_state import training_code_hash
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.answers import Answers, Place, answers_of
+from fedmrg_core.evaluation.answers import Answers, Place, answers_of, stored_numbers
 from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.equal_data import other_data
-from fedmrg_core.evaluation.seed_variance import FILE, KEYS, kind_of, read_seed_variance
-from fedmrg_core.evaluation.statistics import (
-    CONFIDENCE,
-    StudyStatistics,
-    difference_statistics,
-    jackknife_error,
-)
+from fedmrg_core.evaluation.seed_variance import DATA_ALONE, FILE, KEYS, kind_of, read_seed_variance
+from fedmrg_core.evaluation.statistics import StudyStatistics, difference_statistics, jackknife_error
 from fedmrg_core.evaluation.stored_runs import Run, load_run
 
 EQUAL, REPRODUCED = "equal to the digit", "reproduced within chance"
@@ -51,8 +45,6 @@ ALPHA = 0.01  # chance of calling a run not reproduced that differs by chance al
 EXIT_CODES = {EQUAL: 0, REPRODUCED: 0, NOT_REPRODUCED: 1, NOT_RUN: 3}
 SEVERITY = (NOT_REPRODUCED, NOT_RUN, REPRODUCED, EQUAL)  # the first that a run has is its verdict
 BYTES_TOLERANCE = 1e-3  # of the bytes: some numbers in a message are written with as many digits as they have
-DATA_ALONE = ("floor_constant", "floor_random")  # what follows from the studies, whatever was trained
-_NORMAL = float(scipy.stats.norm.ppf((1 + CONFIDENCE) / 2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +95,8 @@ def verify(
     runs' answers to the same studies, and that of a run as a whole, known from the references' seeds (`seed_variance`).
     The difference over its root is held against Student's t, with degrees of freedom after Satterthwaite, and all
     numbers of a run together against ALPHA, with Bonferroni's correction [ours]. What follows from the data alone (the
-    constant and the random report) has to be equal. Where no scores of studies are stored (METEOR and CIDEr of data
-    that may not be shown, the nearest image's reports) both stored intervals take their place, which allows more.
+    constant and the random report) has to be equal. Where no scores of studies are stored (METEOR, the nearest image's
+    reports, of data that may not be shown CIDEr and single clients) the variance is what it is between two seeds.
 
     A run on other data or with another configuration reproduces nothing, whatever its numbers are. A folder that other
     training code has filled was not run at all: it says nothing about the code that is here.
@@ -159,7 +151,7 @@ def _base_models(run: Run) -> object:
 
 
 def _not_compared(name: str, reference: Run, status: str, note: str) -> list[dict[str, object]]:
-    values = {key: row["value"] for key, row in _stored_numbers(reference).iterrows()} | _wire(reference)
+    values = {key: row["value"] for key, row in stored_numbers(reference).iterrows()} | _wire(reference)
     return [
         {"run": name, **_names(key), "reference": value, "status": status, "note": note}
         for key, value in values.items()
@@ -198,9 +190,8 @@ def compare_runs(reference: Run, rerun: Run, variances: pandas.DataFrame) -> dic
     Raises:
         InputError: see `verify`.
     """
-    stored, again = _stored_numbers(reference), _stored_numbers(rerun)
-    meteor = "meteor" in stored.index.get_level_values("metric")  # its Java is started only where it is compared
-    answers, others = answers_of(reference, meteor), answers_of(rerun, meteor)
+    stored, again = stored_numbers(reference), stored_numbers(rerun)
+    answers, others = answers_of(reference), answers_of(rerun)
     _check_numbers(reference, stored, answers)
     _check_numbers(rerun, again, others)
     for run, lacking in (
@@ -215,11 +206,16 @@ def compare_runs(reference: Run, rerun: Run, variances: pandas.DataFrame) -> dic
                 f"{rerun.folder} and {reference.folder} answered different test studies ({', '.join(place)}); evaluate "
                 "the run on the reference's."
             )
-    paired = compare_answers(answers, others, variances, corpus_name(reference.configuration.data))
-    changes = {
-        key: paired[key] if key in paired else _unpaired_change(key[1], stored.loc[key], again.loc[key])
-        for key in stored.index
-    }
+    data = corpus_name(reference.configuration.data)
+    changes = compare_answers(answers, others, variances, data)
+    known = variances.set_index(list(KEYS))
+    for key in stored.index.difference(list(changes)):
+        values = [float(side.loc[key, "value"]) for side in (stored, again)]
+        if key[1] in DATA_ALONE:
+            changes[key] = Change(*values, allowed=0.0)
+        else:
+            variance = _variance(known, (data, kind_of(key[0]), *key[1:]), "between_seeds")
+            changes[key] = Change(*values, 2 * variance[0], variance[1])  # as far as two seeds are apart
     sent = _wire(rerun)
     return changes | {
         key: Change(value, sent[key], allowed=BYTES_TOLERANCE * value) for key, value in _wire(reference).items()
@@ -240,22 +236,21 @@ def compare_answers(
     Raises:
         InputError: the table does not know a measure.
     """
-    known = variances.set_index(list(KEYS)).sort_index()
-    changes = {}
+    known, changes = variances.set_index(list(KEYS)), {}
     for (scope, adapter), each in answers.items():
         for metric in (name for name in MEASURES if name in each.measures):
-            shared = _variance_of_runs(known, (data, kind_of(scope), adapter, metric))
+            shared = _variance(known, (data, kind_of(scope), adapter, metric), "beyond_studies")
             pair = each.measures[metric], others[scope, adapter].measures[metric]
             changes[scope, adapter, metric] = _paired_change(*pair, *shared)
     return changes
 
 
-def _variance_of_runs(known: pandas.DataFrame, key: tuple[str, str, str, str]) -> tuple[float, float]:
-    """tau^2 and its degrees of freedom."""
-    if key not in known.index:
-        raise InputError(f"{FILE} has no row for {', '.join(key)}; make it again with `fedmrg seed-variance`.")
-    row = known.loc[key]
-    return float(row["variance"]), float(row["degrees"])
+def _variance(known: pandas.DataFrame, key: tuple[str, ...], column: str) -> tuple[float, float]:
+    """A variance between seeds and its degrees of freedom."""
+    row = known.loc[key] if key in known.index else None
+    if row is None or pandas.isna(row[column]):
+        raise InputError(f"{FILE} has no {column} of {', '.join(key)}; make it again with `fedmrg seed-variance`.")
+    return float(row[column]), float(row["degrees"])
 
 
 def _paired_change(before: StudyStatistics, after: StudyStatistics, shared: float, degrees: float) -> Change:
@@ -267,24 +262,6 @@ def _paired_change(before: StudyStatistics, after: StudyStatistics, shared: floa
     # Satterthwaite: what both shares are known by, weighted by their squares. Studies that did not change say nothing.
     spread = of_studies**2 / max(changed - 1, 1) + of_runs**2 / degrees
     return Change(before.estimate(), after.estimate(), variance, variance**2 / spread if spread else math.inf)
-
-
-def _unpaired_change(adapter: str, before: pandas.Series, after: pandas.Series) -> Change:
-    """Without scores of studies: both stored intervals, as if the studies were others."""
-    if adapter in DATA_ALONE:
-        return Change(before["value"], after["value"], allowed=0.0)
-    halves = [(row["high"] - row["low"]) / 2 / _NORMAL for row in (before, after)]
-    return Change(before["value"], after["value"], float(numpy.square(halves).sum()))
-
-
-def _stored_numbers(run: Run) -> pandas.DataFrame:
-    """Rows of metrics.csv that are compared: value, low and high by scope, adapter or floor, and measure."""
-    table = run.metrics
-    chosen = table[table["metric"].isin(MEASURES) & (table["low"].notna() | table["value"].isna())]
-    if chosen[["value", "low", "high"]].isna().any(axis=None):
-        raise InputError(f"{run.folder}/metrics.csv has empty values; evaluate the run again or restore the file.")
-    answering = chosen["adapter"].where(chosen["system"] == "model", chosen["system"])
-    return chosen.assign(adapter=answering).set_index(["scope", "adapter", "metric"])[["value", "low", "high"]]
 
 
 def _check_numbers(run: Run, stored: pandas.DataFrame, answers: Mapping[Place, Answers]) -> None:
