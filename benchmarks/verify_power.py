@@ -28,7 +28,7 @@ import pandas
 from fedmrg_core.arithmetic import VARIABLES, arithmetic_of
 from fedmrg_core.code_state import source_state
 from fedmrg_core.evaluation.answers import answers_of
-from fedmrg_core.evaluation.seed_variance import FILE, read_seed_variance
+from fedmrg_core.evaluation.seed_variance import FILE, read_seed_variance, variances_of
 from fedmrg_core.evaluation.stored_runs import Run, load_run
 from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, SEVERITY, compare_answers, judge
 from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder, reference_folder
@@ -179,10 +179,10 @@ def kept_run(name: str, reference: Run) -> Run:
 def verdict_table() -> pandas.DataFrame:
     """Each kept run's verdict: how many numbers were not reproduced, and which was furthest from chance."""
     reference, rows = load_run(REFERENCE), []
-    answers, variances = answers_of(reference), read_seed_variance(VARIANCES)
+    answers, known = answers_of(reference), variances_of(read_seed_variance(VARIANCES), reference)
     for name in sorted(path.name.removesuffix(".csv.gz") for path in KEPT.glob("*.csv.gz")):
         others = answers_of(kept_run(name, reference))
-        judged = pandas.DataFrame(judge(compare_answers(answers, others, variances, "phantom")))
+        judged = pandas.DataFrame(judge(compare_answers(answers, others, known)))
         statuses = set(judged["status"])
         worst = judged.loc[(judged["difference"].abs() / judged["chance"]).idxmax()]
         rows.append(

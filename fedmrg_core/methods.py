@@ -217,6 +217,21 @@ def load_methods(path: pathlib.Path = REPOSITORY / "methods.yaml") -> dict[str, 
     }
 
 
+def family_of(name: str, path: pathlib.Path = REPOSITORY / "methods.yaml") -> str:
+    """The row that a method's row is like, and that one's, up to the first: FedMRG's for all its ablations.
+
+    A name that is no row is its own family.
+
+    Raises:
+        InputError: as `read_yaml`.
+    """
+    rows, seen = read_yaml(path, "methods"), set()
+    while name not in seen and name in rows and "like" in rows[name]:
+        seen.add(name)
+        name = rows[name]["like"]
+    return name
+
+
 def _completed_row(rows: dict, name: str, source: str, below: tuple[str, ...] = ()) -> dict:
     """A row with all it takes over from the row it is like."""
     row = rows[name]

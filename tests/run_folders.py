@@ -135,7 +135,7 @@ def _write_rounds(folder: pathlib.Path, quality: float, sent: int) -> None:
 def planted_variance(path, value=0.0, degrees=20):
     """A variance between seeds that knows every number of the made-up runs; see `evaluation.seed_variance`."""
     rows = [
-        ("phantom", scope, adapter, metric, value, value, degrees)
+        ("phantom", "fedmrg", scope, adapter, metric, value, value, degrees)
         for scope in ("client", "home", "unseen")
         for adapter in ("generic", "specialised")
         for metric in MEASURES

@@ -31,10 +31,12 @@ from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.statistics import difference_statistics, jackknife_error
 from fedmrg_core.evaluation.stored_runs import Run
 from fedmrg_core.evaluation.stored_tables import read_table
+from fedmrg_core.methods import family_of
 from fedmrg_core.run_folder import write_text
 
 FILE = "seed_variance.csv"
-KEYS = ("data", "scope", "adapter", "metric")  # adapter: or the nearest floor
+NUMBER = ("scope", "adapter", "metric")  # adapter: or the nearest floor
+KEYS = ("data", "family", *NUMBER)
 COLUMNS = (*KEYS, "between_seeds", "beyond_studies", "degrees")
 DATA_ALONE = ("floor_constant", "floor_random")  # what follows from the studies, whatever was trained
 CLIENT = "client"  # stands for every client in the column scope
@@ -48,17 +50,18 @@ def kind_of(scope: str) -> str:
 def seed_variance(runs: Iterable[Run], workers: int = 1) -> pandas.DataFrame:
     """The variance tau^2 of a run as a whole, for each measure, pooled over methods that ran with several seeds.
 
-    Methods, profiles and ways of dealing are pooled: three seeds of one method alone would know a variance by two
-    degrees of freedom, and no difference could be told from chance [ours].
+    Three seeds of one method alone would know a variance by two degrees of freedom, and hardly a difference could be
+    told from chance. So methods of one family (`methods.family_of`: FedMRG and its ablations) are pooled, over profiles
+    and ways of dealing; a variant with several seeds, such as fewer clients in a round, stands for itself [ours].
 
     Args:
         runs: finished and evaluated runs; those of one setting and method that differ in the seed form a group.
         workers: processes that score runs side by side; the table does not depend on their number.
 
     Returns:
-        Columns `COLUMNS`: data set, scope (client, home, unseen), adapter, measure; the variance between seeds of the
-        number, and the part of it beyond studies, tau^2 (0 where seeds differ by no more than their studies explain;
-        empty without scores of studies); and the degrees of freedom, the sum over methods of seeds less one.
+        Columns `COLUMNS`: data set, family, scope (client, home, unseen), adapter, measure; the variance between seeds
+        of the number, and the part of it beyond studies, tau^2 (0 where seeds differ by no more than their studies
+        explain; empty without scores of studies); and the degrees of freedom, the sum over methods of seeds less one.
 
     Raises:
         InputError: a run holds no scores of studies, or the seeds of a method answered different studies.
@@ -73,6 +76,28 @@ def seed_variance(runs: Iterable[Run], workers: int = 1) -> pandas.DataFrame:
         parts = list(tqdm(scored, total=len(several), desc="methods with several seeds"))
     table = pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame(columns=list(COLUMNS))
     return table.groupby(list(KEYS), sort=True).apply(_pooled, include_groups=False).reset_index()[list(COLUMNS)]
+
+
+def families_of(run: Run) -> list[str]:
+    """Under which names the table may hold a run's variances, the first that it has: its variant's, its row's."""
+    folder, family = run.folder.parent.name, family_of(run.method)
+    return [folder, family] if "," in folder else [family]
+
+
+def variances_of(table: pandas.DataFrame, run: Run) -> pandas.DataFrame:
+    """A run's rows of the table, indexed by `NUMBER`.
+
+    Raises:
+        InputError: there are none.
+    """
+    for family in families_of(run):
+        rows = table[(table["data"] == corpus_name(run.configuration.data)) & (table["family"] == family)]
+        if len(rows):
+            return rows.set_index(list(NUMBER))
+    raise InputError(
+        f"{FILE} has no variance between seeds for {run.folder.parent.name} on {run.configuration.data}; keep "
+        "references of a second seed and make it again with `fedmrg seed-variance`."
+    )
 
 
 def _pooled(rows: pandas.DataFrame) -> pandas.Series:
@@ -101,8 +126,9 @@ def _of_group(group: Sequence[Run]) -> pandas.DataFrame:
         for (scope, adapter, metric), variance in numbers.var(axis=1, ddof=1).items()
         if adapter not in DATA_ALONE
     ]  # fmt: skip
-    mean = pandas.DataFrame(rows).groupby(list(KEYS[1:]), sort=True).mean().reset_index()
-    return mean.assign(data=corpus_name(group[0].configuration.data), degrees=len(group) - 1)
+    mean = pandas.DataFrame(rows).groupby(list(NUMBER), sort=True).mean().reset_index()
+    data = corpus_name(group[0].configuration.data)
+    return mean.assign(data=data, family=families_of(group[0])[0], degrees=len(group) - 1)
 
 
 def _excesses(seeds: Sequence[Answers], name: str) -> Iterator[tuple[str, float]]:

@@ -15,12 +15,11 @@ import pandas
 import scipy.stats
 
 from fedmrg_core.code_state import training_code_hash
-from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.answers import Answers, Place, answers_of, stored_numbers
 from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.equal_data import other_data
-from fedmrg_core.evaluation.seed_variance import DATA_ALONE, FILE, KEYS, kind_of, read_seed_variance
+from fedmrg_core.evaluation.seed_variance import DATA_ALONE, FILE, kind_of, read_seed_variance, variances_of
 from fedmrg_core.evaluation.statistics import StudyStatistics, difference_statistics, jackknife_error
 from fedmrg_core.evaluation.stored_runs import Run, load_run
 
@@ -206,15 +205,14 @@ def compare_runs(reference: Run, rerun: Run, variances: pandas.DataFrame) -> dic
                 f"{rerun.folder} and {reference.folder} answered different test studies ({', '.join(place)}); evaluate "
                 "the run on the reference's."
             )
-    data = corpus_name(reference.configuration.data)
-    changes = compare_answers(answers, others, variances, data)
-    known = variances.set_index(list(KEYS))
+    known = variances_of(variances, reference)
+    changes = compare_answers(answers, others, known)
     for key in stored.index.difference(list(changes)):
         values = [float(side.loc[key, "value"]) for side in (stored, again)]
         if key[1] in DATA_ALONE:
             changes[key] = Change(*values, allowed=0.0)
         else:
-            variance = _variance(known, (data, kind_of(key[0]), *key[1:]), "between_seeds")
+            variance = _variance(known, (kind_of(key[0]), *key[1:]), "between_seeds")
             changes[key] = Change(*values, 2 * variance[0], variance[1])  # as far as two seeds are apart
     sent = _wire(rerun)
     return changes | {
@@ -223,23 +221,22 @@ def compare_runs(reference: Run, rerun: Run, variances: pandas.DataFrame) -> dic
 
 
 def compare_answers(
-    answers: Mapping[Place, Answers], others: Mapping[Place, Answers], variances: pandas.DataFrame, data: str
+    answers: Mapping[Place, Answers], others: Mapping[Place, Answers], known: pandas.DataFrame
 ) -> dict[tuple[str, str, str], Change]:
     """Every measure of a reference's answers beside another run's to the same studies.
 
     Args:
         answers: the reference's.
         others: the other run's, of the same places and studies.
-        variances: see `seed_variance.seed_variance`.
-        data: the data set's name in that table.
+        known: see `seed_variance.variances_of`.
 
     Raises:
-        InputError: the table does not know a measure.
+        InputError: a measure's variance between seeds is not known.
     """
-    known, changes = variances.set_index(list(KEYS)), {}
+    changes = {}
     for (scope, adapter), each in answers.items():
         for metric in (name for name in MEASURES if name in each.measures):
-            shared = _variance(known, (data, kind_of(scope), adapter, metric), "beyond_studies")
+            shared = _variance(known, (kind_of(scope), adapter, metric), "beyond_studies")
             pair = each.measures[metric], others[scope, adapter].measures[metric]
             changes[scope, adapter, metric] = _paired_change(*pair, *shared)
     return changes
