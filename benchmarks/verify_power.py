@@ -27,10 +27,10 @@ import pandas
 
 from fedmrg_core.arithmetic import VARIABLES, arithmetic_of
 from fedmrg_core.code_state import source_state
-from fedmrg_core.evaluation.answers import answers_of
+from fedmrg_core.evaluation.answers import LOSS, VALIDATION, answers_of, stored_numbers, validation_losses
 from fedmrg_core.evaluation.seed_variance import FILE, read_seed_variance, variances_of
 from fedmrg_core.evaluation.stored_runs import Run, load_run
-from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, SEVERITY, compare_answers, judge
+from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, SEVERITY, Change, compare_answers, judge
 from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder, reference_folder
 
 KEPT = REPOSITORY / "tests" / "verify_runs"
@@ -151,6 +151,9 @@ def train(trial: Trial) -> None:
         "rounds": profile.federation.rounds,
         "shuffled_client": SHUFFLED_CLIENT if trial.shuffled else None,
         "threads": trial.threads,
+        "validation_losses": validation_losses(
+            folder, json.loads((folder / "manifest.json").read_text())["selected_round"]
+        ),
         "arithmetic": arithmetic_of(),
         "seconds": round(time.perf_counter() - started),
         **source_state(),
@@ -176,13 +179,28 @@ def kept_run(name: str, reference: Run) -> Run:
     return run
 
 
+def _compare_training(name: str, reference: Run, known: pandas.DataFrame) -> dict[tuple[str, str, str], Change]:
+    """The validation losses of the chosen round; runs with other losses in the sum are held by their reports alone."""
+    making = json.loads((KEPT / f"{name}.json").read_text(encoding="utf-8"))
+    if making["method"] != reference.method:
+        return {}
+    stored, variance = stored_numbers(reference)["value"], known.loc[("client", VALIDATION, LOSS)]
+    return {
+        (client, VALIDATION, LOSS): Change(
+            stored[client, VALIDATION, LOSS], loss, 2 * variance["between_seeds"], variance["degrees"]
+        )
+        for client, loss in making["validation_losses"].items()
+    }
+
+
 def verdict_table() -> pandas.DataFrame:
     """Each kept run's verdict: how many numbers were not reproduced, and which was furthest from chance."""
     reference, rows = load_run(REFERENCE), []
     answers, known = answers_of(reference), variances_of(read_seed_variance(VARIANCES), reference)
     for name in sorted(path.name.removesuffix(".csv.gz") for path in KEPT.glob("*.csv.gz")):
         others = answers_of(kept_run(name, reference))
-        judged = pandas.DataFrame(judge(compare_answers(answers, others, known)))
+        changes = compare_answers(answers, others, known) | _compare_training(name, reference, known)
+        judged = pandas.DataFrame(judge(changes))
         statuses = set(judged["status"])
         worst = judged.loc[(judged["difference"].abs() / judged["chance"]).idxmax()]
         rows.append(

@@ -127,7 +127,7 @@ def _sentence(rows: pandas.DataFrame, verdict: str) -> str:
 
 def _number(row: Any) -> str:
     """One number as a reader wants it: which, from where to where, and how much chance explains."""
-    measure = MEASURES.get(row.metric, row.metric)
+    measure = MEASURES.get(row.metric, row.metric.replace("_", " "))
     digits = 3 if abs(row.reference) < SMALL else 0
     values = f"{row.rerun:.{digits}f} instead of {row.reference:.{digits}f}"
     return f"{measure}, {row.scope}, {row.adapter}: {values}, where chance explains {row.chance:.{digits}f}"

@@ -58,11 +58,22 @@ def _run_until(run: pathlib.Path, appears: str) -> int:
     return process.wait()
 
 
-@pytest.mark.numerical
-def test_a_killed_run_ends_with_the_same_bytes(workspace: pathlib.Path) -> None:
-    undisturbed, killed = _configure(workspace, "undisturbed"), _configure(workspace, "killed")
-    continue_federation(undisturbed, progress=False)
-    for moment in MOMENTS:
+@pytest.fixture(scope="module")
+def undisturbed(workspace: pathlib.Path) -> pathlib.Path:
+    run = _configure(workspace, "undisturbed")
+    continue_federation(run, progress=False)
+    return run
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [pytest.param(MOMENTS[:1], id="once", marks=pytest.mark.numerical), pytest.param(MOMENTS[1:], id="twice")],
+)
+def test_a_killed_run_ends_with_the_same_bytes(
+    workspace: pathlib.Path, undisturbed: pathlib.Path, moments: tuple[str, ...]
+) -> None:
+    killed = _configure(workspace, f"killed-{len(moments)}")
+    for moment in moments:
         assert _run_until(killed, moment) == -signal.SIGKILL, f"the run ended before {moment} appeared"
     assert not (killed / "model").exists()
     continue_federation(killed, progress=False)
@@ -71,9 +82,7 @@ def test_a_killed_run_ends_with_the_same_bytes(workspace: pathlib.Path) -> None:
     assert [path for path, content in expected.items() if ended[path] != content] == []
 
 
-def test_a_finished_run_is_left_alone(workspace: pathlib.Path) -> None:
-    run = _configure(workspace, "finished")
-    continue_federation(run, progress=False)
-    before = {path: path.stat().st_mtime_ns for path in (run / "model").rglob("*")}
-    continue_federation(run, progress=False)
-    assert {path: path.stat().st_mtime_ns for path in (run / "model").rglob("*")} == before
+def test_a_finished_run_is_left_alone(undisturbed: pathlib.Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (undisturbed / "model").rglob("*")}
+    continue_federation(undisturbed, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in (undisturbed / "model").rglob("*")} == before

@@ -7,6 +7,7 @@ is drops out.
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 
 import pandas
 
@@ -16,9 +17,12 @@ from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.predictions import scopes_of, state_array
 from fedmrg_core.evaluation.statistics import StudyStatistics
 from fedmrg_core.evaluation.stored_runs import STUDY_SCORES, Run
+from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.evaluation.study_scores import statistics_of
 from fedmrg_core.evaluation.text_metrics import cider_statistics, set_free_scores
 
+NUMBER = ("scope", "adapter", "metric")  # what names a number; adapter: or the floor, or `VALIDATION`
+VALIDATION, LOSS = "validation", "validation_loss"
 Place = tuple[str, str]  # scope (a client, home, unseen) and adapter
 
 
@@ -72,7 +76,11 @@ def _of_predictions(predictions: pandas.DataFrame) -> dict[Place, Answers]:
 
 
 def stored_numbers(run: Run) -> pandas.DataFrame:
-    """Rows of metrics.csv that are compared with other runs', by scope, adapter or floor, and measure.
+    """What is compared with other runs', by scope, adapter or floor, and measure.
+
+    Returns:
+        Column ``value``: the measures of metrics.csv, and under the adapter `VALIDATION` the validation loss of the
+        chosen round, by client and in the mean (home).
 
     Raises:
         InputError: a value is empty.
@@ -82,4 +90,20 @@ def stored_numbers(run: Run) -> pandas.DataFrame:
     if chosen[["value", "low", "high"]].isna().any(axis=None):
         raise InputError(f"{run.folder}/metrics.csv has empty values; evaluate the run again or restore the file.")
     answering = chosen["adapter"].where(chosen["system"] == "model", chosen["system"])
-    return chosen.assign(adapter=answering).set_index(["scope", "adapter", "metric"])[["value", "low", "high"]]
+    measured = chosen.assign(adapter=answering).set_index(list(NUMBER))[["value"]]
+    losses = validation_losses(run.folder, int(run.manifest.get("selected_round", 0)))
+    if not losses:
+        return measured
+    means = {**losses, "home": sum(losses.values()) / len(losses)}
+    index = pandas.MultiIndex.from_tuples([(scope, VALIDATION, LOSS) for scope in means], names=NUMBER)
+    return pandas.concat([measured, pandas.DataFrame({"value": list(means.values())}, index)])
+
+
+def validation_losses(folder: pathlib.Path, round_number: int) -> dict[str, float]:
+    """The validation loss of each client in one round of rounds.csv; empty where it is not written down."""
+    path = folder / "rounds.csv"
+    if not path.is_file():
+        return {}
+    rounds = read_table(path, ("round", "client"), "make the run again")
+    rows = rounds[(rounds["round"] == round_number) & rounds.get(LOSS, pandas.Series(dtype=float)).notna()]
+    return {str(client): float(loss) for client, loss in zip(rows["client"], rows.get(LOSS, []), strict=True)}

@@ -8,8 +8,8 @@ With m the measure on fixed studies, d = m_1 - m_2 and s the standard error of d
     E[d^2] = E[s^2] + 2 tau^2,
 
 so tau^2 is estimated by the mean of (d^2 - s^2) / 2 over pairs of seeds [ours]. Where no scores of studies are stored
-(METEOR, the nearest image's reports, single centres of data that may not be shown), the variance between seeds of the
-number itself holds both shares, s^2 as it was between these seeds.
+(METEOR, the validation loss, the nearest image's reports, single centres of data that may not be shown), the variance
+between seeds of the number itself holds both shares, s^2 as it was between these seeds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.answers import Answers, answers_of, stored_numbers
+from fedmrg_core.evaluation.answers import NUMBER, Answers, answers_of, stored_numbers
 from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.statistics import difference_statistics, jackknife_error
 from fedmrg_core.evaluation.stored_runs import Run
@@ -35,7 +35,6 @@ from fedmrg_core.methods import family_of
 from fedmrg_core.run_folder import write_text
 
 FILE = "seed_variance.csv"
-NUMBER = ("scope", "adapter", "metric")  # adapter: or the nearest floor
 KEYS = ("data", "family", *NUMBER)
 COLUMNS = (*KEYS, "between_seeds", "beyond_studies", "degrees")
 DATA_ALONE = ("floor_constant", "floor_random")  # what follows from the studies, whatever was trained

@@ -27,8 +27,8 @@ EQUAL, REPRODUCED = "equal to the digit", "reproduced within chance"
 NOT_REPRODUCED, NOT_RUN = "not reproduced", "not run"
 COLUMNS = (
     "run",
-    "scope",  # a client, home (all of them), unseen; wire: mean bytes of a client and round
-    "adapter",  # or the floor
+    "scope",  # a client, home (all of them), unseen; wire: mean bytes of a client and round; federation: rounds
+    "adapter",  # or the floor; validation: the loss there
     "metric",
     "reference",
     "rerun",
@@ -94,8 +94,9 @@ def verify(
     runs' answers to the same studies, and that of a run as a whole, known from the references' seeds (`seed_variance`).
     The difference over its root is held against Student's t, with degrees of freedom after Satterthwaite, and all
     numbers of a run together against ALPHA, with Bonferroni's correction [ours]. What follows from the data alone (the
-    constant and the random report) has to be equal. Where no scores of studies are stored (METEOR, the nearest image's
-    reports, of data that may not be shown CIDEr and single clients) the variance is what it is between two seeds.
+    constant and the random report) has to be equal, and so has the number of rounds. Where no scores of studies are
+    stored (METEOR, the validation loss, the nearest image's reports, of data that may not be shown CIDEr and single
+    clients) the variance is what it is between two seeds.
 
     A run on other data or with another configuration reproduces nothing, whatever its numbers are. A folder that other
     training code has filled was not run at all: it says nothing about the code that is here.
@@ -214,6 +215,8 @@ def compare_runs(reference: Run, rerun: Run, variances: pandas.DataFrame) -> dic
         else:
             variance = _variance(known, (kind_of(key[0]), *key[1:]), "between_seeds")
             changes[key] = Change(*values, 2 * variance[0], variance[1])  # as far as two seeds are apart
+    rounds = [float(run.manifest.get("rounds", 0)) for run in (reference, rerun)]
+    changes["federation", "all", "rounds"] = Change(*rounds, allowed=0.0)
     sent = _wire(rerun)
     return changes | {
         key: Change(value, sent[key], allowed=BYTES_TOLERANCE * value) for key, value in _wire(reference).items()
