@@ -27,8 +27,8 @@ import pandas
 
 from fedmrg_core.arithmetic import VARIABLES, arithmetic_of
 from fedmrg_core.code_state import source_state
-from fedmrg_core.evaluation.answers import LOSS, VALIDATION, answers_of, stored_numbers, validation_losses
-from fedmrg_core.evaluation.seed_variance import FILE, read_seed_variance, variances_of
+from fedmrg_core.evaluation.answers import answers_of, losses_of_round, stored_numbers
+from fedmrg_core.evaluation.seed_variance import FILE, kind_of, read_seed_variance, variances_of
 from fedmrg_core.evaluation.stored_runs import Run, load_run
 from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, SEVERITY, Change, compare_answers, judge
 from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder, reference_folder
@@ -146,14 +146,13 @@ def train(trial: Trial) -> None:
     reports = pandas.concat(rows, ignore_index=True)[["study_id", "adapter", "generated"]]
     KEPT.mkdir(exist_ok=True)
     text = reports.sort_values(["adapter", "study_id"]).to_csv(index=False, lineterminator="\n")
+    selected = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["selected_round"]
     making = {
         "method": trial.method,
         "rounds": profile.federation.rounds,
         "shuffled_client": SHUFFLED_CLIENT if trial.shuffled else None,
         "threads": trial.threads,
-        "validation_losses": validation_losses(
-            folder, json.loads((folder / "manifest.json").read_text())["selected_round"]
-        ),
+        "losses": {"|".join(key): value for key, value in losses_of_round(folder, selected)["value"].items()},
         "arithmetic": arithmetic_of(),
         "seconds": round(time.perf_counter() - started),
         **source_state(),
@@ -179,18 +178,18 @@ def kept_run(name: str, reference: Run) -> Run:
     return run
 
 
-def _compare_training(name: str, reference: Run, known: pandas.DataFrame) -> dict[tuple[str, str, str], Change]:
-    """The validation losses of the chosen round; runs with other losses in the sum are held by their reports alone."""
+def _compare_losses(name: str, reference: Run, known: pandas.DataFrame) -> dict[tuple[str, ...], Change]:
+    """The losses of the chosen round; a run with other parts of the loss is held by its reports alone."""
     making = json.loads((KEPT / f"{name}.json").read_text(encoding="utf-8"))
     if making["method"] != reference.method:
         return {}
-    stored, variance = stored_numbers(reference)["value"], known.loc[("client", VALIDATION, LOSS)]
-    return {
-        (client, VALIDATION, LOSS): Change(
-            stored[client, VALIDATION, LOSS], loss, 2 * variance["between_seeds"], variance["degrees"]
-        )
-        for client, loss in making["validation_losses"].items()
-    }
+    stored, changes = stored_numbers(reference)["value"], {}
+    for key, value in making["losses"].items():
+        scope, adapter, metric = key.split("|")
+        variance = known.loc[kind_of(scope), adapter, metric]
+        change = Change(stored[scope, adapter, metric], value, 2 * variance["between_seeds"], variance["degrees"])
+        changes[scope, adapter, metric] = change
+    return changes
 
 
 def verdict_table() -> pandas.DataFrame:
@@ -199,7 +198,7 @@ def verdict_table() -> pandas.DataFrame:
     answers, known = answers_of(reference), variances_of(read_seed_variance(VARIANCES), reference)
     for name in sorted(path.name.removesuffix(".csv.gz") for path in KEPT.glob("*.csv.gz")):
         others = answers_of(kept_run(name, reference))
-        changes = compare_answers(answers, others, known) | _compare_training(name, reference, known)
+        changes = compare_answers(answers, others, known) | _compare_losses(name, reference, known)
         judged = pandas.DataFrame(judge(changes))
         statuses = set(judged["status"])
         worst = judged.loc[(judged["difference"].abs() / judged["chance"]).idxmax()]

@@ -98,6 +98,30 @@ def test_what_follows_from_the_data_has_to_be_equal(roots):
     assert list(rows[rows.status == NOT_REPRODUCED].adapter) == ["floor_random"]
 
 
+def test_a_run_of_fewer_rounds_is_not_reproduced(roots):
+    manifests = [root / NAME / "manifest.json" for root in roots]
+    for path, rounds in zip(manifests, (3, 2), strict=True):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "rounds": rounds}))
+    rows = checked(roots)
+    assert list(rows[rows.status == NOT_REPRODUCED].metric) == ["rounds"]
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1.004, REPRODUCED), (1.3, NOT_REPRODUCED)])
+def test_the_losses_of_the_chosen_round_are_held(roots, factor, status):
+    for root, change in zip(roots, (1.0, factor), strict=True):
+        rounds = pandas.read_csv(root / NAME / "rounds.csv")
+        rounds["validation_loss"] = rounds.validation_language_loss * change
+        rounds.to_csv(root / NAME / "rounds.csv", index=False)
+        path = root / NAME / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "selected_round": 3}))
+    table = pandas.read_csv(roots[0] / FILE)
+    known = [("phantom", "fedmrg", scope, "losses", "validation_loss", 1e-4, None, 20) for scope in ("client", "home")]
+    pandas.concat([table, pandas.DataFrame(known, columns=table.columns)]).to_csv(roots[0] / FILE, index=False)
+    rows = checked(roots)
+    losses = rows[rows.adapter == "losses"]
+    assert set(losses.scope) == {*CLIENTS, "home"} and set(losses.status) == {status}
+
+
 @pytest.mark.parametrize(("share", "status"), [(1.0005, REPRODUCED), (1.01, NOT_REPRODUCED)])
 def test_bytes_on_the_wire(roots, share, status):
     path = roots[1] / NAME / "ledger.csv"

@@ -21,8 +21,8 @@ from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.evaluation.study_scores import statistics_of
 from fedmrg_core.evaluation.text_metrics import cider_statistics, set_free_scores
 
-NUMBER = ("scope", "adapter", "metric")  # what names a number; adapter: or the floor, or `VALIDATION`
-VALIDATION, LOSS = "validation", "validation_loss"
+NUMBER = ("scope", "adapter", "metric")  # what names a number; adapter: or the floor, or "losses"
+LOSSES = ("train_loss", "validation_loss")  # of the chosen round
 Place = tuple[str, str]  # scope (a client, home, unseen) and adapter
 
 
@@ -79,8 +79,8 @@ def stored_numbers(run: Run) -> pandas.DataFrame:
     """What is compared with other runs', by scope, adapter or floor, and measure.
 
     Returns:
-        Column ``value``: the measures of metrics.csv, and under the adapter `VALIDATION` the validation loss of the
-        chosen round, by client and in the mean (home).
+        Column ``value``: the measures of metrics.csv, and under the adapter "losses" those of the chosen round, by
+        client and in the mean (home).
 
     Raises:
         InputError: a value is empty.
@@ -91,19 +91,22 @@ def stored_numbers(run: Run) -> pandas.DataFrame:
         raise InputError(f"{run.folder}/metrics.csv has empty values; evaluate the run again or restore the file.")
     answering = chosen["adapter"].where(chosen["system"] == "model", chosen["system"])
     measured = chosen.assign(adapter=answering).set_index(list(NUMBER))[["value"]]
-    losses = validation_losses(run.folder, int(run.manifest.get("selected_round", 0)))
-    if not losses:
-        return measured
-    means = {**losses, "home": sum(losses.values()) / len(losses)}
-    index = pandas.MultiIndex.from_tuples([(scope, VALIDATION, LOSS) for scope in means], names=NUMBER)
-    return pandas.concat([measured, pandas.DataFrame({"value": list(means.values())}, index)])
+    losses = losses_of_round(run.folder, int(run.manifest.get("selected_round", 0)))
+    return pandas.concat([measured, losses]) if len(losses) else measured
 
 
-def validation_losses(folder: pathlib.Path, round_number: int) -> dict[str, float]:
-    """The validation loss of each client in one round of rounds.csv; empty where it is not written down."""
+def losses_of_round(folder: pathlib.Path, round_number: int) -> pandas.DataFrame:
+    """The `LOSSES` of one round of rounds.csv, by client and in the mean, as `stored_numbers` has them.
+
+    Without rows where they are not written down.
+    """
     path = folder / "rounds.csv"
-    if not path.is_file():
-        return {}
-    rounds = read_table(path, ("round", "client"), "make the run again")
-    rows = rounds[(rounds["round"] == round_number) & rounds.get(LOSS, pandas.Series(dtype=float)).notna()]
-    return {str(client): float(loss) for client, loss in zip(rows["client"], rows.get(LOSS, []), strict=True)}
+    rounds = read_table(path, ("round", "client"), "make the run again") if path.is_file() else pandas.DataFrame()
+    columns = [name for name in LOSSES if name in rounds]
+    if not columns:
+        return pandas.DataFrame(columns=["value"])
+    here = rounds[rounds["round"] == round_number].set_index("client")[columns].dropna()
+    by_client = pandas.concat([here, here.mean().to_frame("home").T]) if len(here) else here
+    table = by_client.stack().to_frame("value")
+    table.index = pandas.MultiIndex.from_tuples([(str(c), "losses", m) for c, m in table.index], names=NUMBER)
+    return table

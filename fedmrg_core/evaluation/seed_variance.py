@@ -8,8 +8,8 @@ With m the measure on fixed studies, d = m_1 - m_2 and s the standard error of d
     E[d^2] = E[s^2] + 2 tau^2,
 
 so tau^2 is estimated by the mean of (d^2 - s^2) / 2 over pairs of seeds [ours]. Where no scores of studies are stored
-(METEOR, the validation loss, the nearest image's reports, single centres of data that may not be shown), the variance
-between seeds of the number itself holds both shares, s^2 as it was between these seeds.
+(METEOR, losses, the nearest image's reports, single centres of data that may not be shown), the variance between seeds
+of the number itself holds both shares, s^2 as it was between these seeds.
 """
 
 from __future__ import annotations

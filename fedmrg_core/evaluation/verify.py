@@ -28,7 +28,7 @@ NOT_REPRODUCED, NOT_RUN = "not reproduced", "not run"
 COLUMNS = (
     "run",
     "scope",  # a client, home (all of them), unseen; wire: mean bytes of a client and round; federation: rounds
-    "adapter",  # or the floor; validation: the loss there
+    "adapter",  # or the floor; losses: of the chosen round
     "metric",
     "reference",
     "rerun",
@@ -95,7 +95,7 @@ def verify(
     The difference over its root is held against Student's t, with degrees of freedom after Satterthwaite, and all
     numbers of a run together against ALPHA, with Bonferroni's correction [ours]. What follows from the data alone (the
     constant and the random report) has to be equal, and so has the number of rounds. Where no scores of studies are
-    stored (METEOR, the validation loss, the nearest image's reports, of data that may not be shown CIDEr and single
+    stored (METEOR, the losses of the chosen round, the nearest image's reports, of data that may not be shown CIDEr and single
     clients) the variance is what it is between two seeds.
 
     A run on other data or with another configuration reproduces nothing, whatever its numbers are. A folder that other
