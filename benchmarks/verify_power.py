@@ -184,7 +184,7 @@ def _compare_losses(name: str, reference: Run, known: pandas.DataFrame) -> dict[
     if making["method"] != reference.method:
         return {}
     stored, changes = stored_numbers(reference)["value"], {}
-    for key, value in making["losses"].items():
+    for key, value in making.get("losses", {}).items():
         scope, adapter, metric = key.split("|")
         variance = known.loc[kind_of(scope), adapter, metric]
         change = Change(stored[scope, adapter, metric], value, 2 * variance["between_seeds"], variance["degrees"])

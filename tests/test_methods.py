@@ -9,7 +9,7 @@ from small_model import PROFILE, small_model, small_studies
 from fedmrg_core.adapter_kinds import VERA_RANK, VIRTUAL_TOKENS
 from fedmrg_core.adapters import COPY, GENERIC
 from fedmrg_core.local_training import ClientBatches
-from fedmrg_core.methods import Ownership, load_methods
+from fedmrg_core.methods import Ownership, family_of, load_methods
 from fedmrg_core.report_generator import Contrast, total_loss
 from fedmrg_core.trained_model import parameter_counts
 
@@ -144,7 +144,6 @@ def test_parameter_counts_of_a_model_trained_whole(standing, name):
     assert counts["personal"] == 0
 
 
-@pytest.mark.numerical
 @pytest.mark.parametrize("name", METHODS)
 def test_steps_lower_the_loss_and_touch_only_what_is_trained(folder, name):
     model = built(folder, name)
@@ -204,3 +203,11 @@ def test_frozen_modules_are_counted_as_frozen(standing):
     whole = standing("fed-lora")
     half = ADAPTER_SIZES["lora"] // 2
     assert parameter_counts(model)["frozen"] == parameter_counts(whole)["frozen"] + half
+
+
+def test_a_method_belongs_to_the_row_that_it_is_like(tmp_path):
+    assert family_of("fedmrg-without-dual") == family_of("fedmrg-compressed") == family_of("fedmrg") == "fedmrg"
+    assert family_of("fedprox") == family_of("fed-lora") and family_of("no-row") == "no-row"
+    circle = tmp_path / "methods.yaml"
+    circle.write_text("a: {like: b}\nb: {like: a}\n")
+    assert family_of("a", circle) in ("a", "b")  # ends; `load_methods` refuses it

@@ -95,8 +95,8 @@ def verify(
     The difference over its root is held against Student's t, with degrees of freedom after Satterthwaite, and all
     numbers of a run together against ALPHA, with Bonferroni's correction [ours]. What follows from the data alone (the
     constant and the random report) has to be equal, and so has the number of rounds. Where no scores of studies are
-    stored (METEOR, the losses of the chosen round, the nearest image's reports, of data that may not be shown CIDEr and single
-    clients) the variance is what it is between two seeds.
+    stored (METEOR, the losses of the chosen round, the nearest image's reports, of data that may not be shown CIDEr and
+    single clients) the variance is what it is between two seeds.
 
     A run on other data or with another configuration reproduces nothing, whatever its numbers are. A folder that other
     training code has filled was not run at all: it says nothing about the code that is here.
