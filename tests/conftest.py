@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 
 import pytest
 
@@ -23,6 +24,13 @@ REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 def repository() -> pathlib.Path:
     """The repository's root."""
     return REPOSITORY
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """What a test draws without a seed of its own does not depend on the tests that ran before it in its process."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture

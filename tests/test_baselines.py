@@ -13,9 +13,14 @@ from fedmrg_core.baselines.transformer import Sizes, parameter_count
 from fedmrg_core.errors import InputError
 from fedmrg_core.local_training import ClientBatches, first_state, train_client, validate_client
 from fedmrg_core.methods import Losses, Ownership, load_method
+from fedmrg_core.optimisation import adamw
 from fedmrg_core.report_generator import build_report_generator, total_loss
 
+pytestmark = pytest.mark.numerical
+
 ROWS = ("transformer", "r2gen", "wcl", "dcl")
+STEPS = 100  # to learn eight studies by heart
+LIVELY = {"rtol": 1e-4, "atol": 1e-4}  # float32 errs by 5e-6 under weights as large as `lively` makes them
 GENERATION = PROFILE.generation
 
 
@@ -160,7 +165,7 @@ def test_later_words_do_not_change_earlier_logits(folder, row):
     changed[:, 4:] = 7
     with torch.no_grad():
         one, other = model.decoder.report.logits(seen, ids), model.decoder.report.logits(seen, changed)
-    torch.testing.assert_close(one[:, :5], other[:, :5])
+    torch.testing.assert_close(one[:, :5], other[:, :5], **LIVELY)
     assert not torch.allclose(one[:, 5], other[:, 5])
 
 
@@ -172,19 +177,22 @@ def test_eight_studies_can_be_learnt_by_heart(folder, row):
     model = build(folder, row).train()
     studies = small_studies(8)
     batch = ClientBatches(model, studies, PROFILE).batch(range(8))
-    optimiser = torch.optim.AdamW(model.trainable().values(), lr=1e-2)
+    optimiser = adamw([*model.trainable().values()], lr=1e-2)
+    # The rate falls to nothing. At a steady one the last steps throw a study out and in again, and the last bits of a
+    # processor's sums decide which texts come back; now every word of every study has more than half the probability.
+    pace = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, total_iters=STEPS)
     losses = []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        for _ in range(70):
-            terms = model.loss_terms(batch, model.method.losses, torch.ones(14), None)
-            optimiser.zero_grad()
-            total_loss(terms, model.method.losses).backward()
-            optimiser.step()
-            losses.append({name: value.item() for name, value in terms.items()})
-    assert all(losses[40][name] < 0.2 * losses[0][name] for name in terms)
-    for _ in range(40):
-        model.encoder(studies.pixels)  # BatchNorm's statistics lag behind
+    for _ in range(STEPS):
+        terms = model.loss_terms(batch, model.method.losses, torch.ones(14), None)
+        optimiser.zero_grad()
+        total_loss(terms, model.method.losses).backward()
+        optimiser.step()
+        pace.step()
+        losses.append({name: value.item() for name, value in terms.items()})
+    assert all(losses[-1][name] < 0.1 * losses[0][name] for name in terms)
+    with torch.no_grad():
+        for _ in range(40):
+            model.encoder(studies.pixels)  # BatchNorm's statistics lag behind
     longer = GENERATION.model_copy(update={"max_new_tokens": 16})
     known = [model.tokenizer.decode(ids[:-1]) for ids in ClientBatches(model, studies, PROFILE).report_ids]
     assert model.eval().generate(studies.pixels, "generic_adapter", longer)[0] == [text.strip() for text in known]
@@ -255,7 +263,8 @@ def test_a_report_is_read_without_its_padding_and_without_the_image(folder):
     together = model.decoder.report.read(batch.report_ids, batch.report_mask)
     for row in range(4):
         ids = batch.report_ids[row][batch.report_mask[row]][None]
-        torch.testing.assert_close(model.decoder.report.read(ids, torch.ones_like(ids))[0], together[row])
+        alone = model.decoder.report.read(ids, torch.ones_like(ids))[0]
+        torch.testing.assert_close(alone, together[row], **LIVELY)
 
 
 def test_the_decoder_attends_to_the_graph(folder):

@@ -33,6 +33,7 @@ from fedmrg_core.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN,
 from fedmrg_core.seeds import numpy_stream
 
 
+@pytest.mark.numerical
 def test_ellipsoid_chord_equals_numerical_ray_integration():
     solid = Ellipsoid(2.0, -1.5, 6.0, 3.0, 4.0, angle=0.6)
     grid = Grid.square(48, zoom=1.1, tilt=0.05)
@@ -46,6 +47,7 @@ def test_ellipsoid_chord_equals_numerical_ray_integration():
     assert solid.half_depth(grid).max() > 3.9
 
 
+@pytest.mark.numerical
 def test_tube_chord_equals_numerical_ray_integration():
     grid = Grid.square(96)
     drawn = numpy.zeros_like(grid.x)
@@ -61,10 +63,12 @@ def test_tube_chord_equals_numerical_ray_integration():
     assert hollow == pytest.approx(0.5)  # twice the wall's thickness
 
 
+@pytest.mark.numerical
 def test_half_the_photons_are_left_after_one_half_value_layer():
     assert transmission(numpy.array(numpy.log(2))) == pytest.approx(0.5)
 
 
+@pytest.mark.numerical
 def test_a_box_of_a_turned_grid_holds_its_rectangle():
     grid = Grid.square(64, zoom=1.2, tilt=0.2)
     inside = (grid.x > -3) & (grid.x < 5) & (grid.y > -6) & (grid.y < 2)
@@ -74,6 +78,7 @@ def test_a_box_of_a_turned_grid_holds_its_rectangle():
     assert not (inside & ~reached).any()
 
 
+@pytest.mark.numerical
 def test_a_study_depends_on_seed_centre_and_index_only():
     first = draw_study(3, "centre-b", 17, 64)
     for index in (4, 90):
@@ -134,6 +139,7 @@ def test_other_settings_are_another_data_set(loaded):
     assert other.studies[0]["image"].tobytes() != first.studies[0]["image"].tobytes()
 
 
+@pytest.mark.numerical
 def test_at_least_ten_findings_are_drawn_and_each_changes_the_picture():
     assert len(DRAWN_FINDINGS) >= 10
     grid = Grid.square(128)
@@ -162,6 +168,7 @@ def _heart_to_thorax_ratio(anatomy, grid):
     return numpy.ptp(heart_columns) / numpy.ptp(lung_columns)
 
 
+@pytest.mark.numerical
 def test_the_masks_measure_cardiomegaly_on_postero_anterior_films():
     grid = Grid.square(256)
     for number in range(15):
@@ -172,6 +179,7 @@ def test_the_masks_measure_cardiomegaly_on_postero_anterior_films():
         assert _heart_to_thorax_ratio(sample_anatomy(numpy_stream(number, "ratio"), {}, "PA"), grid) < 0.5
 
 
+@pytest.mark.numerical
 def test_masks_are_sensible():
     study = draw_study(0, "centre-a", 5, 128)
     assert study.lung_mask.dtype == study.heart_mask.dtype == bool
@@ -180,6 +188,7 @@ def test_masks_are_sensible():
     assert study.image[study.lung_mask].mean() < study.image[study.heart_mask].mean()
 
 
+@pytest.mark.numerical
 def test_an_effusion_whitens_the_base_on_its_side():
     grid = Grid.square(128)
     base_right = (grid.x < -5) & (grid.x > -11) & (grid.y > 3) & (grid.y < 5.5)
@@ -311,6 +320,7 @@ def test_probes_name_the_centre_as_far_as_the_strengths_say(image, wording):
     assert from_text > 0.9 if wording else from_text < 0.35
 
 
+@pytest.mark.numerical
 def test_a_probe_of_an_empty_class_scores_nothing():
     rng = numpy.random.default_rng(0)
     labels = numpy.stack([rng.random(40) > 0.5, numpy.zeros(40, bool)], axis=1)
@@ -320,6 +330,7 @@ def test_a_probe_of_an_empty_class_scores_nothing():
     assert areas[0] > 0.95 and numpy.isnan(areas[1])
 
 
+@pytest.mark.numerical
 def test_image_features_take_any_size_and_mode():
     picture = Image.fromarray(draw_study(0, "centre-a", 1, 96).image)
     grey, colour = heterogeneity.image_features([picture, picture.convert("RGB")])
