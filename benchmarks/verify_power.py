@@ -90,6 +90,11 @@ TRIALS = {
 }
 
 
+def is_kept(trial: Trial) -> bool:
+    """Whether the trial's reports are in the repository."""
+    return (KEPT / f"{trial.name}.csv.gz").is_file()
+
+
 def shuffled_labels(prepared: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     """Prepared data whose training reports at one client stand beside other images."""
     import datasets
@@ -227,7 +232,7 @@ def start(trial: Trial) -> subprocess.Popen[bytes]:
 
 def run_missing(jobs: int) -> None:
     """Every run that is not kept yet, so many at a time."""
-    waiting = [trial for trial in TRIALS.values() if not (KEPT / f"{trial.name}.csv.gz").is_file()]
+    waiting = [trial for trial in TRIALS.values() if not is_kept(trial)]
     running: dict[str, subprocess.Popen[bytes]] = {}
     while waiting or running:
         while waiting and len(running) < jobs:
