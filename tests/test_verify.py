@@ -132,6 +132,12 @@ def test_bytes_on_the_wire(roots, share, status):
     assert list(rows[rows.status == status].metric) == ["bytes_up"] and verdicts(rows) == {NAME: status}
 
 
+def test_what_is_no_number_reproduces_nothing():
+    change = verifying.Change(0.5, float("nan"), variance=1.0, degrees=20.0)
+    (row,) = verifying.judge({("home", "generic", "bleu_4"): change})
+    assert row["status"] == NOT_REPRODUCED
+
+
 def test_chance_is_called_chance():
     """p values of differences that are chance alone, of studies and of runs, are uniform."""
     generator, studies, of_run = numpy.random.default_rng(0), 60, 0.05

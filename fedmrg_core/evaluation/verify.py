@@ -72,6 +72,8 @@ class Change:
     @property
     def p_value(self) -> float:
         """Two-sided, of Student's t; of a number that chance does not touch 1 or 0."""
+        if not math.isfinite(self.difference):
+            return 0.0  # what is no number reproduces nothing
         if abs(self.difference) <= max(self.allowed or 0.0, 10.0**-DIGITS):
             return 1.0
         if self.variance == 0:
