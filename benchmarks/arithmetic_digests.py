@@ -26,8 +26,8 @@ from fedmrg_core import base_models
 from fedmrg_core.arithmetic import arithmetic_of
 from fedmrg_core.configuration import load_profile
 from fedmrg_core.data.phantom import CENTRES, draw_study, public_texts
-from fedmrg_core.findings import label_report
 from fedmrg_core.inference import write_reports
+from fedmrg_core.labeller import label_report
 from fedmrg_core.local_training import train_client
 from fedmrg_core.methods import Ownership, load_method
 from fedmrg_core.report_generator import build_report_generator

@@ -17,7 +17,8 @@ import sys
 import time
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import FINDINGS, NO_FINDING, POSITIVE, UNCERTAIN, label_report, phrase_states
+from fedmrg_core.findings import FINDINGS, NO_FINDING, POSITIVE, UNCERTAIN
+from fedmrg_core.labeller import label_report, phrase_states
 
 GOLD_FINDINGS = {
     "Atelectasis": "atelectasis",

@@ -169,8 +169,8 @@ def train(trial: Trial) -> None:
 
 def kept_run(name: str, reference: Run) -> Run:
     """The reference with the reports of a kept run in the place of its own."""
-    from fedmrg_core.findings import label_report
     from fedmrg_core.inference import digits
+    from fedmrg_core.labeller import label_report
 
     reports = pandas.read_csv(KEPT / f"{name}.csv.gz", dtype=str, keep_default_na=False)
     if set(reports["adapter"]) == {"generic"}:  # a run with one adapter answers with it wherever it is asked

@@ -22,6 +22,7 @@ AFTER_TRAINING = (
     "experiments.py",
     "html_report.py",
     "inference.py",
+    "labeller",  # its states are part of the prepared data, which runs name by fingerprint
     "notebooks.py",
     "paths.py",
     "reference.py",
@@ -32,7 +33,7 @@ AFTER_TRAINING = (
 )
 # What decides, beside a trained model, the rows that are stored with its reports: it labels and asks for them, and
 # adapts the model to a new centre.
-REPORT_CODE = ("findings.py", "findings_lexicon.py", "inference.py", "adaptation.py")
+REPORT_CODE = ("findings.py", "labeller", "inference.py", "adaptation.py")
 
 
 def source_state() -> dict[str, Any]:
@@ -53,7 +54,7 @@ def training_code_hash() -> str:
 
 def report_code_hash() -> str:
     """sha256 over the statements of `REPORT_CODE`."""
-    return statements_hash({name: _SOURCES[name] for name in REPORT_CODE})
+    return statements_hash({name: text for name, text in _SOURCES.items() if name.partition("/")[0] in REPORT_CODE})
 
 
 def statements_hash(sources: Mapping[str, str]) -> str:

@@ -70,11 +70,14 @@ def run(
 @app.command(cls=DescribedCommand)
 def label(
     file: Annotated[pathlib.Path, typer.Argument(help="A UTF-8 text file with one report a line.")],
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print each mention with the words that decided it instead of JSON.")
+    ] = False,
 ) -> None:
     """Read the 14 findings from reports: one JSON object a line, {"states": {"cardiomegaly": "positive", ...}}."""
-    from fedmrg_core.findings import label_file
+    from fedmrg_core.labeller.files import label_file
 
-    for line in label_file(file):
+    for line in label_file(file, explain):
         print(line)
 
 

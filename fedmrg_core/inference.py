@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fedmrg_core.configuration import Generation
-from fedmrg_core.findings import label_report
+from fedmrg_core.labeller import label_report
 from fedmrg_core.trained_model import TrainedModel
 
 

@@ -19,7 +19,8 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.equal_data import current_fingerprint
 from fedmrg_core.evaluation.predictions import ADAPTER_NAMES
 from fedmrg_core.evaluation.stored_runs import ANSWERS, Run, load_run
-from fedmrg_core.findings import NEGATIVE, POSITIVE, UNCERTAIN, find_mentions, label_report, states_to_names
+from fedmrg_core.findings import NEGATIVE, POSITIVE, UNCERTAIN, states_to_names
+from fedmrg_core.labeller import find_mentions, label_report
 from fedmrg_core.seeds import numpy_stream
 from figures import common
 

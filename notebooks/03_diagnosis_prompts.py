@@ -46,7 +46,8 @@ from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.encoder import load_encoder
 from fedmrg_core.evaluation.clinical_metrics import head_auroc
-from fedmrg_core.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, STATES, label_report
+from fedmrg_core.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, STATES
+from fedmrg_core.labeller import label_report
 from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder, workspace_folder
 from fedmrg_core.pretrained import load_pretrained, load_tokenizer
 from fedmrg_core.prompts import DiagnosisPrompts, classification_loss, initial_disease_weights, phrase_embeddings

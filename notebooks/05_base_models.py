@@ -150,7 +150,7 @@ if (folder / "losses.csv").is_file():
 
 # %%
 from fedmrg_core.evaluation.clinical_metrics import states_f1_micro
-from fedmrg_core.findings import label_report
+from fedmrg_core.labeller import label_report
 from fedmrg_core.pretrained import compute_device, load_pretrained, load_tokenizer
 
 llm_source = sizes.llm or folder / "llm"

@@ -18,7 +18,7 @@ from fedmrg_core.evaluation.seed_variance import COLUMNS as VARIANCE_COLUMNS
 from fedmrg_core.evaluation.seed_variance import write_seed_variance
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.federation.run_configuration import configure_run
-from fedmrg_core.findings import label_report
+from fedmrg_core.labeller import label_report
 from fedmrg_core.methods import Method
 
 CLIENTS = ("centre-a", "centre-b", "centre-c")

@@ -7,7 +7,7 @@ from small_model import PROFILE, TEXTS, small_base_models
 
 from fedmrg_core import base_models
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import label_report
+from fedmrg_core.labeller import label_report
 from fedmrg_core.seeds import torch_threads
 
 SIZES = PROFILE.base_models.model_copy(update={"llm_steps": 6, "backbone_steps": 4, "largest_epochs": 1000})

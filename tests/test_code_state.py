@@ -45,12 +45,12 @@ def test_only_statements_of_training_count(tmp_path, monkeypatch, change, same):
     ("change", "same"),
     [
         ({"findings.py": "A = 1  # a comment\n"}, True),
-        ({"findings_lexicon.py": "A = 2\n"}, False),
+        ({"labeller/cues.py": "A = 2\n"}, False),
         ({"evaluation/score.py": "A = 2\n"}, True),
     ],
 )
 def test_the_labeller_decides_what_is_stored_with_a_report(monkeypatch, change, same):
-    names = (*code_state.REPORT_CODE, "evaluation/score.py")
+    names = ("findings.py", "labeller/cues.py", "inference.py", "evaluation/score.py")
     hashes = []
     for sources in (dict.fromkeys(names, "A = 1\n"), dict.fromkeys(names, "A = 1\n") | change):
         monkeypatch.setattr(code_state, "_SOURCES", sources)

@@ -17,7 +17,7 @@ from fedmrg_core.data.phantom.studies import TEXTS_PER_IMAGE, load_phantom
 from fedmrg_core.data.prepared import load_prepared, load_public_studies, prepare
 from fedmrg_core.data.sources import DATA_SOURCES, corpus_name, data_source, read_name
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import label_report
+from fedmrg_core.labeller import label_report
 
 PHANTOM = {"train": 2, "validation": 1, "test": 1, "adaptation": 3}
 

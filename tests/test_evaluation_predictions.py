@@ -21,7 +21,7 @@ from fedmrg_core.evaluation.predictions import (
     write_predictions,
 )
 from fedmrg_core.evaluation.text_metrics import score_texts
-from fedmrg_core.findings import label_report
+from fedmrg_core.labeller import label_report
 
 TEXTS = [
     "The heart is enlarged. No pleural effusion.",

@@ -18,7 +18,7 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.floors import floor_predictions
 from fedmrg_core.evaluation.predictions import COLUMNS, score_predictions, write_metrics, write_predictions
 from fedmrg_core.federation.run_configuration import configure_run
-from fedmrg_core.findings import label_report
+from fedmrg_core.labeller import label_report
 from figures import client_distance, common, communication, convergence, feature_map, quality_by_client, report_page
 
 SITES = [f"centre-{letter}" for letter in "abcdef"]  # the last is unseen

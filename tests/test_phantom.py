@@ -29,7 +29,8 @@ from fedmrg_core.data.phantom.report import choose_states, write_report
 from fedmrg_core.data.phantom.truth import Detail
 from fedmrg_core.data.study import SPLITS, check_studies
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN, label_report
+from fedmrg_core.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
+from fedmrg_core.labeller import label_report
 from fedmrg_core.seeds import numpy_stream
 
 

@@ -31,7 +31,8 @@ from fedmrg_core.data.phantom.studies import TEXTS_PER_IMAGE, public_texts
 from fedmrg_core.data.sources import DATA_SOURCES, call_loader, call_public_corpus, corpus_name, data_source
 from fedmrg_core.data.study import STUDY_FEATURES, LeftOut, LoadedStudies, check_studies
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import FINDINGS, STATES, label_report
+from fedmrg_core.findings import FINDINGS, STATES
+from fedmrg_core.labeller import label_report
 
 STUDIES, LEFT_OUT, SUMMARY = "studies", "left_out.csv", "summary.json"
 FORMAT = 1  # raise it whenever the layout of a prepared folder changes
@@ -266,7 +267,8 @@ def _key(request: dict[str, Any], root: pathlib.Path | None) -> str:
             state = path.stat()
             pieces.append(f"{path.relative_to(root).as_posix()} {state.st_size} {state.st_mtime_ns}".encode())
     package = pathlib.Path(findings.__file__).parent
-    sources = [*package.glob("findings*.py"), *(package / "data").rglob("*.py"), package / "seeds.py"]
+    folders = [*(package / "data").rglob("*.py"), *(package / "labeller").rglob("*.py")]
+    sources = [package / "findings.py", *folders, package / "seeds.py"]
     pieces += [path.read_bytes() for path in sorted(sources)]
     return _digest(pieces)
 

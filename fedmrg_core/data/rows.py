@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from fedmrg_core.data.images import png_bytes, read_grey_image
 from fedmrg_core.data.study import STUDY_FEATURES, LeftOut, LoadedStudies, check_studies
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import label_report
+from fedmrg_core.labeller import label_report
 
 
 @dataclasses.dataclass(frozen=True)

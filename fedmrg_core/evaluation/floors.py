@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.normalise import normalise
-from fedmrg_core.findings import label_report
+from fedmrg_core.labeller import label_report
 from fedmrg_core.seeds import numpy_stream
 
 FLOORS: tuple[str, ...] = ("floor_constant", "floor_random", "floor_nearest")

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import json
+import pathlib
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmrg_core import findings_lexicon
 from fedmrg_core.data.phantom import CENTRES, PUBLIC_SITE, draw_study
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import (
-    BLANK,
-    FINDINGS,
-    NEGATIVE,
-    POSITIVE,
-    STATES,
-    UNCERTAIN,
-    find_mentions,
-    label_file,
-    label_lines,
-    label_report,
-    states_to_names,
-)
+from fedmrg_core.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, STATES, UNCERTAIN, states_to_names
+from fedmrg_core.labeller import anatomy, find_mentions, label_report, mentions
+from fedmrg_core.labeller.files import label_file, label_lines
+from fedmrg_core.labeller.spelling import OTHER_WORDS, WORDS, mended
 
 
 def stated(text: str) -> dict[str, str]:
@@ -213,14 +204,14 @@ def test_no_finding_rule(text: str, state: int) -> None:
 
 def test_mentions_carry_their_place_and_sentence() -> None:
     text = "Clear lungs.  No EFFUSION, small\npneumothorax. Cardiomegaly!"
-    mentions = find_mentions(text)
-    assert [(mention.finding, mention.state, text[mention.start : mention.end]) for mention in mentions] == [
+    found = find_mentions(text)
+    assert [(mention.finding, mention.state, text[mention.start : mention.end]) for mention in found] == [
         ("lung opacity", NEGATIVE, "lungs"),
         ("pleural effusion", NEGATIVE, "EFFUSION"),
         ("pneumothorax", POSITIVE, "pneumothorax"),
         ("cardiomegaly", POSITIVE, "Cardiomegaly"),
     ]
-    assert mentions[1].sentence == "No EFFUSION, small\npneumothorax"
+    assert found[1].sentence == "No EFFUSION, small\npneumothorax"
 
 
 def test_letters_that_grow_when_lowered_do_not_move_the_places() -> None:
@@ -230,9 +221,65 @@ def test_letters_that_grow_when_lowered_do_not_move_the_places() -> None:
 
 
 def test_every_word_of_the_lexicon_belongs_to_a_known_finding() -> None:
-    named = {name for names, _ in findings_lexicon.MENTIONS for name in names}
-    named |= {name for name, _ in findings_lexicon.ANATOMY}
+    named = {name for names, _ in mentions.MENTIONS for name in names}
+    named |= {name for name, _ in anatomy.ANATOMY}
     assert named == set(FINDINGS) - {"no finding"}
+
+
+# --- Styles of reports -------------------------------------------------------------------------------------------
+
+REPORTS_OF_ALL_STYLES = [
+    json.loads(line)
+    for line in (pathlib.Path(__file__).parent / "labeller_reports.jsonl").read_text(encoding="utf-8").splitlines()
+]
+
+
+@pytest.mark.parametrize(
+    "report", REPORTS_OF_ALL_STYLES, ids=lambda report: f"{report['kind']}: {report['text']!r:.40}"
+)
+def test_reports_of_all_styles_are_read(report: dict) -> None:
+    """Each text with the states of the findings it names; a list allows any of its states."""
+    read = states_to_names(label_report(report["text"]))
+    allowed = {name: [state] if isinstance(state, str) else state for name, state in report["expected"].items()}
+    assert {name: read[name] for name in allowed if read[name] not in allowed[name]} == {}
+
+
+def test_places_lead_back_to_the_text_as_it_was_given() -> None:
+    text = "\u2022 No\u00a0e\ufb00usion.\n\u2022 Con\u00adsolida\u00adtion, pneumo-\nthorax and a fratcure."
+    assert [(mention.finding, text[mention.start : mention.end]) for mention in find_mentions(text)] == [
+        ("pleural effusion", "e\ufb00usion"),
+        ("consolidation", "Con\u00adsolida\u00adtion"),
+        ("pneumothorax", "pneumo-\nthorax"),
+        ("fracture", "fratcure"),
+    ]
+
+
+def test_a_mention_knows_what_decided_it_and_how_far_that_reached() -> None:
+    text = "Lungs are clear. No effusion or edema, 8 mm nodule."
+    lungs, effusion, edema, nodule = find_mentions(text)
+    assert (lungs.cue[0], text[slice(*lungs.cue[1:])]) == ("predicate", "clear")
+    assert (effusion.cue[0], text[slice(*effusion.cue[1:])]) == ("negated", "No")
+    assert edema.cue == effusion.cue
+    assert text[slice(*edema.statement)] == "No effusion or edema, "
+    assert (nodule.cue, text[slice(*nodule.statement)]) == (None, "8 mm nodule")
+
+
+def test_no_word_of_its_own_is_mended_into_another() -> None:
+    assert not WORDS & OTHER_WORDS
+    assert all(mended(word) == word for word in WORDS | OTHER_WORDS)
+    assert [mended(word) for word in ("efusion", "nodulee", "injection", "module", "hemithorax")] == [
+        "effusion", "nodule", "injection", "module", "hemithorax",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["no effusion ", "no effusion, ", "no effusion and edema ", "effusion is not seen ", "heart lungs ", "a-", "a/", "?",
+     " ", "\n", "- ", "x", "1) ", "status post ", "either or "],
+)  # fmt: skip
+def test_a_long_text_is_read_in_a_time_that_grows_with_its_length(piece: str) -> None:
+    """200,000 characters without an end of sentence: work that grows with the square would take minutes."""
+    assert len(label_report(piece * (200_000 // len(piece)))) == len(FINDINGS)
 
 
 # --- Any text ----------------------------------------------------------------------------------------------------
@@ -281,6 +328,17 @@ def test_label_file_reads_utf_8_with_any_line_ending(tmp_path) -> None:
     path.write_bytes(b"\xef\xbb\xbfCardiomegaly.\r\nNo effusion.")
     labels = [json.loads(line)["states"] for line in label_file(path)]
     assert [label["cardiomegaly"] for label in labels] == ["positive", "blank"]
+
+
+def test_explain_shows_each_mention_with_what_decided_it(tmp_path) -> None:
+    path = tmp_path / "reports.txt"
+    path.write_text("No effusion, 8 mm nodule.\nNormal.\n", encoding="utf-8")
+    first, second = label_file(path, explain=True)
+    assert "states: lung lesion positive, pleural effusion negative" in first
+    (row,) = (line for line in first.splitlines() if line.startswith("pleural effusion"))
+    assert row.split("  ")[-1] == '"No effusion," [0:13]'
+    assert 'negated: "No" [0:2]' in row
+    assert "no mention of a finding" in second
 
 
 @pytest.mark.parametrize(
