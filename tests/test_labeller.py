@@ -364,11 +364,11 @@ def test_bad_files_end_in_one_clear_sentence(tmp_path, content: bytes | None, cl
 
 @pytest.mark.parametrize("centre", [*CENTRES, PUBLIC_SITE])
 def test_phantom_states_are_recovered(centre: str) -> None:
-    """At least 99 % of the report-finding pairs of every centre, and of the pairs the report speaks of."""
+    """At least 99.5 % of the report-finding pairs of every centre, and of the pairs the report speaks of."""
     studies = [draw_study(11, centre, index, image_size=32) for index in range(60)]
     pairs = [
         (true, read) for study in studies for true, read in zip(study.states, label_report(study.findings), strict=True)
     ]
     spoken = [(true, read) for true, read in pairs if true != BLANK or read != BLANK]
     for chosen in (pairs, spoken):
-        assert sum(true == read for true, read in chosen) >= 0.99 * len(chosen)
+        assert sum(true == read for true, read in chosen) >= 0.995 * len(chosen)

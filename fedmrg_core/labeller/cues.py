@@ -79,6 +79,13 @@ CUES: tuple[tuple[str, str], ...] = (
         r"|likely|unlikely"
         r"|equivocal|uncertain|indeterminate|cannot|unclear|not assess\w+|not evaluat\w+)\b",
     ),
+    # Doubt about a cause.
+    (
+        "uncertain",
+        r"(?:possibly|probably|likely|perhaps|presumably|questionably) (?:due|secondary|related|attributable) to"
+        r"|in the (?:appropriate|proper|correct|right) (?:clinical )?(?:setting|context),",
+    ),
+    ("uncertain_back", r"(?<!,\s)in the (?:appropriate|proper|correct|right) (?:clinical )?(?:setting|context)"),
     # Doubt about exclusion.
     (
         "uncertain_back",
@@ -135,7 +142,7 @@ CUES: tuple[tuple[str, str], ...] = (
     (
         "negated",
         r"(?:no|nil|without|w/o|w/out|negative for|neg\.? for|-ve for|absence of|absent|free of|free from"
-        r"|clear of|lack of|lacking"
+        r"|clear of|clear (?=(?:air-? ?space|focal|infiltrat\w+))|lack of|lacking"
         r"|neither|nor|never|denies|devoid of|zero|rather than|instead of|(?:\w{1,30}ly )?resolution of"
         r"|resolved|clearing of"
         rf"|clearance of|disappearance of|removal of|inconsistent with|incompatible with|excludes|excluding"
