@@ -10,6 +10,7 @@ import datasets
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS, STATES
+from fedmrg_core.report_words import why_no_report
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 
@@ -41,10 +42,17 @@ class LeftOut:
 
 @dataclasses.dataclass
 class LoadedStudies:
-    """What a dataset module hands back: the studies in use and the list of everything left out."""
+    """What a dataset module hands back.
+
+    Attributes:
+        studies: the studies in use.
+        left_out: everything left out.
+        warnings: sentences about the studies in use that a person has to judge.
+    """
 
     studies: datasets.Dataset
     left_out: list[LeftOut]
+    warnings: list[str] = dataclasses.field(default_factory=list)
 
     def write_left_out(self, path: pathlib.Path) -> None:
         """Write the list of what was left out as CSV (study_id, item, reason)."""
@@ -58,7 +66,8 @@ def check_studies(studies: datasets.Dataset, source: str) -> None:
     """Hold a dataset against the schema.
 
     Raises:
-        InputError: a column is missing, a study id occurs twice, a split is unknown, or a report is empty.
+        InputError: a column is missing, a study id occurs twice, a split is unknown, or a report is none: empty,
+            without a word, or a placeholder.
     """
     missing = [name for name in STUDY_FEATURES if name not in studies.column_names]
     if missing:
@@ -70,8 +79,9 @@ def check_studies(studies: datasets.Dataset, source: str) -> None:
         seen.add(study_id)
         if split not in SPLITS:
             raise InputError(f"{source}: study {study_id!r} has split {split!r}; expected one of {', '.join(SPLITS)}.")
-        if not findings.strip():
-            raise InputError(f"{source}: study {study_id!r} has an empty report; remove it or give its findings.")
+        reason = why_no_report(findings)
+        if reason:
+            raise InputError(f"{source}: study {study_id!r}: {reason}; remove it or give its findings.")
 
 
 @dataclasses.dataclass
