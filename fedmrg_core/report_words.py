@@ -53,7 +53,8 @@ ENGLISH = frozenset(
     excluded further evaluation nil cardiopulmonary present deformity deformities vertebral body loss wedge age
     atherosclerotic calcification calcifications displaced areas area adenopathy lymphadenopathy midthoracic artifact
     widened widening disc remain remains shadow progressive submitted three two one otherwise consolidations breast
-    arthritic significant suspicious concerning worrisome please we see sign signs opacification alveolar bowel pelvis marked obscured
+    arthritic significant suspicious concerning worrisome please we see sign signs opacification
+    alveolar bowel pelvis marked obscured
     """.split()
 )
 # Words of English reports that other languages have, too: they tell nothing.

@@ -25,8 +25,8 @@ def read_grey_image(
 
     An image that is not square is padded with black around its centre, then resized; nothing is cropped or stretched.
     (The public IU X-ray copies of 256 x 256 pixels were stretched to a square upstream, which cannot be undone here.)
-    RGB images become grey by luminance (ITU-R 601). Intensities are otherwise kept as they are. An image that says how it
-    was held (its EXIF orientation) is turned upright.
+    RGB images become grey by luminance (ITU-R 601). Intensities are otherwise kept as they are. An image that says
+    how it was held (its EXIF orientation) is turned upright.
 
     Args:
         source: path of the file, or its bytes.

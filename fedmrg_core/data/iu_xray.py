@@ -193,7 +193,8 @@ def _describe(
 ) -> StudyDescription:
     name = study_name(uid)
     row_id = f"{name}-{picture.view}" if name_view else name
-    return StudyDescription(row_id, name, site, split, picture.view, str(picture.path), text, report_text(report.impression))
+    impression = report_text(report.impression)
+    return StudyDescription(row_id, name, site, split, picture.view, str(picture.path), text, impression)
 
 
 def _choose(uid: str, pictures: list[Picture], view: str, item: str, left_out: list[LeftOut]) -> list[Picture]:

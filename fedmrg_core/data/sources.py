@@ -147,10 +147,10 @@ def check_data_parameters(data: str, data_root: str, options: str = "{}") -> dic
         read = json.loads(options)
     except ValueError as error:
         raise InputError(
-            f"options is {options!r}, which is not JSON ({error}); expected, for example, {{\"layout\": \"kaggle\"}}."
+            f'options is {options!r}, which is not JSON ({error}); expected, for example, {{"layout": "kaggle"}}.'
         ) from None
     if not isinstance(read, dict):
-        raise InputError(f"options is {options!r}; expected a JSON object, for example {{\"layout\": \"kaggle\"}}.")
+        raise InputError(f'options is {options!r}; expected a JSON object, for example {{"layout": "kaggle"}}.')
     if read and not source.needs_root:
         raise InputError(f"options is {options!r} but data {data!r} takes its numbers from the profile; leave it out.")
     return read

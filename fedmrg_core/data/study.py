@@ -13,6 +13,7 @@ from fedmrg_core.findings import FINDINGS, STATES
 from fedmrg_core.report_words import why_no_report
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
+SCOPES = ("home", "unseen")  # what results call studies of several sites together: no site may have such a name
 
 # `image` is stored as encoded PNG bytes or a path and decodes to an 8-bit grey PIL image.
 # `states` holds 14 class numbers in the order of FINDINGS: what the report says, not what the image shows.
@@ -66,12 +67,15 @@ def check_studies(studies: datasets.Dataset, source: str) -> None:
     """Hold a dataset against the schema.
 
     Raises:
-        InputError: a column is missing, a study id occurs twice, a split is unknown, or a report is none: empty,
-            without a word, or a placeholder.
+        InputError: a column is missing, a study id occurs twice, a split is unknown, a site has a name that results
+            keep for themselves, or a report is none: empty, without a word, or a placeholder.
     """
     missing = [name for name in STUDY_FEATURES if name not in studies.column_names]
     if missing:
         raise InputError(f"{source}: column {missing[0]!r} is missing; a study needs {', '.join(STUDY_FEATURES)}.")
+    for site in SCOPES:
+        if site in set(studies["site"]):
+            raise InputError(f"{source}: a site is called {site!r}, as results call several together; rename it.")
     seen: set[str] = set()
     for study_id, split, findings in zip(studies["study_id"], studies["split"], studies["findings"], strict=True):
         if study_id in seen:
