@@ -69,10 +69,10 @@ def png_bytes(image: Image.Image) -> bytes:
 
 def _decode(source: pathlib.Path | bytes, name: str, image_size: int) -> Image.Image:
     """Open and decode completely, so that a file that was cut off is found here, and turn upright."""
-    if not isinstance(source, bytes):
-        _check_file(source, name)
+    # Of a file by name, Pillow 13 maps a turned TIFF into memory with width and height exchanged: a scrambled picture.
+    content = source if isinstance(source, bytes) else _read(source, name)
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             frames = getattr(image, "n_frames", 1)
             deep_colour = image.mode not in SIXTEEN_BIT_MODES and not image.mode.startswith("I;") and _is_16_bit(image)
             if image.format == "JPEG" and image.mode == "L" and min(image.size) >= 4 * image_size:
@@ -84,8 +84,7 @@ def _decode(source: pathlib.Path | bytes, name: str, image_size: int) -> Image.I
     except Image.DecompressionBombError:
         raise InputError(f"{name}: the image has too many pixels; store it at 4096 x 4096 or less.") from None
     except Exception as error:  # Pillow's readers raise many kinds for a file that is damaged
-        reason = getattr(error, "strerror", None) or error  # without the path, which lists must not tell
-        raise InputError(f"{name}: the image cannot be decoded ({reason}); copy or export it again.") from None
+        raise InputError(f"{name}: the image cannot be decoded ({error}); copy or export it again.") from None
     if frames > 1:
         raise InputError(f"{name}: the file holds {frames} images; expected one, export the radiograph alone.")
     if deep_colour:
@@ -93,17 +92,17 @@ def _decode(source: pathlib.Path | bytes, name: str, image_size: int) -> Image.I
     return upright
 
 
-def _check_file(path: pathlib.Path, name: str) -> None:
-    """Opening something else than a file, such as a pipe, could wait for ever."""
+def _read(path: pathlib.Path, name: str) -> bytes:
+    """The file's content; opening something else than a file, such as a pipe, could wait for ever."""
     try:
-        mode = path.stat().st_mode
+        if stat.S_ISREG(path.stat().st_mode):
+            return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{name}: the image file is missing; add it or remove the study from the table.") from None
     except (OSError, ValueError) as error:  # links that lead in a circle; a NUL in the name
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or error  # without the path, which lists must not tell
         raise InputError(f"{name}: the image file cannot be read ({reason}); mend its name or copy it again.") from None
-    if not stat.S_ISREG(mode):
-        raise InputError(f"{name}: not a file; give the path of an image.")
+    raise InputError(f"{name}: not a file; give the path of an image.")
 
 
 def _is_16_bit(image: Image.Image) -> bool:
