@@ -47,7 +47,7 @@ def by_findings(studies: datasets.Dataset, clients: int, seed: int, concentratio
     labels = main_findings(studies)
     refusal = ""
     for draw in range(MOST_DRAWS):
-        owner = _deal(labels, clients, seed, draw, concentration)
+        owner = deal_patients(labels, clients, seed, draw, concentration)
         held = count_held(patients, splits, owner)
         short = shortages(held, clients, needed)
         if not short:
@@ -79,7 +79,7 @@ def main_findings(studies: datasets.Dataset) -> dict[str, dict[str, str]]:
     }
 
 
-def _deal(
+def deal_patients(
     labels: Mapping[str, Mapping[str, str]], clients: int, seed: int, draw: int, concentration: float
 ) -> dict[str, int]:
     """Patient -> client number, for one draw of the shares."""
