@@ -26,6 +26,7 @@ AFTER_TRAINING = (
     "notebooks.py",
     "paths.py",
     "reference.py",
+    "report_words.py",
     "run_folder.py",
     "stored_base_models.py",
     "trained_run.py",
@@ -33,7 +34,7 @@ AFTER_TRAINING = (
 )
 # What decides, beside a trained model, the rows that are stored with its reports: it labels and asks for them, and
 # adapts the model to a new centre.
-REPORT_CODE = ("findings.py", "labeller", "inference.py", "adaptation.py")
+REPORT_CODE = ("findings.py", "labeller", "report_words.py", "inference.py", "adaptation.py")
 
 
 def source_state() -> dict[str, Any]:

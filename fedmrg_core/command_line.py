@@ -87,7 +87,7 @@ def check_data(
     root: Annotated[pathlib.Path | None, typer.Option(help="The folder that holds it.")] = None,
     profile: Annotated[str, typer.Option(help="The profile that sets image size and counts.")] = "smoke",
 ) -> None:
-    """Load a dataset, print its counts by site and split, and list every study left out with the reason."""
+    """Load a dataset, print its counts by site and split, list every study left out with the reason, and warn."""
     from collections import Counter
 
     from fedmrg_core.data import prepared
@@ -99,6 +99,8 @@ def check_data(
     print(f"{len(loaded.studies)} studies in use, {len(loaded.left_out)} left out.")
     for item in loaded.left_out:
         print(f"left out\t{item.study_id}\t{item.item}\t{item.reason}")
+    for sentence in loaded.warnings:
+        print(f"warning\t{sentence}")
 
 
 @app.command("check-partition", cls=DescribedCommand)

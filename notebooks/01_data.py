@@ -34,6 +34,11 @@ probe_train = 700  # studies of one centre to learn its findings from; shrunk fr
 probe_test = 300  # shrunk from 600
 
 # %%
+from fedmrg_core.data.sources import check_data_parameters
+
+own_options = check_data_parameters(data, data_root, options)  # before anything is drawn
+
+# %%
 import json
 import sys
 import textwrap
@@ -214,7 +219,7 @@ for name in CENTRES:
 # What is not used is listed with its reason; the fingerprint is kept with every result.
 
 # %%
-counts = settings.phantom.model_dump() if corpus_name(data) == "phantom" else json.loads(options)
+counts = settings.phantom.model_dump() if corpus_name(data) == "phantom" else own_options
 prepared = prepare(data, data_root, prepared_folder(root, settings.name, data), settings.image_size, seed, **counts)
 studies, unseen = prepared.studies, prepared.unseen_sites
 sites, splits = numpy.array(studies["site"][:]), numpy.array(studies["split"][:])

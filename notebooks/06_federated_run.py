@@ -95,7 +95,7 @@ run_federation(folder, configuration, engine=engine)
 # clients are hardly to be told apart (`docs/tried.md`).
 
 # %%
-rounds = pandas.read_csv(folder / "rounds.csv")
+rounds = common.read_table(folder, "rounds.csv", ("round", "client", "status"))
 left_out = rounds[rounds.status.isin([LEFT_OUT, NOT_VALIDATED])]
 print(f"{rounds['round'].max()} rounds, {rounds.client.nunique()} clients, {len(left_out)} replies left out")
 shown = [name for name in rounds.columns if name.startswith(("train_loss", "validation_"))]

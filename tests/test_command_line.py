@@ -343,11 +343,12 @@ def test_check_data_counts_and_lists_what_is_left_out(monkeypatch, capsys):
     from fedmrg_core.data.study import LeftOut, LoadedStudies
 
     studies = datasets.Dataset.from_dict({"site": ["B", "A", "A"], "split": ["test", "train", "train"]})
-    loaded = LoadedStudies(studies, [LeftOut("s4", "s4.png", "The image is truncated.")])
+    loaded = LoadedStudies(studies, [LeftOut("s4", "s4.png", "The image is truncated.")], ["One report is German."])
     monkeypatch.setattr(prepared, "load_studies", lambda data, root, profile: loaded)
     check_data("folder", None, "smoke")
     assert capsys.readouterr().out == (
         "A\ttrain\t2\nB\ttest\t1\n3 studies in use, 1 left out.\nleft out\ts4\ts4.png\tThe image is truncated.\n"
+        "warning\tOne report is German.\n"
     )
 
 

@@ -105,3 +105,87 @@ def test_nothing_usable_is_an_error(tmp_path: pathlib.Path) -> None:
     (tmp_path / "images/0.png").unlink()
     with pytest.raises(InputError, match="not one usable study, 1 left out"):
         load_folder(tmp_path)
+
+
+def test_what_is_no_report_is_left_out_with_its_reason(tmp_path: pathlib.Path) -> None:
+    rows = make_folder(tmp_path)
+    for row, text in zip(rows, ["nan", "N/A", "___", "\u200b\ufeff", "XXXX."], strict=False):
+        row["findings"] = text
+    rows[5]["impression"] = "NaN"
+    write_csv(tmp_path / "studies.csv", rows)
+    loaded = load_folder(tmp_path, image_size=32)
+    assert list(loaded.studies["study_id"]) == ["s5"] and loaded.studies["impression"][:] == [""]
+    reasons = {row.study_id: row.reason for row in loaded.left_out}
+    assert reasons["s0"] == "the findings section 'nan' stands for a missing report; give the text of the report."
+    assert "'N/A' stands for" in reasons["s1"] and "no word" in reasons["s2"] and "no word" in reasons["s4"]
+    assert reasons["s3"].startswith("empty findings section")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"patient_id": "nan"}, "row 1 has the patient_id 'nan', which stands for a missing one"),
+        ({"study_id": "None"}, "row 1 has the study_id 'None', which stands for a missing one"),
+        ({"site": "NaN"}, "row 1 has the site 'NaN', which stands for a missing one"),
+        ({"site": "\u200b"}, "row 1 has an empty site"),
+        ({"study_id": "s1\u200b"}, "row 2 has the study_id 's1' of row 1"),
+        ({"site": "home"}, "a site is called 'home'"),
+        ({"image": "images\\0.png"}, r"row 1 names the image 'images\\\\0\.png' with backslashes; write paths with /"),
+    ],
+)
+def test_faults_of_names(tmp_path: pathlib.Path, changes: dict[str, str], sentence: str) -> None:
+    make_folder(tmp_path, **changes)
+    with pytest.raises(InputError, match=sentence):
+        load_folder(tmp_path, image_size=32)
+
+
+def test_one_site_in_several_spellings_is_one_hospital(tmp_path: pathlib.Path) -> None:
+    rows = make_folder(tmp_path)
+    names = ["Santé", "Sante\u0301", "\ufeffSanté", "Santé\u00a0", "NA", "None"]
+    for row, name in zip(rows, names, strict=True):
+        row["site"] = name
+    write_csv(tmp_path / "studies.csv", rows)
+    assert load_folder(tmp_path, image_size=32).studies["site"][:] == [*["Sant\u00e9"] * 4, "NA", "None"]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: pathlib.Path) -> None:
+    make_folder(tmp_path)
+    table = tmp_path / "studies.csv"
+    header, *lines = table.read_text().splitlines()
+    table.write_text("\n".join([header + ",findings\u200b", *(line + ",other" for line in lines)]), encoding="utf-8")
+    with pytest.raises(InputError, match=r"studies\.csv has two columns 'findings'; keep one"):
+        load_folder(tmp_path)
+    table.write_text("\n".join([header + ",note,note", *(line + ",a,b" for line in lines)]))
+    assert len(load_folder(tmp_path, image_size=32).studies) == 6  # columns that nobody reads
+
+
+@pytest.mark.parametrize(("sign", "word"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_another_separator_is_named(tmp_path: pathlib.Path, sign: str, word: str, quote: str) -> None:
+    rows = make_folder(tmp_path)
+    lines = [rows[0].keys(), *(row.values() for row in rows)]
+    text = "\n".join(sign.join(f"{quote}{value}{quote}" for value in line) for line in lines)
+    (tmp_path / "studies.csv").write_text(text)
+    with pytest.raises(InputError, match=rf"studies\.csv looks separated by {word}; save it again as CSV with commas"):
+        load_folder(tmp_path)
+
+
+def test_links_in_a_circle_and_a_nul_are_listed(tmp_path: pathlib.Path) -> None:
+    rows = make_folder(tmp_path)
+    for number, other in ((0, 1), (1, 0)):
+        (tmp_path / f"images/{number}.png").unlink()
+        (tmp_path / f"images/{number}.png").symlink_to(tmp_path / f"images/{other}.png")
+    rows[2]["image"] = "images/2\0.png"
+    write_csv(tmp_path / "studies.csv", rows)
+    left_out = load_folder(tmp_path, image_size=32).left_out
+    assert [row.study_id for row in left_out] == ["s0", "s1", "s2"]
+    assert all("cannot be read" in row.reason for row in left_out) and str(tmp_path) not in str(left_out)
+    assert left_out[2].item == "images/2\\0.png"
+
+
+def test_reports_of_another_language_are_warned_of(tmp_path: pathlib.Path) -> None:
+    make_folder(tmp_path, findings="Keine Infiltrate. Herz nicht vergrößert.")
+    (sentence,) = load_folder(tmp_path, image_size=32).warnings
+    assert sentence.startswith("studies.csv: 1 of 6 reports") and "(s0)" in sentence and str(tmp_path) not in sentence
+    make_folder(tmp_path)
+    assert load_folder(tmp_path, image_size=32).warnings == []

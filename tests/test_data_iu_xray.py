@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import pathlib
@@ -144,7 +145,7 @@ def test_r2gens_own_test_part_and_random_splits(root: pathlib.Path) -> None:
 def test_every_study_is_used_or_listed(drawn_root: pathlib.Path) -> None:
     loaded = load_iu_xray(drawn_root, split_source="random")
     reasons = {row.study_id: row.reason for row in loaded.left_out}
-    assert "no findings section" in reasons["CXR31"] and "no frontal image" in reasons["CXR32"]
+    assert "empty findings section" in reasons["CXR31"] and "no frontal image" in reasons["CXR32"]
     assert "another frontal image" in reasons["CXR33"] and "CXR33" in loaded.studies["study_id"]
     names = {f"CXR{uid}" for uid in range(1, 41)}
     assert set(loaded.studies["study_id"]) | set(reasons) == names
@@ -280,8 +281,84 @@ def test_an_image_outside_root_and_two_files_of_one_image(root: pathlib.Path) ->
     annotation["train"][0]["image_path"] = ["../../secret.png"]
     (root / "annotation.json").write_text(json.dumps(annotation))
     (root / "images/1_IM-0001-2001.png").unlink()
-    with pytest.raises(InputError, match="outside root"):
+    with pytest.raises(InputError, match="secret.png' outside"):
         load_iu_xray(root, layout="r2gen")
+
+
+def test_placeholders_are_no_reports_in_any_layout(root: pathlib.Path) -> None:
+    _edit_csv(root / "indiana_reports.csv", 0, findings="nan")
+    _edit_csv(root / "indiana_reports.csv", 1, impression="NaN")
+    _edit_csv(root / "indiana_reports.csv", 35, findings="None", impression="___")
+    kaggle = load_iu_xray(root, sections=("findings", "impression"))
+    reasons = {row.study_id: row.reason for row in kaggle.left_out}
+    assert "findings section 'nan' stands for a missing report" in reasons["CXR1"]
+    assert "'None' stands for" in reasons["CXR36"]
+    by_id = dict(zip(kaggle.studies["study_id"], kaggle.studies["findings"], strict=True))
+    assert by_id["CXR2"] == f"{FINDINGS_TEXT} Film 2." and not {"CXR1", "CXR36"} & by_id.keys()
+    public = load_iu_xray_public(root)
+    assert not {"None", "___", "nan"} & set(public.texts)
+    assert any(row.study_id == "CXR36" and "nothing to learn" in row.reason for row in public.left_out)
+
+
+@pytest.mark.parametrize("report", ["null", "NaN", '"N/A"', '"XXXX"', '""'])
+def test_a_missing_report_in_json_is_left_out(root: pathlib.Path, report: str) -> None:
+    path = root / "annotation.json"
+    path.write_text(path.read_text().replace(json.dumps(f"{FINDINGS_TEXT} Film 1."), report))
+    loaded = load_iu_xray(root, layout="r2gen")
+    assert "CXR1" not in loaded.studies["study_id"]
+    assert any(row.study_id == "CXR1" and "nothing to train on" in row.reason for row in loaded.left_out)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('"split": "train"}', '"report": "again"}', r"annotation\.json: the key 'report' occurs twice in one object"),
+        ('"CXR1_IM-0001/0.png"', '"CXR1_IM-0001\\\\0.png"', "names the image .* with backslashes; write paths with /"),
+        ('["CXR1_IM-0001/0.png", "CXR1_IM-0001/1.png"]', '"CXR1_IM-0001/0.png"', "image_path .*; expected a list"),
+        (f'"{FINDINGS_TEXT} Film 1."', "[1]", r"has the report \[1\]; expected a text"),
+    ],
+)
+def test_faults_of_the_annotation(root: pathlib.Path, old: str, new: str, sentence: str) -> None:
+    path = root / "annotation.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(InputError, match=sentence):
+        load_iu_xray(root, layout="r2gen")
+
+
+def test_missing_image_paths_and_backslashes_of_kaggle(root: pathlib.Path) -> None:
+    path = root / "annotation.json"
+    path.write_text(path.read_text().replace('["CXR1_IM-0001/0.png", "CXR1_IM-0001/1.png"]', "null"))
+    assert "CXR1" in load_iu_xray(root, layout="r2gen").studies["study_id"]  # by the projections file
+    _edit_csv(root / "indiana_projections.csv", 0, filename="images\\1_IM-0001-2001.dcm.png")
+    assert "CXR1" in load_iu_xray(root).studies["study_id"]
+
+
+def test_two_parts_of_one_section_are_joined(root: pathlib.Path) -> None:
+    path = root / "ecgen-radiology/1.xml"
+    more = '<AbstractText Label="{}">{}</AbstractText>'
+    parts = more.format("FINDINGS", "Second part.") + more.format("FINDINGS", " ") + more.format("IMPRESSION", "More.")
+    path.write_text(path.read_text().replace("</Abstract>", f"{parts}</Abstract>"))
+    first = load_iu_xray(root, layout="openi").studies[0]
+    assert first["findings"] == f"{FINDINGS_TEXT} Film 1.\n\nSecond part."
+    assert first["impression"] == f"{IMPRESSION_TEXT}\n\nMore."
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "sentence"),
+    [
+        ("indiana_projections.csv", {"filename": "1_IM-0001-2001.dcm.png"}, "row 2 has the image .* of row 1"),
+        ("acquisition.csv.gz", {"stem": "1_IM-0001-2001"}, "row 2 has the image .* of an earlier row"),
+    ],
+)
+def test_an_image_has_one_row(root: pathlib.Path, file: str, changes: dict[str, str], sentence: str) -> None:
+    path = root / file
+    with gzip.open(path, "rt") if file.endswith("gz") else path.open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    rows[1].update(changes)
+    write_csv(path, rows)
+    with pytest.raises(InputError, match=sentence):
+        load_iu_xray(root)
 
 
 @needs_real_data
@@ -296,7 +373,7 @@ def test_the_real_set(tmp_path: pathlib.Path) -> None:
     test = {f"CXR{entry['id'].split('_')[0][3:]}" for entry in annotation["val"]}
     split_of = dict(zip(loaded.studies["study_id"], loaded.studies["split"], strict=True))
     assert {name for name, split in split_of.items() if split == "test"} == test - without_image
-    assert set(loaded.studies["site"]) == set("ABCDE")
+    assert set(loaded.studies["site"]) == set("ABCDE") and loaded.warnings == []
     reports = {f"CXR{entry['id'].split('_')[0][3:]}": entry["report"] for part in annotation.values() for entry in part}
     assert all(
         text == reports[name] for name, text in zip(loaded.studies["study_id"], loaded.studies["findings"], strict=True)

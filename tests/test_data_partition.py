@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from fedmrg_core.data.heterogeneity import site_from_text
 from fedmrg_core.data.partition import Partition, partition_clients, style
-from fedmrg_core.data.partition.dirichlet import main_findings
+from fedmrg_core.data.partition.dirichlet import by_findings, deal_patients, main_findings
 from fedmrg_core.data.partition.style import embed_reports
 from fedmrg_core.data.study import SPLITS, STUDY_FEATURES
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS, POSITIVE
+from fedmrg_core.seeds import numpy_stream, stream_seed
 from figures.client_distance import mean_distances
 
 FULL = [(f"p{number}", "north" if number % 2 else "south", SPLITS[number // 2 % 3]) for number in range(12)]
@@ -246,6 +247,36 @@ def test_dirichlet_deals_every_patient_once(partition: str, clients: int, per_sp
     assert len(set.union(*patients)) == sum(map(len, patients)), "a patient is with two clients"
     assert min(map(len, patients)) >= 1
     assert held == _held(partition_clients(studies, partition, clients, seed))
+
+
+@pytest.mark.parametrize("concentration", [0.001, 0.3, 100.0])
+def test_dirichlet_deals_as_flwr_datasets_does(concentration: float) -> None:
+    from flwr_datasets.partitioner import DirichletPartitioner
+
+    labels = main_findings(_labelled(5, 60))
+    train = dict(sorted(labels["train"].items()))
+    for draw in range(3):
+        partitioner = DirichletPartitioner(
+            num_partitions=6, partition_by="finding", alpha=concentration, min_partition_size=0,
+            seed=stream_seed(1, "partition", "dirichlet", draw),
+        )  # fmt: skip
+        order = numpy_stream(1, "partition", "dirichlet", draw, "train").permutation(len(train))
+        rows = datasets.Dataset.from_dict({"patient": list(train), "finding": list(train.values())})
+        partitioner.dataset = rows.select(order)
+        owner = deal_patients(labels, 6, 1, draw, concentration)
+        for client in range(6):
+            own = {patient for patient in train if owner[patient] == client}
+            assert own == set(partitioner.load_partition(client)["patient"])
+
+
+def test_dirichlet_builds_no_data_set_before_a_draw_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of draws that fail have to be cheap: what is built for each of them took minutes."""
+    studies, built = _labelled(0, 40), []
+    monkeypatch.setattr(datasets.Dataset, "from_dict", lambda *_, **__: built.append("from_dict"))
+    monkeypatch.setattr(datasets.Dataset, "select", lambda *_, **__: built.append("select"))
+    with pytest.raises(InputError, match="client-01 would have 0 train studies and needs 1, and 300 draws"):
+        by_findings(studies, 25, 0, 0.001)
+    assert built == []
 
 
 def _case_mix(partition: Partition, split: str) -> numpy.ndarray:

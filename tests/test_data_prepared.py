@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import pathlib
 import re
+import subprocess
+import sys
 
 import mlcroissant
 import numpy
 import pytest
 import torch
-from data_fixtures import make_folder, make_iu
+from data_fixtures import make_folder, make_iu, study_rows
 
 from fedmrg_core.data import prepared
 from fedmrg_core.data.phantom.studies import TEXTS_PER_IMAGE, load_phantom
 from fedmrg_core.data.prepared import load_prepared, load_public_studies, prepare
-from fedmrg_core.data.sources import DATA_SOURCES, corpus_name, data_source, read_name
+from fedmrg_core.data.sources import DATA_SOURCES, check_data_parameters, corpus_name, data_source, read_name
+from fedmrg_core.data.study import check_studies
 from fedmrg_core.errors import InputError
 from fedmrg_core.labeller import label_report
+from fedmrg_core.notebooks import read_notebook
 
 PHANTOM = {"train": 2, "validation": 1, "test": 1, "adaptation": 3}
 
@@ -38,6 +42,52 @@ def test_round_trip(tmp_path: pathlib.Path) -> None:
     assert summary["vocabulary"] == 7 and list(summary["left_out"].values()) == [1]
     assert again.fingerprint == prepared.fingerprint(again.studies)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["folder"], "scratch is left behind"
+
+
+def test_warnings_are_printed_once_and_kept(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    make_folder(tmp_path / "data", findings="Keine Infiltrate.")
+    made = [prepare("folder", tmp_path / "data", tmp_path / "out", 32, 0) for _ in range(2)]
+    (sentence,) = made[1].summary["warnings"]
+    assert sentence.startswith("studies.csv: 1 of 6 reports") and str(tmp_path) not in sentence
+    assert capsys.readouterr().err.count(f"Warning: {sentence}") == 1
+
+
+def test_a_loader_that_hands_out_a_placeholder_is_refused() -> None:
+    studies = study_rows([("p", "north", "train")])
+    for text, reason in (("None", "stands for a missing report"), ("...", "no word"), ("", "empty findings")):
+        changed = studies.remove_columns("findings").add_column("findings", [text])
+        with pytest.raises(InputError, match=f"new: study 's0': .*{reason}"):
+            check_studies(changed, "new")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("folder", ""), "data_root is empty but data 'folder' is read from a folder; give data_root=FOLDER"),
+        (("iu_xray", ""), "data_root is empty but data 'iu_xray'"),
+        (("folder", "nowhere"), "data_root nowhere is not a folder"),
+        (("phantom", "."), "data_root is given but data 'phantom' reads no folder"),
+        (("mimic", ""), "data is 'mimic'"),
+        (("iu_xray", ".", "layout=openi"), "options is 'layout=openi', which is not JSON"),
+        (("iu_xray", ".", "[1]"), r"options is '\[1\]'; expected a JSON object"),
+        (("phantom", "", '{"train": 3}'), "takes its numbers from the profile"),
+    ],
+)
+def test_parameters_are_checked_before_anything_is_read(arguments: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        check_data_parameters(*arguments)
+    assert check_data_parameters("iu_xray", ".", '{"layout": "openi"}') == {"layout": "openi"}
+    assert check_data_parameters("phantom-image0", "") == {}
+
+
+def test_the_first_cell_with_code_checks_the_parameters(repository: pathlib.Path) -> None:
+    cells = [cell for cell in read_notebook(repository / "notebooks/01_data.py").cells if cell.cell_type == "code"]
+    assert "check_data_parameters(data, data_root, options)" in cells[1].source  # after the parameters
+    code = (
+        "import sys, fedmrg_core.data.sources; print([n for n in ('datasets', 'torch', 'pandas') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=repository)
+    assert done.stdout.strip() == "[]", "what checks them takes long to import"
 
 
 def test_equal_arguments_reuse_and_others_rebuild(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

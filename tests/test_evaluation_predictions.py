@@ -54,6 +54,15 @@ def training():
     )
 
 
+def test_a_site_called_na_or_none_keeps_its_name(predictions, tmp_path):
+    renamed = predictions.assign(site=predictions["site"].map({"a": "NA", "b": "None", "c": "null"}))
+    metrics = score_predictions(renamed, resamples=10, meteor=False)
+    write_metrics(tmp_path / "metrics.csv", metrics)
+    again = read_metrics(tmp_path / "metrics.csv")
+    assert again["scope"].tolist() == metrics["scope"].tolist() and {"NA", "None"} < set(again["scope"])
+    assert again["low"].isna().tolist() == metrics["low"].isna().tolist() and again["low"].isna().any()
+
+
 def test_round_trip(predictions, tmp_path):
     predictions.loc[0, ["generated", "states_head"]] = ["", ""]
     write_predictions(tmp_path / "predictions.csv", predictions)

@@ -274,8 +274,8 @@ def test_no_word_of_its_own_is_mended_into_another() -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    ["no effusion ", "no effusion, ", "no effusion and edema ", "effusion is not seen ", "heart lungs ", "a-", "a/", "?",
-     " ", "\n", "- ", "x", "1) ", "status post ", "either or "],
+    ["no effusion ", "no effusion, ", "no effusion and edema ", "effusion is not seen ", "heart lungs ", "a-", "a/",
+     "?", " ", "\n", "- ", "x", "1) ", "status post ", "either or "],
 )  # fmt: skip
 def test_a_long_text_is_read_in_a_time_that_grows_with_its_length(piece: str) -> None:
     """200,000 characters without an end of sentence: work that grows with the square would take minutes."""

@@ -6,11 +6,14 @@ import pathlib
 
 from fedmrg_core.data.rows import StudyDescription, load_rows
 from fedmrg_core.data.study import SPLITS, LeftOut, LoadedStudies
-from fedmrg_core.data.tables import check_root, read_table
+from fedmrg_core.data.tables import check_root, path_fault, read_table
 from fedmrg_core.errors import InputError
+from fedmrg_core.report_words import clean_name, is_missing, is_missing_name, report_text, why_no_report
 
 TABLE = "studies.csv"
 COLUMNS = ("study_id", "patient_id", "site", "split", "view", "image", "findings", "impression")
+NAMES = ("study_id", "patient_id", "site", "split")  # each in one spelling
+PLACEHOLDERS = {"study_id": is_missing, "patient_id": is_missing, "site": is_missing_name}  # column -> its test
 
 
 def load_folder(
@@ -20,7 +23,8 @@ def load_folder(
 
     `studies.csv` (UTF-8, one row a study) has the columns study_id, patient_id, site, split, view, image, findings,
     impression. `image` is a path below `root`. Report states come from the labeller, applied to the findings section.
-    Rows with an empty findings section or an unusable image are left out and listed.
+    Rows whose findings section is empty, has no word or is a placeholder such as "nan", and rows with an unusable image
+    are left out and listed. Ids and sites have one spelling (`clean_name`); a site may be called "NA" or "None".
 
     Args:
         root: the folder.
@@ -29,19 +33,26 @@ def load_folder(
         rescale_16_bit: accept images of more than 8 bits (see `read_grey_image`).
 
     Raises:
-        InputError: root, table or column is missing, the table is not UTF-8, an id, site or image is empty, an id
-            occurs twice, a split is unknown, a patient is in two splits, an image lies outside root, or no study is
-            usable.
+        InputError: root, table or column is missing, the table is not UTF-8, a column or an id occurs twice, an id,
+            site or image is empty, an id or site is a placeholder, a split is unknown, a patient is in two splits, an
+            image lies outside root or is named with backslashes, or no study is usable.
     """
     root = check_root(root, f"the folder that holds {TABLE} and its images")
     rows = read_table(root / TABLE, COLUMNS, f"write a table with the columns {', '.join(COLUMNS)}")
+    for row in rows:
+        row |= {name: clean_name(row[name]) for name in NAMES}
     _check_table(rows, root)
+    reasons = [why_no_report(row["findings"]) for row in rows]
     left_out = [
-        LeftOut(row["study_id"], f"{TABLE}, row {number}", "empty findings section; give the text of the report.")
-        for number, row in enumerate(rows, start=1)
-        if not row["findings"]
+        LeftOut(row["study_id"], f"{TABLE}, row {number}", f"{reason}; give the text of the report.")
+        for number, (row, reason) in enumerate(zip(rows, reasons, strict=True), start=1)
+        if reason
     ]
-    used = [StudyDescription(**{name: row[name] for name in COLUMNS}) for row in rows if row["findings"]]
+    used = [
+        StudyDescription(**{name: row[name] for name in COLUMNS} | {"impression": report_text(row["impression"])})
+        for row, reason in zip(rows, reasons, strict=True)
+        if not reason
+    ]
     return load_rows(used, left_out, root, str(root / TABLE), image_size, rescale_16_bit)
 
 
@@ -49,12 +60,15 @@ def _check_table(rows: list[dict[str, str]], root: pathlib.Path) -> None:
     """Faults of the table itself stop everything: they are not about one study. Rows count from 1."""
     first_row: dict[str, int] = {}
     split_of: dict[str, str] = {}
-    inside = root.resolve()
     for number, row in enumerate(rows, start=1):
         place = f"{root / TABLE}: row {number}"
         for column in ("study_id", "patient_id", "site", "image"):
             if not row[column]:
                 raise InputError(f"{place} has an empty {column}; every study needs one.")
+            if column in PLACEHOLDERS and PLACEHOLDERS[column](row[column]):
+                raise InputError(
+                    f"{place} has the {column} {row[column]!r}, which stands for a missing one; every study needs one."
+                )
         study_id, patient, split = row["study_id"], row["patient_id"], row["split"]
         if study_id in first_row:
             raise InputError(
@@ -68,5 +82,6 @@ def _check_table(rows: list[dict[str, str]], root: pathlib.Path) -> None:
                 f"{place}: patient {patient!r} is in {split} and in {split_of[patient]}; "
                 "keep all studies of a patient in one split."
             )
-        if not (root / row["image"]).resolve().is_relative_to(inside):
-            raise InputError(f"{place} names the image {row['image']!r} outside {root}; give a path below it.")
+        fault = path_fault(root, row["image"])
+        if fault:
+            raise InputError(f"{place} names the image {row['image']!r} {fault}.")

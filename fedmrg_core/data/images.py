@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import pathlib
+import stat
 
 import numpy
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fedmrg_core.errors import InputError
 
+FORMATS = ("PNG", "JPEG", "TIFF")  # by content, whatever the file is called; no other of Pillow's readers is started
 SMALLEST_SIDE = 16  # pixels: below this nothing of a thorax can be seen
 SIXTEEN_BIT_MODES = ("I", "F")  # Pillow's 32-bit modes; "I;16" and its byte orders are named by their prefix
 GREY_MODES = ("1", "L")
@@ -23,7 +25,8 @@ def read_grey_image(
 
     An image that is not square is padded with black around its centre, then resized; nothing is cropped or stretched.
     (The public IU X-ray copies of 256 x 256 pixels were stretched to a square upstream, which cannot be undone here.)
-    RGB images become grey by luminance (ITU-R 601). Intensities are otherwise kept as they are.
+    RGB images become grey by luminance (ITU-R 601). Intensities are otherwise kept as they are. An image that says
+    how it was held (its EXIF orientation) is turned upright.
 
     Args:
         source: path of the file, or its bytes.
@@ -36,8 +39,10 @@ def read_grey_image(
         A Pillow image of mode "L".
 
     Raises:
-        InputError: the file is missing, unreadable or cut off, smaller than 16 x 16 pixels, of one single grey value,
-            has more than 8 bits a pixel without `rescale_16_bit`, or is in a colour mode other than grey and RGB.
+        InputError: the file is missing, unreadable, cut off or no PNG, JPEG or TIFF by content; the image is one of
+            several in its file, smaller than 16 x 16 pixels, of one single grey value, has more than 8 bits a pixel
+            without `rescale_16_bit` (more than 8 bits a colour in any case), or is in a colour mode other than grey and
+            RGB.
     """
     name = name or ("image" if isinstance(source, bytes) else str(source))
     if image_size < SMALLEST_SIDE:
@@ -63,21 +68,55 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def _decode(source: pathlib.Path | bytes, name: str, image_size: int) -> Image.Image:
-    """Open and decode completely, so that a file that was cut off is found here."""
+    """Open and decode completely, so that a file that was cut off is found here, and turn upright."""
+    # Of a file by name, Pillow 13 maps a turned TIFF into memory with width and height exchanged: a scrambled picture.
+    content = source if isinstance(source, bytes) else _read(source, name)
     try:
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        if image.format == "JPEG" and image.mode == "L" and min(image.size) >= 4 * image_size:
-            image.draft("L", (2 * image_size, 2 * image_size))  # decodes large JPEGs at a fraction of the cost
-        image.load()
-    except FileNotFoundError:
-        raise InputError(f"{name}: the image file is missing; add it or remove the study from the table.") from None
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            frames = getattr(image, "n_frames", 1)
+            deep_colour = image.mode not in SIXTEEN_BIT_MODES and not image.mode.startswith("I;") and _is_16_bit(image)
+            if image.format == "JPEG" and image.mode == "L" and min(image.size) >= 4 * image_size:
+                image.draft("L", (2 * image_size, 2 * image_size))  # decodes large JPEGs at a fraction of the cost
+            image.load()
+            upright = _upright(image)
     except UnidentifiedImageError:
         raise InputError(f"{name}: not a readable image; expected PNG, JPEG or TIFF.") from None
     except Image.DecompressionBombError:
         raise InputError(f"{name}: the image has too many pixels; store it at 4096 x 4096 or less.") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except Exception as error:  # Pillow's readers raise many kinds for a file that is damaged
         raise InputError(f"{name}: the image cannot be decoded ({error}); copy or export it again.") from None
-    return image
+    if frames > 1:
+        raise InputError(f"{name}: the file holds {frames} images; expected one, export the radiograph alone.")
+    if deep_colour:
+        raise InputError(f"{name}: the image has more than 8 bits a colour; store it as 8-bit grey or RGB.")
+    return upright
+
+
+def _read(path: pathlib.Path, name: str) -> bytes:
+    """The file's content; opening something else than a file, such as a pipe, could wait for ever."""
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{name}: the image file is missing; add it or remove the study from the table.") from None
+    except (OSError, ValueError) as error:  # links that lead in a circle; a NUL in the name
+        reason = getattr(error, "strerror", None) or error  # without the path, which lists must not tell
+        raise InputError(f"{name}: the image file cannot be read ({reason}); mend its name or copy it again.") from None
+    raise InputError(f"{name}: not a file; give the path of an image.")
+
+
+def _is_16_bit(image: Image.Image) -> bool:
+    """Whether Pillow would drop the lower half of every value: it reads 16-bit colours as 8-bit ones."""
+    return any(";16" in str(tile[3]) for tile in image.tile)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image as its EXIF orientation says it was held; the image itself where it says nothing readable."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF says nothing about the picture, and Pillow raises many kinds for it
+        return image
+    return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
 
 
 def _to_grey(image: Image.Image, name: str, rescale_16_bit: bool) -> Image.Image:

@@ -16,10 +16,12 @@ from fedmrg_core.data.rows import StudyDescription, load_rows
 from fedmrg_core.data.study import LeftOut, LoadedStudies, PublicPart
 from fedmrg_core.data.tables import check_root
 from fedmrg_core.errors import InputError
+from fedmrg_core.report_words import is_report, report_text, why_no_report
 from fedmrg_core.seeds import numpy_stream
 
 Layout = Literal["kaggle", "openi", "r2gen"]
 LAYOUTS = {"kaggle": files.read_kaggle, "openi": files.read_openi, "r2gen": files.read_r2gen}
+REPORT_FILES = {"kaggle": files.REPORTS, "openi": files.XML_FOLDER, "r2gen": files.ANNOTATION}
 ONE_SITE = "iu"
 RANDOM_TEST_SHARE = 0.2  # R2Gen's proportions are 7 : 1 : 2 [related]
 
@@ -52,7 +54,7 @@ def load_iu_xray(
             validation part.
         view: "frontal", "lateral", or "both" (two rows a study, with ids ``CXR1-frontal`` and ``CXR1-lateral``).
         sections: report sections joined with a space into the column `findings`; a study without a findings section is
-            left out in any case, because reports are compared by it.
+            left out in any case, because reports are compared by it. A placeholder such as "nan" is no section.
         sites: "acquisition": A to E from the acquisition fields; "none": one site "iu", for a random partition.
         validation_share: share of each site's training studies that becomes validation, at least one study.
 
@@ -78,10 +80,10 @@ def load_iu_xray(
         if reason:
             left_out.append(LeftOut(study_name(uid), report.item, reason))
             continue
-        text = " ".join(part for part in (getattr(report, section) for section in sections) if part)
+        text = " ".join(filter(None, (report_text(getattr(report, section)) for section in sections)))
         for chosen in _choose(uid, collection.pictures.get(uid, []), view, report.item, left_out):
             described.append(_describe(uid, chosen, site_of[uid], split_of[uid], text, report, view == "both"))
-    return load_rows(described, left_out, root, "IU X-ray", image_size)
+    return load_rows(described, left_out, root, f"IU X-ray, {REPORT_FILES[layout]}", image_size)
 
 
 def load_iu_xray_public(
@@ -117,7 +119,7 @@ def load_iu_xray_public(
     texts, described, left_out = [], [], list(collection.left_out)
     for uid in sorted(reports.keys() - taken.keys(), key=int):
         report = reports[uid]
-        sections = [text for text in (report.findings, report.impression) if text]
+        sections = [text for text in (report.findings, report.impression) if is_report(text)]
         texts.extend(sections)
         if not sections:
             left_out.append(LeftOut(study_name(uid), report.item, "neither findings nor impression; nothing to learn."))
@@ -176,8 +178,9 @@ def _reason_to_leave_out(
     uid: str, report: Report, parts: dict[str, str], site_of: dict[str, str], split_of: dict[str, str]
 ) -> str:
     """Why a study is not used, or "" if it is."""
-    if not report.findings:
-        return "no findings section; nothing to train on or to compare with."
+    fault = why_no_report(report.findings)
+    if fault:
+        return f"{fault}; nothing to train on or to compare with."
     if uid not in parts:
         return "outside R2Gen's annotation; kept for the public corpus."
     if uid not in site_of:
@@ -190,7 +193,8 @@ def _describe(
 ) -> StudyDescription:
     name = study_name(uid)
     row_id = f"{name}-{picture.view}" if name_view else name
-    return StudyDescription(row_id, name, site, split, picture.view, str(picture.path), text, report.impression)
+    impression = report_text(report.impression)
+    return StudyDescription(row_id, name, site, split, picture.view, str(picture.path), text, impression)
 
 
 def _choose(uid: str, pictures: list[Picture], view: str, item: str, left_out: list[LeftOut]) -> list[Picture]:

@@ -17,9 +17,10 @@ import re
 import tarfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from fedmrg_core.data.study import LeftOut
-from fedmrg_core.data.tables import decode_text, read_bytes, read_table
+from fedmrg_core.data.tables import decode_text, path_fault, read_bytes, read_json, read_table
 from fedmrg_core.errors import InputError
 
 REPORTS, PROJECTIONS = "indiana_reports.csv", "indiana_projections.csv"
@@ -63,8 +64,8 @@ def study_name(uid: str) -> str:
 
 
 def image_key(name: str) -> str:
-    """``1_IM-0001-3001`` from any of the names an image goes by."""
-    stem = pathlib.PurePosixPath(name).name
+    """``1_IM-0001-3001`` from any of the names an image goes by, with a folder before it or without."""
+    stem = pathlib.PureWindowsPath(name).name  # takes both kinds of slashes
     stem = re.sub(r"\.(png|jpe?g|dcm)$", "", stem, flags=re.IGNORECASE)
     stem = re.sub(r"\.dcm$", "", stem, flags=re.IGNORECASE)
     return re.sub(r"^CXR(\d+)_(?:\1_)?", r"\1_", stem)
@@ -103,11 +104,16 @@ def read_openi(root: pathlib.Path) -> Collection:
             raise InputError(
                 f"{name} holds the report CXR{uid} of {found.reports[uid].item} again; keep one of the two."
             )
-        sections = {part.get("Label", ""): "".join(part.itertext()).strip() for part in tree.iter("AbstractText")}
-        found.reports[uid] = Report(sections.get("FINDINGS", ""), sections.get("IMPRESSION", ""), name)
+        found.reports[uid] = Report(_section(tree, "FINDINGS"), _section(tree, "IMPRESSION"), name)
         keys = [image_key(image.get("id", "")) for image in tree.iter("parentImage")]
         found.pictures[uid] = [Picture(key, views.get(key, "unknown"), files.get(key)) for key in keys]
     return found
+
+
+def _section(tree: ElementTree.Element, label: str) -> str:
+    """All parts of a report with this label, with an empty line between them."""
+    parts = [part for part in tree.iter("AbstractText") if part.get("Label", "").strip().upper() == label]
+    return "\n\n".join(filter(None, ("".join(part.itertext()).strip() for part in parts)))
 
 
 def read_r2gen(root: pathlib.Path) -> Collection:
@@ -120,13 +126,13 @@ def read_r2gen(root: pathlib.Path) -> Collection:
     found = Collection({}, {})
     projected = _projected_pictures(root) if (root / PROJECTIONS).is_file() else {}
     for uid, (_, entry) in read_annotation(root).items():
-        found.reports[uid] = Report(str(entry.get("report", "")).strip(), "", f"{ANNOTATION}, {entry['id']}")
-        names = [f"{IMAGES}/{name}" for name in entry.get("image_path", [])]
+        place = f"{ANNOTATION}, {entry['id']}"
+        found.reports[uid] = Report(_text(entry.get("report"), place), "", place)
+        names = [f"{IMAGES}/{name}" for name in _names(entry.get("image_path"), place)]
         for name in names:
-            if not (root / name).resolve().is_relative_to(root.resolve()):
-                raise InputError(
-                    f"{root / ANNOTATION}: {entry['id']} names the image {name!r} outside root; mend its path."
-                )
+            fault = path_fault(root, name)
+            if fault:
+                raise InputError(f"{root / ANNOTATION}: {entry['id']} names the image {name!r} {fault}.")
         own = [
             Picture(name, VIEWS[order] if order < len(VIEWS) else "unknown", name)
             for order, name in enumerate(names)
@@ -136,20 +142,36 @@ def read_r2gen(root: pathlib.Path) -> Collection:
     return found
 
 
+def _text(value: Any, place: str) -> str:
+    """A report in JSON; null and NaN, which programs write for a missing one, are an empty one."""
+    if value is None or value != value:
+        return ""
+    if not isinstance(value, str):
+        raise InputError(f"{place} has the report {value!r}; expected a text.")
+    return value.strip()
+
+
+def _names(value: Any, place: str) -> list[str]:
+    """File names in JSON; null is none."""
+    if value is not None and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+        raise InputError(f"{place} has the image_path {value!r}; expected a list of file names.")
+    return value or []
+
+
 def read_annotation(root: pathlib.Path) -> dict[str, tuple[str, dict]]:
     """R2Gen's split: uid -> (part, entry), part one of train, val, test.
 
     Raises:
-        InputError: the file is missing, not JSON of the expected form, or names a study twice.
+        InputError: the file is missing, not JSON of the expected form, or names a study or a key twice.
     """
     path = root / ANNOTATION
     text = decode_text(
         read_bytes(path, "it holds R2Gen's split; copy it there or give split_source='random'"), str(path)
     )
     try:
-        parts = json.loads(text)
+        parts = read_json(text, str(path))
         entries = [(part, entry, str(entry["id"])) for part in parts for entry in parts[part]]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, RecursionError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"{path} is not R2Gen's annotation ({error}); expected lists of studies by part.") from None
     split: dict[str, tuple[str, dict]] = {}
     for part, entry, name in entries:
@@ -175,8 +197,10 @@ def read_sites(root: pathlib.Path, pictures: dict[str, list[Picture]]) -> dict[s
     columns = ("stem", "uid", "Private Creator", "Imager Pixel Spacing")
     groups: dict[str, dict[str, str]] = collections.defaultdict(dict)
     for number, row in enumerate(read_table(root / ACQUISITION, columns, remedy), start=1):
-        group = _group(row["Private Creator"], row["Imager Pixel Spacing"], f"{root / ACQUISITION}: row {number}")
-        groups[row["uid"]][image_key(row["stem"])] = group
+        place, key = f"{root / ACQUISITION}: row {number}", image_key(row["stem"])
+        if key in groups[row["uid"]]:
+            raise InputError(f"{place} has the image {row['stem']!r} of an earlier row; keep one row an image.")
+        groups[row["uid"]][key] = _group(row["Private Creator"], row["Imager Pixel Spacing"], place)
     sites = {}
     for uid, by_key in groups.items():
         counts = collections.Counter(by_key.values())
@@ -203,11 +227,14 @@ def _group(creator: str, spacing: str, place: str) -> str:
 def _projections(root: pathlib.Path) -> list[dict[str, str]]:
     remedy = "it tells frontal from lateral views; copy it there"
     rows = read_table(root / PROJECTIONS, ("uid", "filename", "projection"), remedy)
+    row_of: dict[str, int] = {}
     for number, row in enumerate(rows, start=1):
+        place = f"{root / PROJECTIONS}: row {number}"
         if row["projection"].lower() not in VIEWS:
-            raise InputError(
-                f"{root / PROJECTIONS}: row {number} has projection {row['projection']!r}; expected Frontal or Lateral."
-            )
+            raise InputError(f"{place} has projection {row['projection']!r}; expected Frontal or Lateral.")
+        first = row_of.setdefault(image_key(row["filename"]), number)
+        if first != number:
+            raise InputError(f"{place} has the image {row['filename']!r} of row {first}; keep one row an image.")
     return rows
 
 

@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import re
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -46,8 +47,8 @@ class Prepared:
         studies: every study in use (contract 1).
         left_out: what was not used, and why.
         summary: the content of summary.json: data, image_size, seed, options, key, studies (site -> split -> count),
-            states (site -> finding -> state -> count), vocabulary, left_out (reason -> count), unseen_sites,
-            images_publishable, version (of the data source), fingerprint.
+            states (site -> finding -> state -> count), vocabulary, left_out (reason -> count), warnings (sentences),
+            unseen_sites, images_publishable, version (of the data source), fingerprint.
     """
 
     studies: datasets.Dataset
@@ -98,6 +99,8 @@ def prepare(
 ) -> Prepared:
     """Prepare a data set, or reuse the folder if it was made from the same arguments, files and code.
 
+    What the loader warns of is printed on standard error when the folder is made, and kept in its summary.
+
     Args:
         data: name in `fedmrg_core.data.sources.DATA_SOURCES`, with options behind it where the row takes some.
         root: the folder with the data; None or "" for data sets that make their own.
@@ -126,6 +129,8 @@ def prepare(
     summary = {**request, "key": key, "images_publishable": source.images_publishable, "version": source.version}
     summary |= summarise(loaded)
     _write(folder, loaded, summary)
+    for sentence in loaded.warnings:
+        print(f"Warning: {sentence}", file=sys.stderr)
     return load_prepared(folder)
 
 
@@ -206,7 +211,7 @@ def load_public_texts(data: str, count: int, seed: int) -> tuple[list[str], Tens
 
 
 def summarise(loaded: LoadedStudies) -> dict[str, Any]:
-    """Counts of studies, states, words and of what was left out, and the fingerprint (see `Prepared.summary`)."""
+    """Counts of studies, states, words and of what was left out, warnings, fingerprint (see `Prepared.summary`)."""
     studies = loaded.studies
     counts: dict[str, dict[str, int]] = {}
     prevalence: dict[str, dict[str, dict[str, int]]] = {}
@@ -225,6 +230,7 @@ def summarise(loaded: LoadedStudies) -> dict[str, Any]:
         "states": {site: prevalence[site] for site in sorted(prevalence)},
         "vocabulary": len(words),  # distinct lower-case words of the training findings
         "left_out": dict(sorted(collections.Counter(row.reason for row in loaded.left_out).items())),
+        "warnings": loaded.warnings,
         "fingerprint": fingerprint(studies),
     }
 
@@ -268,7 +274,7 @@ def _key(request: dict[str, Any], root: pathlib.Path | None) -> str:
             pieces.append(f"{path.relative_to(root).as_posix()} {state.st_size} {state.st_mtime_ns}".encode())
     package = pathlib.Path(findings.__file__).parent
     folders = [*(package / "data").rglob("*.py"), *(package / "labeller").rglob("*.py")]
-    sources = [package / "findings.py", *folders, package / "seeds.py"]
+    sources = [*(package / name for name in ("findings.py", "report_words.py", "seeds.py")), *folders]
     pieces += [path.read_bytes() for path in sorted(sources)]
     return _digest(pieces)
 

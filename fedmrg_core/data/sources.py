@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 import pkgutil
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pydantic
-
-from fedmrg_core.data.study import LoadedStudies, PublicPart
 from fedmrg_core.errors import InputError
+
+if TYPE_CHECKING:
+    from fedmrg_core.data.study import LoadedStudies, PublicPart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ DATA_SOURCES: dict[str, DataSource] = {
         needs_root=True,
         unseen_sites=(),
         images_publishable=False,
-        version="1",
+        version="2",
     ),
 }
 
@@ -120,6 +121,41 @@ def read_name(data: str) -> tuple[str, dict[str, float]]:
     return base, options
 
 
+def check_data_parameters(data: str, data_root: str, options: str = "{}") -> dict[str, Any]:
+    """Hold a notebook's parameters against each other, at once: nothing heavy is imported and nothing read.
+
+    Args:
+        data: name of a data set.
+        data_root: its folder; "" for a data set that makes its own.
+        options: the loader's own options as a JSON object.
+
+    Returns:
+        The options.
+
+    Raises:
+        InputError: an unknown data set, `data_root` missing, given in vain or no folder, or `options` no JSON object or
+            given to the phantom, whose numbers stand in the profile.
+    """
+    source = data_source(data)
+    if source.needs_root and not data_root:
+        raise InputError(f"data_root is empty but data {data!r} is read from a folder; give data_root=FOLDER.")
+    if data_root and not source.needs_root:
+        raise InputError(f"data_root is given but data {data!r} reads no folder; leave data_root out.")
+    if data_root and not pathlib.Path(data_root).is_dir():
+        raise InputError(f"data_root {data_root} is not a folder; give the one that holds the data set.")
+    try:
+        read = json.loads(options)
+    except ValueError as error:
+        raise InputError(
+            f'options is {options!r}, which is not JSON ({error}); expected, for example, {{"layout": "kaggle"}}.'
+        ) from None
+    if not isinstance(read, dict):
+        raise InputError(f'options is {options!r}; expected a JSON object, for example {{"layout": "kaggle"}}.')
+    if read and not source.needs_root:
+        raise InputError(f"options is {options!r} but data {data!r} takes its numbers from the profile; leave it out.")
+    return read
+
+
 def call_loader(
     data: str, root: pathlib.Path | str | None, image_size: int, seed: int, **options: Any
 ) -> LoadedStudies:
@@ -155,12 +191,16 @@ def _root_argument(data: str, source: DataSource, root: pathlib.Path | str | Non
             raise InputError(f"root is given but data {data!r} reads no folder; leave root out.")
         return {}
     if not root:
-        raise InputError(f"data {data!r} needs the parameter root; give the folder that holds it.")
+        raise InputError(
+            f"data {data!r} needs the parameter root (of notebooks data_root); give the folder that holds it."
+        )
     return {"root": pathlib.Path(root)}
 
 
 def _call(data: str, name: str, arguments: dict[str, Any]) -> Any:
     """Call a function with its annotations enforced, so that a wrong option is told before anything is read."""
+    import pydantic
+
     function: Callable[..., Any] = pkgutil.resolve_name(name)
     try:
         return pydantic.validate_call(function)(**arguments)

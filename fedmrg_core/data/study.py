@@ -10,8 +10,10 @@ import datasets
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS, STATES
+from fedmrg_core.report_words import why_no_report
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
+SCOPES = ("home", "unseen")  # what results call studies of several sites together: no site may have such a name
 
 # `image` is stored as encoded PNG bytes or a path and decodes to an 8-bit grey PIL image.
 # `states` holds 14 class numbers in the order of FINDINGS: what the report says, not what the image shows.
@@ -41,10 +43,17 @@ class LeftOut:
 
 @dataclasses.dataclass
 class LoadedStudies:
-    """What a dataset module hands back: the studies in use and the list of everything left out."""
+    """What a dataset module hands back.
+
+    Attributes:
+        studies: the studies in use.
+        left_out: everything left out.
+        warnings: sentences about the studies in use that a person has to judge.
+    """
 
     studies: datasets.Dataset
     left_out: list[LeftOut]
+    warnings: list[str] = dataclasses.field(default_factory=list)
 
     def write_left_out(self, path: pathlib.Path) -> None:
         """Write the list of what was left out as CSV (study_id, item, reason)."""
@@ -58,11 +67,15 @@ def check_studies(studies: datasets.Dataset, source: str) -> None:
     """Hold a dataset against the schema.
 
     Raises:
-        InputError: a column is missing, a study id occurs twice, a split is unknown, or a report is empty.
+        InputError: a column is missing, a study id occurs twice, a split is unknown, a site has a name that results
+            keep for themselves, or a report is none: empty, without a word, or a placeholder.
     """
     missing = [name for name in STUDY_FEATURES if name not in studies.column_names]
     if missing:
         raise InputError(f"{source}: column {missing[0]!r} is missing; a study needs {', '.join(STUDY_FEATURES)}.")
+    for site in SCOPES:
+        if site in set(studies["site"]):
+            raise InputError(f"{source}: a site is called {site!r}, as results call several together; rename it.")
     seen: set[str] = set()
     for study_id, split, findings in zip(studies["study_id"], studies["split"], studies["findings"], strict=True):
         if study_id in seen:
@@ -70,8 +83,9 @@ def check_studies(studies: datasets.Dataset, source: str) -> None:
         seen.add(study_id)
         if split not in SPLITS:
             raise InputError(f"{source}: study {study_id!r} has split {split!r}; expected one of {', '.join(SPLITS)}.")
-        if not findings.strip():
-            raise InputError(f"{source}: study {study_id!r} has an empty report; remove it or give its findings.")
+        reason = why_no_report(findings)
+        if reason:
+            raise InputError(f"{source}: study {study_id!r}: {reason}; remove it or give its findings.")
 
 
 @dataclasses.dataclass

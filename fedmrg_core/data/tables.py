@@ -5,10 +5,16 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import pathlib
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from fedmrg_core.errors import InputError
+from fedmrg_core.report_words import clean_name
+
+OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 def read_bytes(path: pathlib.Path, remedy: str) -> bytes:
@@ -40,35 +46,53 @@ def decode_text(content: bytes, name: str) -> str:
         ) from None
 
 
+def read_json(text: str, name: str) -> Any:
+    """The content of a JSON text in which no object has two keys of one name.
+
+    Raises:
+        json.JSONDecodeError: the text is no JSON.
+        InputError: a key occurs twice in one object: Python would take the last one without a word.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        twice = _twice(key for key, _ in pairs)
+        if twice is not None:
+            raise InputError(f"{name}: the key {twice!r} occurs twice in one object; keep one of the two.")
+        return dict(pairs)
+
+    return json.loads(text, object_pairs_hook=unique)
+
+
 def read_table(path: pathlib.Path, columns: Sequence[str], remedy: str) -> list[dict[str, str]]:
     """The rows of a CSV file (``.csv`` or ``.csv.gz``), values stripped of white space around them.
 
+    A value is taken as it is written: nothing is read as missing here (see `report_words`).
+
     Raises:
-        InputError: the file is missing, not UTF-8, without one of `columns`, without rows, or has a row of another
-            length.
+        InputError: the file is missing, not UTF-8, separated by something else than commas, without one of `columns` or
+            with two of one name, without rows, or has a row of another length.
     """
     content = read_bytes(path, remedy)
     if path.suffix == ".gz":
         try:
             content = gzip.decompress(content)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"{path} is not a whole gzip file ({error}); copy it again.") from None
-    reader = csv.reader(io.StringIO(decode_text(content, str(path)), newline=""), strict=True)
+    text = decode_text(content, str(path))
+    _check_separator(text, columns, path)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        header = [name.strip() for name in next(reader, [])]
-        missing = [name for name in columns if name not in header]
-        if missing:
-            raise InputError(f"{path}: column {missing[0]!r} is missing; expected the columns {', '.join(columns)}.")
+        names = _column_names(next(reader, []), columns, path)
         rows = []
         for values in reader:
             if not values:
                 continue
-            if len(values) != len(header):
+            if len(values) != len(names):
                 raise InputError(
-                    f"{path}: line {reader.line_num} has {len(values)} values, the header {len(header)}; "
+                    f"{path}: line {reader.line_num} has {len(values)} values, the header {len(names)}; "
                     "put texts with commas into double quotes."
                 )
-            rows.append({name: value.strip() for name, value in zip(header, values, strict=True)})
+            rows.append({name: value.strip() for name, value in zip(names, values, strict=True)})
     except csv.Error as error:
         raise InputError(
             f"{path}: line {reader.line_num} is not CSV ({error}); quote its texts and save it again."
@@ -76,6 +100,58 @@ def read_table(path: pathlib.Path, columns: Sequence[str], remedy: str) -> list[
     if not rows:
         raise InputError(f"{path} has no rows; expected one row for each study.")
     return rows
+
+
+def _check_separator(text: str, columns: Sequence[str], path: pathlib.Path) -> None:
+    """Another sign than the comma must not name more of `columns` in the first line."""
+    line = text.lstrip().partition("\n")[0]
+    found = {
+        sign: len(set(columns) & {clean_name(part.strip().strip('"')) for part in line.split(sign)})
+        for sign in (",", *OTHER_SEPARATORS)
+    }
+    sign = max(found, key=found.__getitem__)
+    if sign != ",":
+        raise InputError(
+            f"{path} looks separated by {OTHER_SEPARATORS[sign]}; save it again as CSV with commas between the columns."
+        )
+
+
+def _column_names(header: Sequence[str], columns: Sequence[str], path: pathlib.Path) -> list[str]:
+    """The names in the first line, each in its one spelling; those of `columns` are there once."""
+    names = [clean_name(name) for name in header]
+    missing = [name for name in columns if name not in names]
+    if missing:
+        raise InputError(f"{path}: column {missing[0]!r} is missing; expected the columns {', '.join(columns)}.")
+    twice = _twice(name for name in names if name in columns)
+    if twice is not None:
+        raise InputError(f"{path} has two columns {twice!r}; keep one of the two or give the other another name.")
+    return names
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    """The first name that comes again."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def path_fault(root: pathlib.Path, name: str) -> str:
+    """What is wrong with the name of a file below `root`, as the end of a sentence; "" if nothing is.
+
+    A file that is missing or cannot be reached is no fault of its name: reading it says so.
+    """
+    path = root / name
+    try:
+        if "\\" in name and not path.exists():
+            return "with backslashes; write paths with /"
+        if path.resolve().is_relative_to(root.resolve()):
+            return ""
+    except (OSError, RuntimeError, ValueError):  # links that lead in a circle, a NUL
+        return ""
+    return f"outside {root}; give a path below it"
 
 
 def check_root(root: pathlib.Path, expected: str) -> pathlib.Path:

@@ -67,7 +67,7 @@ def read_predictions(path: pathlib.Path | str) -> pandas.DataFrame:
     Raises:
         InputError: the file is missing or unreadable, or see `check_predictions`.
     """
-    frame = read_table(path, COLUMNS, "write predictions with notebook 07", dtype=str, keep_default_na=False)
+    frame = read_table(path, COLUMNS, "write predictions with notebook 07", dtype=str, missing=())
     if "system" not in frame:
         frame["system"] = "model"
     check_predictions(frame, str(path))

@@ -15,8 +15,7 @@ from fedmrg_core.labeller.scope import decide
 from fedmrg_core.labeller.sentences import split_sentences
 from fedmrg_core.labeller.statements import split_statements
 from fedmrg_core.labeller.text import plain_text
-
-_LETTERS = re.compile(r"[^\W\d_]")
+from fedmrg_core.report_words import is_report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +60,8 @@ def label_report(text: str) -> tuple[int, ...]:
         text: a report or section of one, any length.
 
     Returns:
-        14 class numbers (see `STATES`) in the order of `FINDINGS`; all blank for a text without a word.
+        14 class numbers (see `STATES`) in the order of `FINDINGS`; all blank for what is no report
+        (`report_words.is_report`).
     """
     states = [BLANK] * len(FINDINGS)
     plain = plain_text(text)
@@ -69,7 +69,7 @@ def label_report(text: str) -> tuple[int, ...]:
         for found in _read_sentence(plain.text[start:end]):
             states[found.finding] = max(states[found.finding], found.state, key=STATE_RANK.index)
     others = (state for finding, state in enumerate(states) if finding not in (SUPPORT_DEVICES, NO_FINDING))
-    if _LETTERS.search(plain.text) and not any(state in (POSITIVE, UNCERTAIN) for state in others):
+    if is_report(text) and not any(state in (POSITIVE, UNCERTAIN) for state in others):
         states[NO_FINDING] = POSITIVE
     return tuple(states)
 

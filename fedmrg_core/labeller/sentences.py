@@ -67,7 +67,12 @@ def split_sentences(plain: PlainText) -> list[tuple[int, int]]:
             spans.append((start, end))
         start = line_start = match.end()
     spans.append((start, len(text)))
-    return [span for span in spans if WORD.search(text, *span)]
+    return [(_visible(text, *span), span[1]) for span in spans if WORD.search(text, *span)]
+
+
+def _visible(text: str, start: int, end: int) -> int:
+    """The place of the first character that is no white space."""
+    return end - len(text[start:end].lstrip())
 
 
 def _goes_on(plain: PlainText, line_start: int, end: int, following: int, one_case: bool) -> bool:

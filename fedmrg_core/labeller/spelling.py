@@ -44,7 +44,8 @@ def mended(word: str) -> str:
     for shorter in _shortened(word):
         found |= {known for known in _SHORTENED_WORDS.get(shorter, ()) if _one_letter_apart(word, known)}
         found |= {shorter} & WORDS
-    return found.pop() if len(found) == 1 else word
+    stems = {known[:5] for known in found}  # "nodulee" is a nodule or nodules, one and the same finding
+    return min(found, key=lambda known: (len(known), known)) if len(stems) == 1 else word
 
 
 def _shortened(word: str) -> list[str]:

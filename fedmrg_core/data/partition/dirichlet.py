@@ -1,8 +1,9 @@
 """Dirichlet over findings: clients that differ in what their patients have [related: label skew by a Dirichlet draw].
 
 The label of a study is its main finding: the positive finding that is rarest in training, or "no finding". Patients of
-the train split are dealt by flwr-datasets' `DirichletPartitioner`; validation and test follow the shares that came
-out, finding by finding, so that a client is measured on the case mix it was trained on.
+the train split are dealt as flwr-datasets' `DirichletPartitioner` deals them (a test holds the two together), in plain
+arrays: building a data set a client for each of hundreds of draws would take minutes. Validation and test follow the
+shares that came out, finding by finding, so that a client is measured on the case mix it was trained on.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Mapping
 
 import datasets
 import numpy
-from flwr_datasets.partitioner import DirichletPartitioner
 
 from fedmrg_core.data.partition.parts import (
     ClientStudies,
@@ -47,7 +47,7 @@ def by_findings(studies: datasets.Dataset, clients: int, seed: int, concentratio
     labels = main_findings(studies)
     refusal = ""
     for draw in range(MOST_DRAWS):
-        owner = _deal(labels, clients, seed, draw, concentration)
+        owner = deal_patients(labels, clients, seed, draw, concentration)
         held = count_held(patients, splits, owner)
         short = shortages(held, clients, needed)
         if not short:
@@ -79,26 +79,22 @@ def main_findings(studies: datasets.Dataset) -> dict[str, dict[str, str]]:
     }
 
 
-def _deal(
+def deal_patients(
     labels: Mapping[str, Mapping[str, str]], clients: int, seed: int, draw: int, concentration: float
 ) -> dict[str, int]:
     """Patient -> client number, for one draw of the shares."""
-    partitioner = DirichletPartitioner(
-        num_partitions=clients,
-        partition_by="main_finding",
-        alpha=concentration,
-        min_partition_size=0,
-        seed=stream_seed(seed, "partition", "dirichlet", draw),
-    )
     train = dict(sorted(labels["train"].items()))
+    # Each label's patients are cut as they stand; unshuffled, a client would get whole sites of them.
     order = numpy_stream(seed, "partition", "dirichlet", draw, "train").permutation(len(train))
-    # The partitioner cuts each label's rows as they stand; unshuffled, a client would get whole sites of them.
-    partitioner.dataset = datasets.Dataset.from_dict(
-        {"patient_id": list(train), "main_finding": list(train.values())}
-    ).select(order)
+    patients = numpy.array(list(train), dtype=object)[order]
+    findings = numpy.array(list(train.values()))[order]
     owner: dict[str, int] = {}
-    for client in range(clients):
-        owner |= dict.fromkeys(partitioner.load_partition(client)["patient_id"], client)
+    rng = numpy.random.default_rng(stream_seed(seed, "partition", "dirichlet", draw))
+    for finding in numpy.unique(findings):
+        own = patients[findings == finding]
+        ends = numpy.cumsum(rng.dirichlet(numpy.full(clients, concentration))) * len(own)
+        for client, part in enumerate(numpy.split(own, ends.astype(int)[:-1])):
+            owner |= dict.fromkeys(part.tolist(), client)
     shares = _shares(train, owner, clients)
     for split in SPLITS[1:]:
         rng = numpy_stream(seed, "partition", "dirichlet", draw, split)
