@@ -30,7 +30,7 @@ ANATOMY: tuple[tuple[str, str], ...] = (
     ),
     (
         "lung opacity",
-        r"(?:lungs?(?: (?:fields?|zones?|bases?|parenchyma|apices))?|pulmonary parenchyma)"
+        r"(?<!neither\s)(?:lungs?(?: (?:fields?|zones?|bases?|parenchyma|apices))?|pulmonary parenchyma)"
         r"(?! (?:volumes?|markings?|cancer|nodules?|mass|lesions?|disease|apex|opacit\w+|densit\w+|base))",
     ),
 )
@@ -41,7 +41,7 @@ NOT_MORE = (
 PREDICATES: tuple[tuple[str, str], ...] = (
     (
         "neutral",
-        r"(?:not|nor|isn't|aren't) (?:(?:entirely|completely|fully|quite|yet|all) )*(?:clear(?:ed)?"
+        r"far from clear|(?:not|nor|isn't|aren't) (?:(?:entirely|completely|fully|quite|yet|all) )*(?:clear(?:ed)?"
         r"|normal|unremarkable)",
     ),
     (

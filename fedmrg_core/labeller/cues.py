@@ -35,7 +35,8 @@ DEGREE = one_of(
 )
 PARTLY = one_of(
     """partial(?:ly)?|incomplete(?:ly)?|near(?:ly)?(?:[- ]complete(?:ly)?)?|largely|mostly|mainly|almost(?: completely)?
-    |substantially|only|not|nor|slow(?:ly)?|some|continued|continuing|ongoing|gradual(?:ly)?|no|without|lack of
+    |substantially|only|not|nor|hasn't|haven't|isn't|aren't|slow(?:ly)?|some|continued|continuing|ongoing
+    |gradual(?:ly)?|no|without|lack of
     |failure of|delayed|yet to|failed to|fail(?:s|ure) to|less than complete|subtotal|subtotally|part(?:ly)?"""
 )
 FULLY = one_of("yet|fully|completely|entirely|totally|interval|significant|complete|full|evidence of|convincing|be")
@@ -64,12 +65,17 @@ CUES: tuple[tuple[str, str], ...] = (
         r"(?: (?:in|of|to|from|compared|since|size|appearance|or|and|nor|change|improvement|worsening))*",
     ),
     ("pseudo", rf"(?:(?:has|have|had|is|are|was|were|been) ){{0,2}}{PARTLY} (?:{FULLY} ){{0,3}}{RESOLUTION}(?: of)?"),
-    ("pseudo", r"resolving|clearing(?! of)|not only|no longer requires|no doubt|without (?:a )?doubt|doubtless"),
+    (
+        "pseudo",
+        r"\? ?(?:yes|present|positive)|resolving|clearing(?! of)|not only|no longer requires|no doubt"
+        r"|without (?:a )?doubt|doubtless",
+    ),
     ("pseudo", r"to (?:suggest|indicate)|not (?:just|merely)|nothing but|no (?:less|fewer|more) than|not unlike"),
     # A form's answer.
     (
         "negated_back",
-        r"[:=] ?(?:[-*\u2022] ?)?(?:none|absent|no|nil|negative|neg|n|-ve)(?= ?(?:$|[,.;)]))"
+        r"[:=?] ?(?:[-*\u2022] ?)?(?:none|absent|no|nil|negative|neg|n|-ve)(?= ?(?:$|[,.;)]))"
+        r"|[-\u2013\u2014] ?no(?= ?$)"
         r"|(?:[-\u2013\u2014]|\() ?(?:none|absent|nil|negative|neg|not (?:seen|present))\b|\(-\)",
     ),
     ("negated_both", r"[:=] ?(?:[-*\u2022] ?)?(?:none|absent|no|nil|negative|neg|not|without)\b"),
@@ -196,7 +202,7 @@ CUES: tuple[tuple[str, str], ...] = (
         r"|presents?|presenting))"
         r"|(?:in whom|who) (?:now )?(?:has|have|had)|presents? with|presenting with",
     ),
-    ("with", r"with(?! (?:no|respect))"),
+    ("with", r"(?:with|w/(?!o\b|out\b))(?! (?:no|respect))"),
     ("break", rf"(?:is|are|was|were|has been|have been|be) {SEEN}(?=,? and\b)"),
 )
 

@@ -119,7 +119,7 @@ MENTIONS: tuple[tuple[tuple[str, ...], str], ...] = (
         r"|lvads?|swan(?:-ganz)?"
         r"|(?:endotracheal|nasogastric|orogastric|enteric|feeding|tracheostomy|chest|ng|et|drainage|pleural|gastric"
         r"|dobb?hoff|peg) tubes?|trach(?:eostomy)?|dobb?hoff|introducers?|loop recorder|ivc filter"
-        r"|tubes?|catheters?|ports?|port-?a-?caths?|(?:medi|power)-?ports?"
+        r"|tubes?|catheters?|ports?|port-?a-?caths?|(?:medi|power|chemo)-?ports?"
         r"|(?:central|central venous|venous|picc|jugular|subclavian|ij|arterial|midline|dialysis"
         r"|hemodialysis) lines?|piccs?"
         r"|lines and tubes|support (?:lines|devices?|apparatus|hardware)|(?:indwelling|implanted|medical) devices?"

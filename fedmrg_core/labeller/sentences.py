@@ -19,14 +19,14 @@ ENDS: tuple[tuple[str, str], ...] = (
     ("stop", rf"{ABBREVIATIONS}[.!](?!\d)(?!(?<=\bneg\.)\s?for\b)|(?<=[^\W\d_]{{3}})\.(?=\d)"),
     ("semicolon", r";"),
     # "?consolidation" and "shadow ? effusion" doubt what follows; "Pneumonia?" ends.
-    ("question", r"(?<=[\w)])\?(?=\s|$)"),
+    ("question", rf"(?<=[\w)])\?(?=\s|$)(?!\s{ANSWER})"),
     ("empty line", r"\n[ \t]*\n\s*"),
     (
         "bullet",
         r"(?:\n[ \t]*)?[\u2022\u25aa\u25cf\u25e6\u2023\u00b7\u25a0\u2043]"
         r"|\n[ \t]*[*\-\u2013\u2014>+](?=\s*\w)",
     ),
-    ("number", r"\s[ \t]{0,8}(?:\((?:\d{1,2}|[a-h])\)|\d{1,2}[.)])(?=\s+[^\W\d_]|[^\W\d_])"),
+    ("number", r"\s[ \t]{0,8}(?:\((?:\d{1,2}|[a-h])\)|\d{1,2}[.)-]|[a-h]\))(?=\s+[^\W\d_]|[^\W\d_])"),
     (
         "dash",
         rf"(?<![\d\s])[ \t]{{1,3}}[-\u2013]{{1,2}}[ \t]+(?!{ANSWER}|{JOINED})"

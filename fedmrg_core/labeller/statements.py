@@ -50,7 +50,8 @@ NEW_PHRASE_BEHIND_AND = re.compile(
 )
 COURSE = one_of(
     """unchanged|stable|improv(?:ed|ing)|worse(?:ned|ning)?|increas(?:ed|ing)|decreas(?:ed|ing)|larger|smaller|resolving
-    |persistent|enlarged|mild|moderate|small|large|similar|better|new|prominent|as before|redemonstrated|again
+    |persistent|enlarged|progress(?:ed|ing)|regress(?:ed|ing)|recurred|evolv(?:ed|ing)|mild|moderate|small
+    |large|similar|better|new|prominent|as before|redemonstrated|again
     |still"""
 )
 COURSE_VERB = re.compile(
