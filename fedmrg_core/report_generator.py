@@ -27,9 +27,11 @@ from fedmrg_core.encoder import (
     inter_client_contrast,
     intra_client_contrast,
     load_encoder,
+    token_count,
 )
+from fedmrg_core.findings import FINDINGS
+from fedmrg_core.language_models import check_positions, load_language_model
 from fedmrg_core.methods import Losses, Method, Ownership
-from fedmrg_core.pretrained import load_pretrained, load_tokenizer
 from fedmrg_core.prompts import DiagnosisPrompts, NoPrompts, PromptOutput, classification_loss, phrase_embeddings
 from fedmrg_core.seeds import stream_seed
 from fedmrg_core.trained_model import TrainedModel
@@ -193,6 +195,11 @@ class ReportGenerator(TrainedModel):
         embeddings = torch.cat([start, tokens, prompts.prompts, instruction], dim=1)  # (B, P, D)
         return Prefix(embeddings, self.projection(seen.pooled), prompts)
 
+    def prefix_length(self, image_tokens: int) -> int:
+        """Positions that are taken before a report, virtual tokens of the adapter among them."""
+        prompts = 0 if isinstance(self.prompt_source, NoPrompts) else len(FINDINGS)
+        return 1 + image_tokens + prompts + len(self.instruction_ids) + self.llm.virtual_tokens
+
     def report_logits(self, prefix: Prefix, batch: Batch, adapters: Sequence[str]) -> list[Tensor]:
         """Teacher-forced logits (B, T, vocabulary) of the report under each adapter."""
         report = self.llm.embed(batch.report_ids[:, :-1])
@@ -298,7 +305,7 @@ def build_report_generator(profile: Profile, method: Method, base_models: pathli
     parameter: the same on every client and engine.
 
     Raises:
-        InputError: a model folder is missing or has no safetensors weights.
+        InputError: a model folder is missing, or its model cannot be used as the profile says.
     """
     if method.model != "llm":
         from fedmrg_core.baselines import build_whole_model  # it needs this module's parts
@@ -306,8 +313,11 @@ def build_report_generator(profile: Profile, method: Method, base_models: pathli
         return build_whole_model(profile, method, base_models, seed)
     llm_name, backbone_name = profile.base_models.sources(base_models)
     precision = getattr(torch, profile.base_models.precision)
-    llm = load_pretrained(transformers.AutoModelForCausalLM, llm_name, "LLM", precision)
-    tokenizer = load_tokenizer(llm_name)
+    llm, tokenizer = load_language_model(llm_name, precision)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "initialisation"))
-        return ReportGenerator(load_encoder(backbone_name), llm, tokenizer, method, profile)
+        encoder = load_encoder(backbone_name)
+        model = ReportGenerator(encoder, llm, tokenizer, method, profile)
+    report = max(profile.training.max_report_tokens, profile.generation.max_new_tokens)
+    check_positions(llm.config, model.prefix_length(token_count(encoder, profile.image_size)), report)
+    return model
