@@ -108,8 +108,8 @@ def check_layers(llm: transformers.PreTrainedModel, kind: str, rank: int, target
     if missing:
         there = dict.fromkeys(path.rpartition(".")[2] for path in linear)
         raise InputError(
-            f"adapter.target_modules: {', '.join(missing)} not found among the layers of the LLM that {kind} can adapt; "
-            f"expected some of {', '.join(there) or 'none'}."
+            f"adapter.target_modules: {', '.join(missing)} not found among the layers of this LLM that {kind} can "
+            f"adapt; expected some of {', '.join(there) or 'none'}."
         )
     width = min(min(layer.weight.shape) for layers in found.values() for layer in layers)
     if kind != "vera" and rank > width:

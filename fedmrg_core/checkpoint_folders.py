@@ -1,4 +1,4 @@
-"""What lies in a checkpoint's folder, looked at before it is loaded: what cannot be a model is named in one sentence."""
+"""What lies in a checkpoint's folder, looked at before it is loaded: what is no model is named in one sentence."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def grey_levels(name: str | pathlib.Path) -> tuple[float, float]:
 def _on_unit_scale(
     mean: float, deviation: float, settings: dict[str, object], name: str | pathlib.Path
 ) -> tuple[float, float]:
-    """Mean and deviation for grey levels in [0, 1] where the checkpoint scales its pixels of 0 to 255 in its own way."""
+    """Mean and deviation for grey levels in [0, 1], however the checkpoint scales its pixels of 0 to 255."""
     factor = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1
     if not isinstance(factor, int | float) or not factor > 0:
         raise _error("rescale_factor", factor, name, "a number above 0")

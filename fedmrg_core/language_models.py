@@ -29,7 +29,7 @@ def load_language_model(
         precision: of the weights in memory.
 
     Raises:
-        InputError: see `load_pretrained` and `load_tokenizer`; or the two do not fit, or the LLM cannot read embeddings.
+        InputError: see `load_pretrained` and `load_tokenizer`; or the two do not fit, or it cannot read embeddings.
     """
     whole = load_configuration(name, "LLM")
     text, settings = whole.get_text_config(), {}

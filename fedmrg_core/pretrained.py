@@ -64,13 +64,18 @@ def load_pretrained(
     return model
 
 
-def load_configuration(name: str | pathlib.Path, what: str) -> transformers.PretrainedConfig:
+def load_configuration(name: str | pathlib.Path, what: str, weights: bool = True) -> transformers.PretrainedConfig:
     """A model's sizes, without its weights.
 
+    Args:
+        name: folder, or name of a hub model in the local cache.
+        what: what the sentences call it.
+        weights: there have to be weights beside it.
+
     Raises:
-        InputError: the folder or name holds no configuration.
+        InputError: the folder or name holds no configuration, or no weights.
     """
-    check_folder(name, what, weights=False)
+    check_folder(name, what, weights)
     return _from_pretrained(transformers.AutoConfig, name, what, "a configuration")
 
 

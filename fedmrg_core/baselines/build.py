@@ -31,7 +31,7 @@ def build_whole_model(profile: Profile, method: Method, base_models: pathlib.Pat
         InputError: a model folder is missing or not what it should be, or the row asks for what its model has not.
     """
     llm_name, backbone_name = profile.base_models.sources(base_models)
-    llm, tokenizer = load_configuration(llm_name, "LLM"), load_tokenizer(llm_name)
+    llm, tokenizer = load_configuration(llm_name, "LLM", weights=False), load_tokenizer(llm_name)
     longest = max(profile.training.max_report_tokens, profile.generation.max_new_tokens) + 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "initialisation"))
