@@ -92,7 +92,7 @@ def _check_tokens(
 def _check_embeddings(
     llm: transformers.PreTrainedModel, tokenizer: transformers.PreTrainedTokenizerBase, name: str | pathlib.Path
 ) -> None:
-    """Whether given embeddings mean what token ids mean, and reports can be written after them."""
+    """Whether given embeddings mean what token ids mean."""
     text = tokenizer(" The lungs are clear.", add_special_tokens=False).input_ids[:6]
     ids = torch.tensor([[tokenizer.bos_token_id, *text]], device=llm.device)
     mask = torch.ones_like(ids)
@@ -102,11 +102,9 @@ def _check_embeddings(
             llm(**given, attention_mask=mask, logits_to_keep=ids.shape[1], use_cache=False).logits.float()
             for given in ({"input_ids": ids}, {"inputs_embeds": embeddings})
         )
-        llm.generate(inputs_embeds=embeddings, attention_mask=mask, do_sample=False, max_new_tokens=2, num_beams=2)
     except Exception as error:  # what a model cannot do ends in errors of any class
         raise InputError(
-            f"LLM: {name} cannot read embeddings and write after them ({told(error)}); expected a causal LM whose "
-            "forward and generate take inputs_embeds."
+            f"LLM: {name} cannot read embeddings ({told(error)}); expected a causal LM that takes inputs_embeds."
         ) from error
     _check_logits(expected, found, name)
 

@@ -29,9 +29,11 @@ from fedmrg_core.encoder import (
     load_encoder,
     token_count,
 )
+from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS
 from fedmrg_core.language_models import check_positions, load_language_model
 from fedmrg_core.methods import Losses, Method, Ownership
+from fedmrg_core.pretrained import told
 from fedmrg_core.prompts import DiagnosisPrompts, NoPrompts, PromptOutput, classification_loss, phrase_embeddings
 from fedmrg_core.seeds import stream_seed
 from fedmrg_core.trained_model import TrainedModel
@@ -237,6 +239,11 @@ class ReportGenerator(TrainedModel):
 
     # ---- generation ----
 
+    def decoding(self, settings: Generation) -> dict[str, object]:
+        """All that decides how reports are written: the profile, and the tokenizer's special tokens."""
+        special = {name: getattr(self.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+        return {**settings.arguments(self.tokenizer.eos_token_id), **special}
+
     @torch.no_grad()
     def generate(
         self, images: Tensor, adapter: str, settings: Generation, states: Tensor | None = None
@@ -253,15 +260,7 @@ class ReportGenerator(TrainedModel):
             B reports, and the prompt source's output.
         """
         prefix = self.prefix(images, states)
-        end = self.tokenizer.eos_token_id
-        ids = self.llm.generate(
-            prefix.embeddings,
-            adapter,
-            **settings.arguments(end),
-            pad_token_id=self.tokenizer.pad_token_id,
-            bos_token_id=self.tokenizer.bos_token_id,
-            eos_token_id=end,
-        )
+        ids = self.llm.generate(prefix.embeddings, adapter, **self.decoding(settings))
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [" ".join(text.split()) for text in texts], prefix.prompts
 
@@ -320,4 +319,21 @@ def build_report_generator(profile: Profile, method: Method, base_models: pathli
         model = ReportGenerator(encoder, llm, tokenizer, method, profile)
     report = max(profile.training.max_report_tokens, profile.generation.max_new_tokens)
     check_positions(llm.config, model.prefix_length(token_count(encoder, profile.image_size)), report)
+    _try_out(model, profile)
     return model
+
+
+@torch.no_grad()
+def _try_out(model: ReportGenerator, profile: Profile) -> None:
+    """Let the LLM read and write a few tokens under its first adapter, as every client will."""
+    adapter, ids = model.adapters[0], model.instruction_ids[None]
+    embeddings, mask = model.llm.embed(ids), torch.ones_like(ids)
+    settings = profile.generation.model_copy(update={"max_new_tokens": 2})
+    try:
+        model.llm(embeddings, mask, 1, [adapter])
+        model.llm.generate(embeddings, adapter, **model.decoding(settings))
+    except Exception as error:  # what an adapter cannot do on a LLM ends in errors of any class
+        raise InputError(
+            f"method {model.method.name!r}: its adapter (adapter_kind {model.llm.kind}) does not work on this LLM "
+            f"({told(error)}); expected another LLM or another method."
+        ) from error

@@ -1,0 +1,343 @@
+"""Checkpoints read rightly, or refused with one sentence that names the folder: files, weights, decoding, tokens."""
+
+import json
+import pathlib
+import pickle
+import shutil
+
+import pytest
+import safetensors.torch
+import torch
+import transformers
+from checkpoint_families import VOCABULARY, save_backbone, save_llm
+from small_model import PROFILE, small_base_models, small_model, small_studies
+
+from fedmrg_core.adapters import GENERIC
+from fedmrg_core.encoder import load_encoder
+from fedmrg_core.errors import InputError
+from fedmrg_core.language_models import load_language_model
+from fedmrg_core.pretrained import load_configuration, load_tokenizer
+from fedmrg_core.report_generator import Batch
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    return save_llm(tmp_path_factory.mktemp("stored") / "llama", "llama")
+
+
+@pytest.fixture
+def folder(stored, tmp_path):
+    """A LLaMA that a test may spoil."""
+    return pathlib.Path(shutil.copytree(stored, tmp_path / "llama"))
+
+
+@pytest.fixture(scope="module")
+def base_models(tmp_path_factory):
+    return small_base_models(tmp_path_factory.mktemp("base") / "models")
+
+
+def profile_of(base: dict | None = None, **sections):
+    """PROFILE with other base models and other numbers in its sections."""
+    changes = {name: getattr(PROFILE, name).model_copy(update=values) for name, values in sections.items()}
+    return PROFILE.model_copy(
+        update={**changes, "base_models": PROFILE.base_models.model_copy(update=base or {})}
+    )  # fmt: skip
+
+
+def rewrite(folder: pathlib.Path, change) -> None:
+    """Put `change(tensors)` in the place of a folder's weights."""
+    path = folder / "model.safetensors"
+    tensors = {key: tensor.clone() for key, tensor in safetensors.torch.load_file(path).items()}
+    safetensors.torch.save_file(change(tensors), path, metadata={"format": "pt"})
+
+
+def set_json(path: pathlib.Path, **fields: object) -> None:
+    content = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**content, **fields}))
+
+
+def refused(folder: pathlib.Path, words: str) -> None:
+    """It is refused in one line that holds `words` and the folder's name."""
+    with pytest.raises(InputError, match=words) as found:
+        load_language_model(folder)
+    assert folder.name in str(found.value) and "\n" not in str(found.value)
+
+
+# ---- every weight comes from the file ----
+
+
+def test_the_weights_in_memory_are_those_of_the_file(stored):
+    llm, _ = load_language_model(stored)
+    there = safetensors.torch.load_file(stored / "model.safetensors")
+    assert there.keys() <= llm.state_dict().keys()
+    assert all(torch.equal(llm.state_dict()[key], tensor) for key, tensor in there.items())
+
+
+@pytest.mark.parametrize("prefix", ["base_model.model.", "module."])
+def test_a_prefix_before_every_name_is_refused(prefix, folder):
+    rewrite(folder, lambda tensors: {f"{prefix}{key}": tensor for key, tensor in tensors.items()})
+    refused(folder, rf"lack model\.embed_tokens\.weight \(21 missing\), and holds {prefix}lm_head")
+
+
+def test_a_missing_layer_is_refused(folder):
+    rewrite(folder, lambda tensors: {key: tensor for key, tensor in tensors.items() if ".layers.1." not in key})
+    refused(folder, r"lack model\.layers\.1\.self_attn\.q_proj\.weight \(9 missing\)")
+
+
+def test_a_layer_too_many_is_refused(folder):
+    set_json(folder / "config.json", num_hidden_layers=1)
+    refused(folder, r"hold model\.layers\.1\.\S+ \(9 such\), for which its config\.json has no place")
+
+
+def test_an_adapter_beside_the_weights_of_a_layer_is_refused(folder):
+    extra = {"model.layers.0.self_attn.q_proj.lora_A.weight": torch.zeros(4, 32)}
+    rewrite(folder, lambda tensors: {**tensors, **extra})
+    refused(folder, r"hold model\.layers\.0\.self_attn\.q_proj\.lora_A\.weight")
+
+
+def test_other_sizes_than_the_configuration_says_are_refused(folder):
+    set_json(folder / "config.json", intermediate_size=48)
+    refused(folder, r"down_proj\.weight in the weights of \S+ has shape \(32, 64\), its config\.json says \(32, 48\)")
+
+
+def test_weights_that_are_not_finite_are_refused(folder):
+    rewrite(folder, lambda tensors: {**tensors, "model.norm.weight": tensors["model.norm.weight"] / 0.0})
+    refused(folder, "not finite")
+
+
+def test_tied_output_weights_need_not_be_in_the_file(tmp_path):
+    folder = save_llm(tmp_path / "tied", "llama", tie_word_embeddings=True)
+    assert "lm_head.weight" not in safetensors.torch.load_file(folder / "model.safetensors")
+    llm, _ = load_language_model(folder)
+    assert torch.equal(llm.get_output_embeddings().weight, llm.get_input_embeddings().weight)
+
+
+def test_a_backbone_that_lacks_a_layer_is_refused(tmp_path):
+    config = transformers.ResNetConfig(num_channels=1, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
+    folder = save_backbone(tmp_path / "resnet", config)
+    rewrite(folder, lambda tensors: {key: tensor for key, tensor in tensors.items() if "stages.1" not in key})
+    with pytest.raises(InputError, match=r"weights of \S+resnet lack encoder\.stages\.1\.\S+ \(\d+ missing\)"):
+        load_encoder(folder)
+
+
+# ---- files ----
+
+
+def test_a_git_lfs_pointer_is_named(folder):
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    refused(folder, r"model\.safetensors is a pointer of git-lfs")
+
+
+def test_a_pointer_in_place_of_the_tokenizer_is_named(folder):
+    (folder / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    refused(folder, r"tokenizer\.json is a pointer of git-lfs")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_a_file_that_is_cut_off_or_empty_is_named(file, share, folder):
+    content = (folder / file).read_bytes()
+    (folder / file).write_bytes(content[: int(share * len(content))])
+    refused(folder, rf"{file} is (cut off or damaged|empty)")
+
+
+def test_a_missing_shard_is_named(folder):
+    index = {"metadata": {}, "weight_map": {"lm_head.weight": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    refused(folder, "cannot be loaded")
+
+
+def test_a_quantised_checkpoint_without_its_package_is_refused(folder):
+    set_json(folder / "config.json", quantization_config={"quant_method": "awq", "bits": 4})
+    refused(folder, r"cannot be loaded \(.+\)")
+
+
+def test_an_adapter_is_told_from_a_model(base_models, tmp_path):
+    small_model(base_models).save_adapter(GENERIC, tmp_path / "adapter")
+    refused(tmp_path / "adapter", r"holds an adapter of base_models/llm \(adapter_config\.json\)")
+    with pytest.raises(InputError, match="holds an adapter"):
+        load_encoder(tmp_path / "adapter")
+    with pytest.raises(InputError, match="holds an adapter"):
+        load_tokenizer(tmp_path / "adapter")
+
+
+def test_an_adapter_beside_a_whole_model_is_not_taken_in(folder):
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    refused(folder, r"holds an adapter \(adapter_config\.json\)")
+
+
+def test_the_trained_model_of_a_run_is_told_from_a_checkpoint(tmp_path):
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "run" / "model" / "shared.safetensors")
+    refused(tmp_path / "run" / "model", "a run of this project trained")
+    refused(tmp_path / "run", "a run of this project trained")
+
+
+def test_a_file_instead_of_its_folder_is_named(stored):
+    refused(stored / "model.safetensors", "is a file")
+
+
+def test_weights_without_a_configuration_are_named(base_models, folder):
+    (folder / "config.json").unlink()
+    refused(folder, r"holds no config\.json")
+    safetensors.torch.save_file({"a": torch.zeros(1)}, folder.parent / "model.safetensors")
+    shutil.copytree(base_models / "llm", folder.parent / "inner")
+    refused(folder.parent, r"holds no config\.json; .*perhaps one of its folders inner")
+
+
+def test_a_name_that_is_nowhere_is_named():
+    refused(pathlib.Path("no/such/folder"), "cannot be loaded")
+
+
+# ---- nothing is unpickled, no code of a checkpoint runs ----
+
+
+class Trap:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, mark: pathlib.Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("safe_too", [True, False])
+def test_a_pickle_is_never_opened(safe_too, folder, tmp_path):
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(tmp_path / "mark")))
+    if safe_too:
+        load_language_model(folder)
+    else:
+        (folder / "model.safetensors").unlink()
+        refused(folder, r"holds no \.safetensors weights")
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_code_in_a_checkpoint_never_runs(known, folder, tmp_path):
+    code = f"import pathlib\npathlib.Path({str(tmp_path / 'mark')!r}).touch()\n"
+    (folder / "own.py").write_text(code)
+    (folder / "custom_generate").mkdir()
+    (folder / "custom_generate" / "generate.py").write_text(code + "def generate(model, **kwargs): pass\n")
+    places = {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}
+    set_json(folder / "config.json", auto_map=places, **({} if known else {"model_type": "own"}))
+    set_json(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["own.T", None]})
+    if known:
+        load_language_model(folder)
+    else:
+        refused(folder, "wants to run code of its own, which is never done here")
+    assert not (tmp_path / "mark").exists()
+
+
+def test_no_source_file_opens_pickles_or_trusts_code(repository):
+    for path in (*repository.glob("fedmrg_core/**/*.py"), *repository.glob("notebooks/*.py")):
+        text = path.read_text(encoding="utf-8").replace("safetensors.torch.load", "")
+        for word in ("torch.load", "import pickle", "trust_remote_code=True", "use_safetensors=False"):
+            assert word not in text, f"{path}: {word}"
+
+
+def test_everything_is_loaded_through_one_function(repository):
+    """Where a model is read elsewhere, nobody asks whether all its weights were there."""
+    found = [
+        path.name
+        for path in (*repository.glob("fedmrg_core/**/*.py"), *repository.glob("notebooks/*.py"))
+        if "from_pretrained(" in path.read_text(encoding="utf-8").replace("nn.Embedding.from_pretrained(", "")
+    ]
+    assert sorted(found) == ["adapters.py", "pretrained.py"]  # the former in a docstring
+
+
+# ---- decoding is the profile's ----
+
+DECODING = {
+    "no_repeat_ngram_size": 1,
+    "return_dict_in_generate": True,
+    "output_scores": True,
+    "stop_strings": ["e"],
+    "do_sample": True,
+    "temperature": 0.1,
+    "max_length": 3,
+    "min_new_tokens": 5,
+    "suppress_tokens": [5, 6],
+    "num_return_sequences": 2,
+    "eos_token_id": [7, 8],
+    "max_time": 0.0,
+}
+
+
+@pytest.mark.numerical
+@pytest.mark.parametrize("row", ["fedmrg", "fed-prefix", "r2gengpt"])
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+def test_how_a_checkpoint_would_decode_changes_no_report(row, file, base_models, tmp_path):
+    source = pathlib.Path(shutil.copytree(base_models, tmp_path / "models"))
+    pixels = small_studies().images([0, 1])
+    before = small_model(base_models, row)
+    set_json(source / "llm" / file, **DECODING)
+    if file == "config.json":  # where it stood in older checkpoints
+        (source / "llm" / "generation_config.json").unlink()
+    after = small_model(source, row)
+    for adapter in before.answers:
+        expected, found = (model.generate(pixels, adapter, PROFILE.generation)[0] for model in (before, after))
+        assert found == expected
+
+
+def test_notebook_samples_are_not_decoded_as_the_checkpoint_says_either(folder):
+    set_json(folder / "generation_config.json", **DECODING)
+    llm, tokenizer = load_language_model(folder)
+    special = {"bos_token_id", "eos_token_id", "pad_token_id", "transformers_version"}
+    assert llm.generation_config.to_diff_dict().keys() <= special
+    assert llm.generation_config.eos_token_id == tokenizer.eos_token_id
+
+
+# ---- tokens and positions ----
+
+
+def test_a_token_without_an_embedding_is_refused(folder):
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_tokens(["cardiomegalic"])
+    tokenizer.save_pretrained(folder)
+    refused(folder, rf"'cardiomegalic' with id {VOCABULARY} and the LLM {VOCABULARY} embeddings \(1 tokens too many\)")
+
+
+def test_a_special_token_that_no_text_has_needs_no_embedding(folder):
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.save_pretrained(folder)
+    load_language_model(folder)
+
+
+def test_a_padding_token_without_an_embedding_is_refused(folder):
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    refused(folder, r"'\[PAD\]' with id")
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "llama"])
+def test_too_few_positions_are_refused_before_training(family, base_models, tmp_path):
+    name = "n_positions" if family == "gpt2" else "max_position_embeddings"
+    targets = {"target_modules": ("c_attn",)} if family == "gpt2" else {}
+
+    def build(positions: int):
+        folder = save_llm(tmp_path / str(positions), family, **{name: positions})
+        return small_model(base_models, "fedmrg", profile_of({"llm": str(folder)}, adapter=targets))
+
+    with pytest.raises(InputError, match=r"it has 12 positions \(max_position_embeddings\)") as found:
+        build(12)
+    needed = int(str(found.value).split(" needs ")[1].split(",")[0])
+    with pytest.raises(InputError, match=rf"it has {needed - 1} positions"):
+        build(needed - 1)
+    model = build(needed)
+    ids = torch.full((1, PROFILE.training.max_report_tokens), 5)
+    batch = Batch(torch.rand(1, 1, 32, 32), torch.zeros(1, 14).long(), ids, torch.ones_like(ids).bool())
+    model.report_logits(model.prefix(batch.images), batch, [GENERIC])  # the longest report there is
+
+
+def test_virtual_tokens_take_positions_too(base_models):
+    plain, prefix = (small_model(base_models, row).prefix_length(4) for row in ("fed-lora", "fed-prefix"))
+    assert prefix == plain + 20
+
+
+def test_a_configuration_alone_needs_no_weights(folder):
+    (folder / "model.safetensors").unlink()
+    assert load_configuration(folder, "LLM", weights=False).hidden_size == 32
