@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 
 import huggingface_hub
 import safetensors
@@ -11,13 +12,14 @@ import safetensors
 from fedmrg_core.errors import InputError
 
 EXPECTED = "expected a model saved by save_pretrained"
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 LFS_POINTER = b"version https://git-lfs"  # how the stand-in of a file that git-lfs has not fetched begins
 
 
 def check_folder(name: str | pathlib.Path, what: str, weights: bool = True) -> None:
     """Refuse what holds no whole model, before anything is read into memory.
 
-    A hub name is looked at in the local cache as far as it lies there; what is not there is for transformers to say.
+    A hub name is looked at in the local cache as far as it lies there; what is not there transformers may fetch.
 
     Args:
         name: folder, or name of a hub model.
@@ -25,7 +27,8 @@ def check_folder(name: str | pathlib.Path, what: str, weights: bool = True) -> N
         weights: it has to hold weights, not only a configuration or a tokenizer.
 
     Raises:
-        InputError: it is a file, an adapter, a run's trained model, or a file in it is missing, cut off or not fetched.
+        InputError: it is nowhere, a file, an adapter or a run's trained model; or a file in it is missing, cut off or
+            not fetched.
     """
     path = pathlib.Path(name)
     if path.is_file():
@@ -33,6 +36,7 @@ def check_folder(name: str | pathlib.Path, what: str, weights: bool = True) -> N
     cached = None if path.is_dir() else _cached(str(name))
     folder = path if path.is_dir() else cached
     if folder is None:
+        _check_name(str(name), what)
         return
     _check_kind(folder, name, what)
     if path.is_dir():
@@ -46,6 +50,15 @@ def _cached(name: str) -> pathlib.Path | None:
         return pathlib.Path(huggingface_hub.snapshot_download(name, local_files_only=True))
     except (OSError, ValueError):
         return None
+
+
+def _check_name(name: str, what: str) -> None:
+    if HUB_NAME.fullmatch(name) and not huggingface_hub.constants.HF_HUB_OFFLINE:
+        return
+    raise InputError(
+        f"{what}: {name} is neither a folder here nor a model in the local cache; expected the path of a folder, or "
+        "the name of a hub model that has been downloaded."
+    )
 
 
 def _check_kind(folder: pathlib.Path, name: str | pathlib.Path, what: str) -> None:

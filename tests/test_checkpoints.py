@@ -5,6 +5,7 @@ import pathlib
 import pickle
 import shutil
 
+import huggingface_hub
 import pytest
 import safetensors.torch
 import torch
@@ -186,8 +187,24 @@ def test_weights_without_a_configuration_are_named(base_models, folder):
     refused(folder.parent, r"holds no config\.json; .*perhaps one of its folders inner")
 
 
-def test_a_name_that_is_nowhere_is_named():
-    refused(pathlib.Path("no/such/folder"), "cannot be loaded")
+@pytest.mark.parametrize("name", ["/no/such/folder", "./no/folder", "no/folder"])
+def test_a_name_that_is_nowhere_is_named(name, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", name == "no/folder")
+    with pytest.raises(InputError, match=rf"LLM: {name} is neither a folder here nor a model in the local cache"):
+        load_language_model(name)
+
+
+def test_a_cached_hub_model_is_looked_at_like_a_folder(stored, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    repository, commit = tmp_path / "models--some--llama", "a" * 40
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    shutil.copytree(stored, repository / "snapshots" / commit)
+    assert load_language_model("some/llama")[0].name_or_path == "some/llama"
+    weights = repository / "snapshots" / commit / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"model\.safetensors is cut off or damaged"):
+        load_language_model("some/llama")
 
 
 # ---- nothing is unpickled, no code of a checkpoint runs ----
