@@ -78,7 +78,6 @@ class AdaptedLLM(nn.Module):
         self.adapters, self.names = tuple(names), tuple(names) or (GENERIC,)
         self.kind = kind
         self.rank_budget: RankBudget | None = None
-        llm.generation_config = transformers.GenerationConfig()  # what decides decoding comes with each call
         self.peft: peft.PeftModel | transformers.PreTrainedModel = llm
         if self.adapters:
             given = settings or {}
