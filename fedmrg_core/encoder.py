@@ -159,7 +159,7 @@ def load_encoder(name: str | pathlib.Path) -> VisualEncoder:
     backbone = load_pretrained(transformers.AutoModel, name, what, needed=_used, **settings)
     encoder = VisualEncoder(backbone, *grey_levels(name))
     try:
-        encoder.token_shape(encoder.native_size)
+        _look_twice(encoder)
     except Exception as error:  # what is no vision model fails in its own way
         raise InputError(
             f"{what}: {name} makes no tokens of an image ({told(error)}); expected a model of images whose output has "
@@ -185,6 +185,17 @@ def token_count(encoder: VisualEncoder, image_size: int) -> int:
 
 def _without_type(config: transformers.PretrainedConfig) -> dict[str, object]:
     return {key: value for key, value in config.to_dict().items() if key != "model_type"}
+
+
+@torch.no_grad()
+def _look_twice(encoder: VisualEncoder) -> None:
+    size = encoder.native_size
+    image = torch.linspace(0, 1, size * size).view(1, 1, size, size)  # no two places alike: hidden ones are missed
+    first, again = (encoder(image).tokens for _ in range(2))
+    if not first.isfinite().all():
+        raise ValueError("its tokens are not finite numbers")
+    if not torch.allclose(first, again):
+        raise ValueError("it sees the same image otherwise each time")
 
 
 def _used(backbone: nn.Module, names: Collection[str]) -> list[str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 
+import pytest
 import torch
 import transformers
 from small_model import TEXTS
 
 from fedmrg_core.base_models import train_tokenizer
+from fedmrg_core.errors import InputError
+from fedmrg_core.language_models import load_language_model
 
 VOCABULARY = 300
 SMALL = {
@@ -98,3 +102,16 @@ def save_backbone(
     torch.manual_seed(0)
     (kind(config) if kind else transformers.AutoModel.from_config(config)).save_pretrained(folder)
     return folder
+
+
+def set_json(path: pathlib.Path, **fields: object) -> None:
+    """Set fields of a JSON file."""
+    content = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**content, **fields}))
+
+
+def refused(folder: pathlib.Path, words: str) -> None:
+    """It is refused in one line that holds `words` and the folder's name."""
+    with pytest.raises(InputError, match=words) as found:
+        load_language_model(folder)
+    assert folder.name in str(found.value) and "\n" not in str(found.value)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import safetensors.torch
 import torch
 import transformers
 from checkpoint_families import SIGLIP_TEXT, SIGLIP_VISION, save_backbone, save_llm
@@ -149,8 +150,6 @@ def test_a_pooler_that_is_not_used_may_be_missing(folders):
 
 
 def test_a_missing_tensor_of_an_image_tower_is_refused(folders, tmp_path):
-    import safetensors.torch
-
     config = transformers.CLIPConfig(text_config=TEXT, vision_config=VIT)
     folder = save_backbone(tmp_path / "clip", config)
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
@@ -167,6 +166,21 @@ def test_a_layer_of_the_image_tower_too_many_is_refused(tmp_path):
     content["vision_config"]["num_hidden_layers"] = 1
     (folder / "config.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"hold \S*encoder\.layers\.1\.\S+ \(16 such\)"):
+        load_encoder(folder)
+
+
+def test_another_backbone_that_masks_at_random_is_refused(folders, monkeypatch):
+    monkeypatch.setattr("fedmrg_core.encoder.UNMASKED", {})
+    with pytest.raises(InputError, match="sees the same image otherwise each time"):
+        load_encoder(folders["vit-mae"])
+
+
+def test_a_backbone_whose_weights_are_not_finite_is_refused(tmp_path):
+    folder = save_backbone(tmp_path / "vit", transformers.ViTConfig(**VIT))
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    tensors["layernorm.weight"] = tensors["layernorm.weight"] / 0.0
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="tokens are not finite"):
         load_encoder(folder)
 
 
