@@ -24,6 +24,9 @@ KINDS: dict[str, type[peft.PeftConfig]] = {
     "p-tuning": peft.PromptEncoderConfig,
 }
 VIRTUAL_TOKEN_KINDS = ("prefix", "p-tuning")
+# The layers a kind adapts: GPT-2 has its linear layers as Conv1D, which PEFT's LoHa does not know.
+LINEAR = (nn.Linear, transformers.pytorch_utils.Conv1D)
+LAYER_CLASSES = {"lora": LINEAR, "adalora": LINEAR, "vera": LINEAR, "loha": (nn.Linear,)}
 
 # Rows of VeRA's two frozen random matrices; its paper uses 256 and more, and a row costs one trained number a layer.
 VERA_RANK = 256
@@ -53,7 +56,7 @@ def kind_configuration(
         rank: r, for the kinds that have one.
         alpha: the update is scaled by alpha / r, for the kinds that scale it.
         target_modules: the linear layers to adapt, for the kinds that adapt layers.
-        width: D, the LLM's width.
+        width: D, of the embeddings that the LLM reads.
         settings: fields of the configuration that a row sets itself.
 
     Raises:
@@ -73,7 +76,7 @@ def kind_configuration(
         "loha": {"r": rank, "alpha": alpha, **layers},
         "vera": {"r": VERA_RANK, "projection_prng_key": VERA_KEY, **layers},
         "prefix": {"num_virtual_tokens": VIRTUAL_TOKENS},
-        "p-tuning": {"num_virtual_tokens": VIRTUAL_TOKENS, "encoder_hidden_size": width},
+        "p-tuning": {"num_virtual_tokens": VIRTUAL_TOKENS, "encoder_hidden_size": width, "token_dim": width},
     }[kind]
     try:
         return KINDS[kind](**{**fields, "task_type": "CAUSAL_LM", **settings})
@@ -92,16 +95,21 @@ def check_layers(llm: transformers.PreTrainedModel, kind: str, rank: int, target
     """
     if kind in VIRTUAL_TOKEN_KINDS:
         return
-    found: dict[str, list[nn.Linear]] = {name: [] for name in target_modules}
-    for path, layer in llm.named_modules():
-        for name in target_modules:
-            if isinstance(layer, nn.Linear) and f".{path}".endswith(f".{name}"):
-                found[name].append(layer)
+    head = llm.get_output_embeddings()
+    linear = {
+        path: layer
+        for path, layer in llm.named_modules()
+        if isinstance(layer, LAYER_CLASSES[kind]) and layer is not head
+    }
+    found = {
+        name: [layer for path, layer in linear.items() if f".{path}".endswith(f".{name}")] for name in target_modules
+    }
     missing = [name for name, layers in found.items() if not layers]
     if missing:
+        there = dict.fromkeys(path.rpartition(".")[2] for path in linear)
         raise InputError(
-            f"adapter.target_modules: {', '.join(missing)} not found in the LLM's layers; expected names of its linear "
-            "layers, e.g. q_proj."
+            f"adapter.target_modules: {', '.join(missing)} not found among the layers of this LLM that {kind} can "
+            f"adapt; expected some of {', '.join(there) or 'none'}."
         )
     width = min(min(layer.weight.shape) for layers in found.values() for layer in layers)
     if kind != "vera" and rank > width:

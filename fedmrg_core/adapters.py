@@ -81,7 +81,7 @@ class AdaptedLLM(nn.Module):
         self.peft: peft.PeftModel | transformers.PreTrainedModel = llm
         if self.adapters:
             given = settings or {}
-            configuration = kind_configuration(kind, rank, alpha, target_modules, llm.config.hidden_size, given)
+            configuration = kind_configuration(kind, rank, alpha, target_modules, _width(llm), given)
             check_layers(llm, kind, int(given.get("r", given.get("init_r", rank))), target_modules)
             _forget_place(llm)
             self._add_adapters((*self.adapters, COPY) if copied else self.adapters, configuration)
@@ -101,8 +101,15 @@ class AdaptedLLM(nn.Module):
 
     @property
     def width(self) -> int:
-        """D, the LLM's width."""
-        return self.peft.config.hidden_size
+        """D, of the embeddings that the LLM reads; some (OPT-350m) widen them before their first layer."""
+        return _width(self.peft)
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Positions that a prefix or prompt adapter takes in front of everything."""
+        if not self.adapters:
+            return 0
+        return getattr(self.peft.peft_config[self.adapters[0]], "num_virtual_tokens", None) or 0
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings (..., D) of token ids (...), in float32 whatever the LLM's precision."""
@@ -113,9 +120,11 @@ class AdaptedLLM(nn.Module):
         """Of the frozen LLM; adapters are in float32."""
         return self.peft.get_input_embeddings().weight.dtype
 
+    @torch.no_grad()
     def embedding_scale(self) -> float:
-        """The standard deviation of the LLM's token embeddings."""
-        return self.peft.get_input_embeddings().weight.detach().float().std().item()
+        """The standard deviation of the token embeddings as the LLM reads them; some (Gemma, BioGPT) enlarge theirs."""
+        table = self.peft.get_input_embeddings().weight
+        return self.embed(torch.arange(len(table), device=table.device)).std().item()
 
     def train(self, mode: bool = True) -> AdaptedLLM:
         """Stay in evaluation mode: nothing in a frozen LLM behaves differently in training."""
@@ -221,24 +230,25 @@ class AdaptedLLM(nn.Module):
         """
         embeddings = embeddings.to(self.precision)
         with self.active(name) as model:
+            read = {}
             if self.kind in VIRTUAL_TOKEN_KINDS and self.adapters:
-                embeddings, settings = self._with_virtual_tokens(embeddings, num_beams, settings)
+                embeddings, read = self._with_virtual_tokens(embeddings, num_beams)
                 model = model.get_base_model()  # PEFT's own generate drops given embeddings here
             return model.generate(
                 inputs_embeds=embeddings,
                 attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device),
-                num_beams=num_beams,
-                **settings,
+                generation_config=transformers.GenerationConfig(num_beams=num_beams, **settings),
+                **read,
             )
 
-    def _with_virtual_tokens(self, embeddings: Tensor, beams: int, settings: dict) -> tuple[Tensor, dict]:
+    def _with_virtual_tokens(self, embeddings: Tensor, beams: int) -> tuple[Tensor, dict[str, object]]:
         """Virtual tokens in front of the embeddings, or keys and values of as many positions read already."""
         if self.kind == "p-tuning":
-            return torch.cat([self.peft.get_prompt(len(embeddings)).to(embeddings), embeddings], dim=1), settings
+            return torch.cat([self.peft.get_prompt(len(embeddings)).to(embeddings), embeddings], dim=1), {}
         cache = self.peft.get_prompt(len(embeddings) * beams)  # `generate` repeats tensors for its beams, no cache
         # Going on from a cache, `generate` wants the whole sequence and cuts off what the cache holds.
         read = embeddings.new_zeros(len(embeddings), cache.get_seq_length(), embeddings.shape[-1])
-        return torch.cat([read, embeddings], dim=1), {**settings, "past_key_values": cache}
+        return torch.cat([read, embeddings], dim=1), {"past_key_values": cache}
 
     def orthogonality(self) -> Tensor:
         """AdaLoRA's regulariser of its factors; zero for every other kind."""
@@ -286,6 +296,10 @@ class AdaptedLLM(nn.Module):
         for file in nested.iterdir():
             file.replace(folder / file.name)
         nested.rmdir()
+
+
+def _width(llm: nn.Module) -> int:
+    return llm.get_input_embeddings().weight.shape[1]
 
 
 def _forget_place(llm: transformers.PreTrainedModel) -> None:

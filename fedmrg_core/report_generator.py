@@ -27,9 +27,13 @@ from fedmrg_core.encoder import (
     inter_client_contrast,
     intra_client_contrast,
     load_encoder,
+    token_count,
 )
+from fedmrg_core.errors import InputError
+from fedmrg_core.findings import FINDINGS
+from fedmrg_core.language_models import check_positions, load_language_model
 from fedmrg_core.methods import Losses, Method, Ownership
-from fedmrg_core.pretrained import load_pretrained, load_tokenizer
+from fedmrg_core.pretrained import told
 from fedmrg_core.prompts import DiagnosisPrompts, NoPrompts, PromptOutput, classification_loss, phrase_embeddings
 from fedmrg_core.seeds import stream_seed
 from fedmrg_core.trained_model import TrainedModel
@@ -193,6 +197,11 @@ class ReportGenerator(TrainedModel):
         embeddings = torch.cat([start, tokens, prompts.prompts, instruction], dim=1)  # (B, P, D)
         return Prefix(embeddings, self.projection(seen.pooled), prompts)
 
+    def prefix_length(self, image_tokens: int) -> int:
+        """Positions that are taken before a report, virtual tokens of the adapter among them."""
+        prompts = 0 if isinstance(self.prompt_source, NoPrompts) else len(FINDINGS)
+        return 1 + image_tokens + prompts + len(self.instruction_ids) + self.llm.virtual_tokens
+
     def report_logits(self, prefix: Prefix, batch: Batch, adapters: Sequence[str]) -> list[Tensor]:
         """Teacher-forced logits (B, T, vocabulary) of the report under each adapter."""
         report = self.llm.embed(batch.report_ids[:, :-1])
@@ -230,6 +239,11 @@ class ReportGenerator(TrainedModel):
 
     # ---- generation ----
 
+    def decoding(self, settings: Generation) -> dict[str, object]:
+        """All that decides how reports are written: the profile, and the tokenizer's special tokens."""
+        special = {name: getattr(self.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+        return {**settings.arguments(self.tokenizer.eos_token_id), **special}
+
     @torch.no_grad()
     def generate(
         self, images: Tensor, adapter: str, settings: Generation, states: Tensor | None = None
@@ -246,15 +260,7 @@ class ReportGenerator(TrainedModel):
             B reports, and the prompt source's output.
         """
         prefix = self.prefix(images, states)
-        end = self.tokenizer.eos_token_id
-        ids = self.llm.generate(
-            prefix.embeddings,
-            adapter,
-            **settings.arguments(end),
-            pad_token_id=self.tokenizer.pad_token_id,
-            bos_token_id=self.tokenizer.bos_token_id,
-            eos_token_id=end,
-        )
+        ids = self.llm.generate(prefix.embeddings, adapter, **self.decoding(settings))
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [" ".join(text.split()) for text in texts], prefix.prompts
 
@@ -298,7 +304,7 @@ def build_report_generator(profile: Profile, method: Method, base_models: pathli
     parameter: the same on every client and engine.
 
     Raises:
-        InputError: a model folder is missing or has no safetensors weights.
+        InputError: a model folder is missing, or its model cannot be used as the profile says.
     """
     if method.model != "llm":
         from fedmrg_core.baselines import build_whole_model  # it needs this module's parts
@@ -306,8 +312,28 @@ def build_report_generator(profile: Profile, method: Method, base_models: pathli
         return build_whole_model(profile, method, base_models, seed)
     llm_name, backbone_name = profile.base_models.sources(base_models)
     precision = getattr(torch, profile.base_models.precision)
-    llm = load_pretrained(transformers.AutoModelForCausalLM, llm_name, "LLM", precision)
-    tokenizer = load_tokenizer(llm_name)
+    llm, tokenizer = load_language_model(llm_name, precision)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "initialisation"))
-        return ReportGenerator(load_encoder(backbone_name), llm, tokenizer, method, profile)
+        encoder = load_encoder(backbone_name)
+        model = ReportGenerator(encoder, llm, tokenizer, method, profile)
+    report = max(profile.training.max_report_tokens, profile.generation.max_new_tokens)
+    check_positions(llm.config, model.prefix_length(token_count(encoder, profile.image_size)), report)
+    _try_out(model, profile)
+    return model
+
+
+@torch.no_grad()
+def _try_out(model: ReportGenerator, profile: Profile) -> None:
+    """Let the LLM read and write a few tokens under its first adapter, as every client will."""
+    adapter, ids = model.adapters[0], model.instruction_ids[None]
+    embeddings, mask = model.llm.embed(ids), torch.ones_like(ids)
+    settings = profile.generation.model_copy(update={"max_new_tokens": 2})
+    try:
+        model.llm(embeddings, mask, 1, [adapter])
+        model.llm.generate(embeddings, adapter, **model.decoding(settings))
+    except Exception as error:  # what an adapter cannot do on a LLM ends in errors of any class
+        raise InputError(
+            f"method {model.method.name!r}: its adapter (adapter_kind {model.llm.kind}) does not work on this LLM "
+            f"({told(error)}); expected another LLM or another method."
+        ) from error

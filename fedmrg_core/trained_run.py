@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import numpy
 import pandas
-import safetensors.torch
 import torch
 from tqdm.auto import tqdm
 
@@ -29,6 +28,7 @@ from fedmrg_core.evaluation.predictions import (
 )
 from fedmrg_core.evaluation.stored_runs import counting_answer
 from fedmrg_core.federation.experiment import load_experiment
+from fedmrg_core.federation.files import read_tensors
 from fedmrg_core.federation.hospital import folder_name
 from fedmrg_core.federation.report_experiment import ReportExperiment
 from fedmrg_core.findings import POSITIVE
@@ -138,11 +138,19 @@ def load_trained(folder: pathlib.Path, experiment: ReportExperiment, client: str
     """Load the selected model, with one client's own tensors if it is named and has any.
 
     What is personal and nobody's here starts as every client's did.
+
+    Raises:
+        InputError: a file is damaged, or lacks a tensor that the method shares.
     """
-    tensors = experiment.model.initial_personal | safetensors.torch.load_file(folder / "model" / "shared.safetensors")
+    path = folder / "model" / "shared.safetensors"
+    shared = read_tensors(path)
+    missing = experiment.model.state(Ownership.SHARED).keys() - shared.keys()
+    if missing:
+        raise InputError(f"{path}: {min(missing)} is missing ({len(missing)} such); expected the model of this run.")
+    tensors = experiment.model.initial_personal | shared
     if client is not None:
         personal = folder / "model" / "personal" / f"{folder_name(client)}.safetensors"
-        tensors |= safetensors.torch.load_file(personal) if personal.is_file() else {}
+        tensors |= read_tensors(personal) if personal.is_file() else {}
     experiment.model.load_state(tensors)
 
 

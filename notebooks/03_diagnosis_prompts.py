@@ -35,7 +35,6 @@ import numpy
 import pandas
 import seaborn
 import torch
-import transformers
 from tqdm.auto import tqdm
 
 from fedmrg_core.base_models import steered_reports
@@ -48,8 +47,8 @@ from fedmrg_core.encoder import load_encoder
 from fedmrg_core.evaluation.clinical_metrics import head_auroc
 from fedmrg_core.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, STATES
 from fedmrg_core.labeller import label_report
+from fedmrg_core.language_models import load_language_model
 from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder, workspace_folder
-from fedmrg_core.pretrained import load_pretrained, load_tokenizer
 from fedmrg_core.prompts import DiagnosisPrompts, classification_loss, initial_disease_weights, phrase_embeddings
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
@@ -88,8 +87,7 @@ mark_synthetic(figure, data)
 
 # %%
 source, backbone = settings.base_models.sources(base_models_folder(root, settings.name, corpus_name(data)))
-llm = load_pretrained(transformers.AutoModelForCausalLM, source, "LLM").eval()
-tokenizer = load_tokenizer(source)
+llm, tokenizer = load_language_model(source)
 embed = llm.get_input_embeddings()
 encoder = load_encoder(backbone)
 prompts = DiagnosisPrompts(encoder.width, phrase_embeddings(tokenizer, embed))

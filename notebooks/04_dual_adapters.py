@@ -33,7 +33,6 @@ import sys
 import pandas
 import seaborn
 import torch
-import transformers
 from tqdm.auto import tqdm
 
 from fedmrg_core.adapters import GENERIC, SPECIALISED, AdaptedLLM, mutual_boosting
@@ -41,8 +40,8 @@ from fedmrg_core.configuration import load_profile
 from fedmrg_core.data.partition import partition_clients
 from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.data.sources import corpus_name
+from fedmrg_core.language_models import load_language_model
 from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder, workspace_folder
-from fedmrg_core.pretrained import load_pretrained, load_tokenizer
 from fedmrg_core.report_generator import encode_reports, language_loss, pad_reports
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
@@ -62,8 +61,7 @@ from figures.common import mark_synthetic
 
 # %%
 source, _ = settings.base_models.sources(base_models_folder(root, settings.name, corpus_name(data)))
-llm = load_pretrained(transformers.AutoModelForCausalLM, source, "LLM")
-tokenizer = load_tokenizer(source)
+llm, tokenizer = load_language_model(source)
 adapter = settings.adapter
 model = AdaptedLLM(llm, (GENERIC, SPECIALISED), adapter.rank, adapter.alpha, adapter.target_modules)
 frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)

@@ -145,18 +145,21 @@ if (folder / "losses.csv").is_file():
 # %% [markdown]
 # ## Does it write report English?
 #
-# Loaded again through the path every real checkpoint takes. Perplexity on the held-out reports, without and with phrase
+# Loaded again through the path every real checkpoint takes. What FedMRG could not use is refused here, before any run: missing
+# weights, layers without these names, too few positions. Perplexity on the held-out reports, without and with phrase
 # vectors; a model that knows nothing has the size of its vocabulary. Whether it writes what the vectors ask for. Then reports it makes up by itself, before any adapter.
 
 # %%
 from fedmrg_core.evaluation.clinical_metrics import states_f1_micro
 from fedmrg_core.labeller import label_report
-from fedmrg_core.pretrained import compute_device, load_pretrained, load_tokenizer
+from fedmrg_core.language_models import load_language_model
+from fedmrg_core.methods import load_method
+from fedmrg_core.pretrained import compute_device
+from fedmrg_core.report_generator import build_report_generator
 
-llm_source = sizes.llm or folder / "llm"
-precision = getattr(torch, sizes.precision)
-llm = load_pretrained(transformers.AutoModelForCausalLM, llm_source, "LLM", precision).to(compute_device()).eval()
-tokenizer = load_tokenizer(llm_source)
+build_report_generator(settings, load_method("fedmrg"), folder, seed)
+llm, tokenizer = load_language_model(sizes.sources(folder)[0], getattr(torch, sizes.precision))
+llm = llm.to(compute_device())
 plain = making.perplexity(llm, tokenizer, texts)
 steered = making.perplexity(llm, tokenizer, texts, states)
 followed = states[: min(held_out, 64)]

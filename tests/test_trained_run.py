@@ -255,6 +255,23 @@ def test_fine_tuned_clients_have_a_whole_model_each(workspace):
     assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == content
 
 
+@pytest.mark.parametrize("spoil", ["lacking", "cut off"])
+def test_a_trained_model_that_is_not_whole_is_refused(spoil, run):
+    experiment, path = load_experiment(run), run / "model" / "shared.safetensors"
+    content = path.read_bytes()
+    try:
+        if spoil == "lacking":
+            tensors = safetensors.torch.load(content)
+            kept = {key: tensor for key, tensor in tensors.items() if not key.startswith("diagnosis_head/")}
+            safetensors.torch.save_file(kept, path)
+        else:
+            path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(InputError, match=r"shared\.safetensors: (diagnosis_head/\S+ is missing|not a readable)"):
+            load_trained(run, experiment)
+    finally:
+        path.write_bytes(content)
+
+
 def test_controls_are_no_part_of_the_model(workspace):
     folder = federated(workspace, "scaffold", 2, "scaffold", **FEW)
     shared = safetensors.torch.load_file(folder / "model" / "shared.safetensors")

@@ -9,9 +9,9 @@ import torch
 from fedmrg_core.baselines.transformer import Sizes
 from fedmrg_core.baselines.whole_model import WholeModel
 from fedmrg_core.configuration import Profile
-from fedmrg_core.encoder import VisualEncoder, load_encoder
+from fedmrg_core.encoder import load_encoder, token_count
 from fedmrg_core.methods import Method
-from fedmrg_core.pretrained import load_llm_configuration, load_tokenizer
+from fedmrg_core.pretrained import load_configuration, load_tokenizer
 from fedmrg_core.seeds import stream_seed
 from fedmrg_core.trained_model import TrainedModel
 
@@ -31,16 +31,10 @@ def build_whole_model(profile: Profile, method: Method, base_models: pathlib.Pat
         InputError: a model folder is missing or not what it should be, or the row asks for what its model has not.
     """
     llm_name, backbone_name = profile.base_models.sources(base_models)
-    llm, tokenizer = load_llm_configuration(llm_name), load_tokenizer(llm_name)
+    llm, tokenizer = load_configuration(llm_name, "LLM", weights=False), load_tokenizer(llm_name)
     longest = max(profile.training.max_report_tokens, profile.generation.max_new_tokens) + 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "initialisation"))
         encoder = load_encoder(backbone_name)
-        sizes = Sizes.like_llm(llm, _token_count(encoder, profile.image_size), longest)
+        sizes = Sizes.like_llm(llm, token_count(encoder, profile.image_size), longest)
         return WholeModel(encoder, sizes, tokenizer, method, profile)
-
-
-@torch.no_grad()
-def _token_count(encoder: VisualEncoder, image_size: int) -> int:
-    """M, how many tokens the encoder makes of an image."""
-    return encoder.eval()(torch.zeros(1, 1, image_size, image_size)).tokens.shape[1]

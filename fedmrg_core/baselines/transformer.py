@@ -67,7 +67,8 @@ class ReportDecoder(MBartForCausalLM):
     """
 
     def __init__(self, sizes: Sizes, tokenizer: transformers.PreTrainedTokenizerBase) -> None:
-        super().__init__(_configuration(sizes, sizes.report_tokens, len(tokenizer), tokenizer.pad_token_id))
+        vocabulary = max(tokenizer.get_vocab().values()) + 1  # above their number where ids are left out
+        super().__init__(_configuration(sizes, sizes.report_tokens, vocabulary, tokenizer.pad_token_id))
         self.generation_config = transformers.GenerationConfig(
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
