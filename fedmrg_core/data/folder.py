@@ -8,6 +8,7 @@ from fedmrg_core.data.rows import StudyDescription, load_rows
 from fedmrg_core.data.study import SPLITS, LeftOut, LoadedStudies
 from fedmrg_core.data.tables import check_root, read_table
 from fedmrg_core.errors import InputError
+from fedmrg_core.site_names import check_site_name
 
 TABLE = "studies.csv"
 COLUMNS = ("study_id", "patient_id", "site", "split", "view", "image", "findings", "impression")
@@ -29,8 +30,8 @@ def load_folder(
         rescale_16_bit: accept images of more than 8 bits (see `read_grey_image`).
 
     Raises:
-        InputError: root, table or column is missing, the table is not UTF-8, an id, site or image is empty, an id
-            occurs twice, a split is unknown, a patient is in two splits, an image lies outside root, or no study is
+        InputError: root, table or column is missing, the table is not UTF-8, an id, site or image is empty, a site has
+            a name that tables use themselves, an id occurs twice, a split is unknown, a patient is in two splits, an image lies outside root, or no study is
             usable.
     """
     root = check_root(root, f"the folder that holds {TABLE} and its images")
@@ -55,6 +56,7 @@ def _check_table(rows: list[dict[str, str]], root: pathlib.Path) -> None:
         for column in ("study_id", "patient_id", "site", "image"):
             if not row[column]:
                 raise InputError(f"{place} has an empty {column}; every study needs one.")
+        check_site_name(row["site"], place)
         study_id, patient, split = row["study_id"], row["patient_id"], row["split"]
         if study_id in first_row:
             raise InputError(

@@ -10,6 +10,7 @@ import datasets
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS, STATES
+from fedmrg_core.site_names import check_site_name
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 
@@ -58,16 +59,19 @@ def check_studies(studies: datasets.Dataset, source: str) -> None:
     """Hold a dataset against the schema.
 
     Raises:
-        InputError: a column is missing, a study id occurs twice, a split is unknown, or a report is empty.
+        InputError: a column is missing, a study id occurs twice, a split is unknown, a site has a name that tables use
+            themselves, or a report is empty.
     """
     missing = [name for name in STUDY_FEATURES if name not in studies.column_names]
     if missing:
         raise InputError(f"{source}: column {missing[0]!r} is missing; a study needs {', '.join(STUDY_FEATURES)}.")
     seen: set[str] = set()
-    for study_id, split, findings in zip(studies["study_id"], studies["split"], studies["findings"], strict=True):
+    columns = (studies[name] for name in ("study_id", "site", "split", "findings"))
+    for study_id, site, split, findings in zip(*columns, strict=True):
         if study_id in seen:
             raise InputError(f"{source}: study_id {study_id!r} occurs twice; every study needs an id of its own.")
         seen.add(study_id)
+        check_site_name(site, f"{source}: study {study_id!r}")
         if split not in SPLITS:
             raise InputError(f"{source}: study {study_id!r} has split {split!r}; expected one of {', '.join(SPLITS)}.")
         if not findings.strip():
