@@ -45,7 +45,8 @@ app.add_typer(notebook_app, name="notebook")
 def run(
     notebook: Annotated[str, typer.Argument(help="A .py or .ipynb file, or a name such as 06_federated_run.")],
     parameter: Annotated[
-        list[str] | None, typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="The value is a YAML literal.")
+        list[str] | None,
+        typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A text as it is written, else YAML."),
     ] = None,
     output: Annotated[
         pathlib.Path | None, typer.Option(help="The executed notebook, else report/notebooks/<name>.ipynb.")
@@ -59,12 +60,14 @@ def run(
     from fedmrg_core import notebooks
 
     _log_to_stderr()
-    parameters: dict[str, object] = {}
+    written: dict[str, str] = {}
     for name, value in map(notebooks.parse_parameter, parameter or []):
-        if name in parameters:
+        if name in written:
             raise InputError(f"Parameter {name!r} is given twice; give it once.")
-        parameters[name] = value
-    print(notebooks.run_notebook(notebooks.find_notebook(notebook), parameters, output, progress))
+        written[name] = value
+    source = notebooks.find_notebook(notebook)
+    parameters = notebooks.read_parameters(notebooks.read_notebook(source), source.name, written)
+    print(notebooks.run_notebook(source, parameters, output, progress))
 
 
 @app.command(cls=DescribedCommand)

@@ -106,17 +106,13 @@ def read_sites(value: object) -> tuple[str, ...]:
     Raises:
         InputError: it is none of these, or a name is empty or stands twice.
     """
-    if isinstance(value, str):
-        text = value.strip()
-        listed = _read_list(text) if text.startswith("[") else [part.strip() for part in text.split(",")] if text else []
-    else:
-        listed = list(value) if isinstance(value, list | tuple) else [value]
+    listed = _listed(value)
     for name in listed:
         if not isinstance(name, str) or not name:
-            raise InputError(f"unseen: {name!r} in {value!r} is no name; expected names of sites, in quotes if need be.")
+            raise InputError(f"{name!r} in {value!r} is no name; expected names of sites, in quotes if need be.")
     for name, count in collections.Counter(listed).items():
         if count > 1:
-            raise InputError(f"unseen: {name!r} stands {count} times in {value!r}; give every site once.")
+            raise InputError(f"{name!r} stands {count} times in {value!r}; give every site once.")
     return tuple(listed)
 
 
@@ -196,11 +192,16 @@ def _cut(text: str, name: str, longest: int) -> str:
     return f"{beginning}~{_digest(name)}"
 
 
-def _read_list(text: str) -> list:
+def _listed(value: object) -> list:
+    if not isinstance(value, str):
+        return list(value) if isinstance(value, list | tuple) else [value]
+    text = value.strip()
+    if not text.startswith("["):
+        return [part.strip() for part in text.split(",")] if text else []
     try:
         listed = yaml.load(text, yaml.BaseLoader)  # noqa: S506 - makes nothing but lists and texts
     except yaml.YAMLError as error:
-        raise InputError(f'unseen: {text!r} is no list of names; expected e.g. ["A/B", "C, D"].') from error
+        raise InputError(f'{text!r} is no list of names; expected e.g. ["A/B", "C, D"].') from error
     return listed if isinstance(listed, list) else [listed]
 
 

@@ -19,9 +19,11 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import is_synthetic
 from fedmrg_core.evaluation.stored_tables import read_table as read_stored_table
 from fedmrg_core.run_folder import atomic_file, write_text
+from fedmrg_core.site_names import shortened
 
 PALETTE = "colorblind"
 PHANTOM_NOTE = "Synthetic phantom data"
+LONGEST_NAME = 200  # bytes of a figure's file name; file systems allow 255, and endings have room
 _STYLE = {
     "font.size": 8,
     "axes.titlesize": 9,
@@ -89,7 +91,7 @@ def run_label(run: pathlib.Path | str) -> str:
 
 def figure_name(base: str, run: pathlib.Path | str, runs: Sequence[pathlib.Path | str]) -> str:
     """File name of one run's figure: `base` alone for a single run, with the run's label among several."""
-    return base if len(runs) == 1 else f"{base}-{run_label(run).replace('/', '-')}"
+    return base if len(runs) == 1 else shortened(f"{base}-{run_label(run).replace('/', '-')}", LONGEST_NAME)
 
 
 def check_runs(runs: Sequence[pathlib.Path | str]) -> list[pathlib.Path]:

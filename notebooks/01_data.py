@@ -27,7 +27,7 @@
 profile = "smoke"  # a name in profiles/, or the path of a .yaml file
 data = "phantom"  # phantom, iu_xray, folder; in phantom-image0.5-wording0 the centres differ less
 data_root = ""  # folder of a real data set
-options = "{}"  # a real data set's own options as JSON, e.g. {"layout": "kaggle"}
+options: str | dict = "{}"  # a data set's own options as JSON, e.g. {"layout": "kaggle"}
 seed = 0
 workspace = ""  # where results are kept; the repository if empty
 probe_train = 700  # studies of one centre to learn its findings from; shrunk from 1500
@@ -61,7 +61,7 @@ from fedmrg_core.data.phantom.projection import Ellipsoid, Grid, transmission
 from fedmrg_core.data.phantom.report import write_report
 from fedmrg_core.data.phantom.truth import Detail
 from fedmrg_core.data.prepared import prepare
-from fedmrg_core.data.sources import corpus_name
+from fedmrg_core.data.sources import corpus_name, read_options
 from fedmrg_core.findings import FINDINGS, POSITIVE, STATES
 from fedmrg_core.paths import REPOSITORY, prepared_folder, workspace_folder
 from fedmrg_core.seeds import numpy_stream
@@ -214,8 +214,15 @@ for name in CENTRES:
 # What is not used is listed with its reason; the fingerprint is kept with every result.
 
 # %%
-counts = settings.phantom.model_dump() if corpus_name(data) == "phantom" else json.loads(options)
-prepared = prepare(data, data_root, prepared_folder(root, settings.name, data), settings.image_size, seed, **counts)
+counts = settings.phantom.model_dump() if corpus_name(data) == "phantom" else {}
+prepared = prepare(
+    data,
+    data_root,
+    prepared_folder(root, settings.name, data),
+    settings.image_size,
+    seed,
+    **counts | read_options(options),
+)
 studies, unseen = prepared.studies, prepared.unseen_sites
 sites, splits = numpy.array(studies["site"][:]), numpy.array(studies["split"][:])
 print(f"{data}: {len(studies)} studies, {len(prepared.left_out)} left out, fingerprint {prepared.fingerprint[:12]}")

@@ -29,7 +29,10 @@ def changed_profile(tmp_path, change):
             lambda c: c["training"].update(learning_rat=1),
             r"mine\.yaml: training\.learning_rat is unknown; expected .*learning_rate",
         ),
-        (lambda c: c["training"].update(batch_size="many"), r"mine\.yaml: training\.batch_size: .*valid integer"),
+        (
+            lambda c: c["training"].update(batch_size="many"),
+            r"mine\.yaml: training\.batch_size: expected a whole number \(got 'many'\)",
+        ),
         (lambda c: c["federation"].update(rounds=0), r"mine\.yaml: federation\.rounds: .*greater than 0"),
         (lambda c: c.pop("phantom"), r"mine\.yaml: phantom: Field required"),
         (lambda c: c.update(by_data={"iu_xry": {}}), r"mine\.yaml: by_data\.iu_xry: expected a data set \(phantom"),

@@ -12,7 +12,7 @@ import pytest
 
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.federation.run_configuration import write_configuration
-from fedmrg_core.notebooks import check_parameters, parse_parameter, read_notebook
+from fedmrg_core.notebooks import parse_parameter, read_notebook, read_parameters
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -57,9 +57,9 @@ def test_the_workflow_runs_every_notebook_with_parameters_it_knows(planned_comma
     assert len(runs) == 8
     for path in NOTEBOOKS[:8]:
         words = runs[path.stem]
-        given = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
-        assert given["profile"] == "smoke"
-        check_parameters(read_notebook(path), path.name, given)
+        written = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
+        assert written["profile"] == "smoke"
+        read_parameters(read_notebook(path), path.name, written)
 
 
 def test_the_report_collects_every_notebook(planned_commands):
@@ -98,8 +98,8 @@ def test_an_experiment_is_planned_run_by_run(tmp_path):
     assert len(federated) == len({" ".join(words) for words in federated}) == 8 * 3 + 3 * 3
     assert all("threads=1" in words for words in federated)
     for words in lines:
-        given = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
-        check_parameters(read_notebook(ROOT / words[2]), words[2], given)
+        written = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
+        read_parameters(read_notebook(ROOT / words[2]), words[2], written)
 
 
 def test_runs_of_an_experiment_take_the_gpus_in_turn(tmp_path, monkeypatch):
@@ -211,5 +211,5 @@ def test_real_data_go_to_every_notebook_that_reads_them(tmp_path):
     ]
     assert any("seed-3" in line and "folder,random" in line for line in lines)
     for words in map(shlex.split, lines):
-        given = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
-        check_parameters(read_notebook(ROOT / words[2]), words[2], given)
+        written = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
+        read_parameters(read_notebook(ROOT / words[2]), words[2], written)

@@ -31,8 +31,8 @@ def load_folder(
 
     Raises:
         InputError: root, table or column is missing, the table is not UTF-8, an id, site or image is empty, a site has
-            a name that tables use themselves, an id occurs twice, a split is unknown, a patient is in two splits, an image lies outside root, or no study is
-            usable.
+            a name that tables use themselves, an id occurs twice, a split is unknown, a patient is in two splits, an
+            image lies outside root, or no study is usable.
     """
     root = check_root(root, f"the folder that holds {TABLE} and its images")
     rows = read_table(root / TABLE, COLUMNS, f"write a table with the columns {', '.join(COLUMNS)}")

@@ -6,13 +6,14 @@ import dataclasses
 import pathlib
 import pkgutil
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pydantic
 
 from fedmrg_core.data.study import LoadedStudies, PublicPart
 from fedmrg_core.errors import InputError
+from fedmrg_core.strict_yaml import read_literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +148,18 @@ def call_public_corpus(
     if source.corpus_needs_root:
         arguments |= _root_argument(data, source, root)
     return _call(data, source.public_corpus, arguments)
+
+
+def read_options(options: str | Mapping[str, Any]) -> dict[str, Any]:
+    """A loader's own parameters, from the text of a JSON or YAML mapping or from the mapping itself.
+
+    Raises:
+        InputError: it is no mapping.
+    """
+    content = read_literal(options) if isinstance(options, str) else options
+    if not isinstance(content, Mapping):
+        raise InputError(f'options is {options!r}; expected a mapping such as {{"layout": "kaggle"}}.')
+    return dict(content)
 
 
 def _root_argument(data: str, source: DataSource, root: pathlib.Path | str | None) -> dict[str, pathlib.Path]:
