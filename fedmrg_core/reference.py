@@ -8,11 +8,9 @@ import pathlib
 import shutil
 from collections.abc import Sequence
 
-import pandas
-
 from fedmrg_core.data.sources import data_source
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.predictions import read_predictions
+from fedmrg_core.evaluation.predictions import read_metrics, read_predictions
 from fedmrg_core.evaluation.seed_variance import FILE as SEED_VARIANCE
 from fedmrg_core.evaluation.seed_variance import seed_variance, write_seed_variance
 from fedmrg_core.evaluation.stored_runs import STUDY_SCORES, load_run, numbers_of
@@ -71,9 +69,8 @@ def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib
     for file in NUMBERS:
         if (run_folder / file).is_file():
             shutil.copyfile(run_folder / file, partial / file)
-    pandas.read_csv(run_folder / "metrics.csv").round(DIGITS).to_csv(
-        partial / "metrics.csv", index=False, lineterminator="\n"
-    )
+    metrics = read_metrics(run_folder / "metrics.csv").round(DIGITS)
+    metrics.to_csv(partial / "metrics.csv", index=False, lineterminator="\n")
     publishable = data_source(RunSettings.from_name(name).data).images_publishable
     answers = read_predictions(run_folder / "predictions.csv")
     answers = answers[answers["system"] == "model"]

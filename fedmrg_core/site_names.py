@@ -63,6 +63,11 @@ def shortened(text: str, longest: int) -> str:
     return text if len(text.encode()) <= longest else _cut(text, text, longest)
 
 
+def with_digest(beginning: str, name: str) -> str:
+    """The beginning of a name and a digest of the whole: long names that begin alike are told apart."""
+    return f"{beginning}~{_digest(name)}"
+
+
 def sites_part(sites: Sequence[str]) -> str:
     """Several names as one part of a path, joined by ``+``.
 
@@ -189,7 +194,7 @@ def _cut(text: str, name: str, longest: int) -> str:
     room = longest - _DIGEST - 1
     beginning = text.encode()[:room].decode(errors="ignore")
     beginning = re.sub(r"%[0-9A-F]?$", "", beginning).replace("~", "-").rstrip(". ")
-    return f"{beginning}~{_digest(name)}"
+    return with_digest(beginning, name)
 
 
 def _listed(value: object) -> list:

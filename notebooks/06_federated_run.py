@@ -40,6 +40,7 @@ import matplotlib.pyplot as plt
 import pandas
 import seaborn
 
+from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.federation.experiment import load_experiment
 from fedmrg_core.federation.payload import PROTOTYPES
@@ -95,7 +96,7 @@ run_federation(folder, configuration, engine=engine)
 # clients are hardly to be told apart (`docs/tried.md`).
 
 # %%
-rounds = pandas.read_csv(folder / "rounds.csv")
+rounds = read_table(folder / "rounds.csv", ("round", "client"), "run this notebook again")
 left_out = rounds[rounds.status.isin([LEFT_OUT, NOT_VALIDATED])]
 print(f"{rounds['round'].max()} rounds, {rounds.client.nunique()} clients, {len(left_out)} replies left out")
 shown = [name for name in rounds.columns if name.startswith(("train_loss", "validation_"))]
@@ -105,7 +106,15 @@ rounds.groupby("round")[shown].mean().round(3)
 curves = [name for name in ("validation_language_loss", "validation_head_auroc") if name in rounds]
 figure, axes = plt.subplots(1, len(curves), figsize=(5 * len(curves), 3.2), squeeze=False)
 for axis, name in zip(axes[0], curves, strict=True):
-    seaborn.lineplot(rounds, x="round", y=name, hue="client", palette="colorblind", legend=name == curves[-1], ax=axis)
+    seaborn.lineplot(
+        rounds.assign(client=rounds.client.map(common.plain)),
+        x="round",
+        y=name,
+        hue="client",
+        palette="colorblind",
+        legend=name == curves[-1],
+        ax=axis,
+    )
     axis.set(title="validation studies", ylabel=convergence.MEASURES[name])
 axes[0][-1].legend(title="client", loc="upper left", bbox_to_anchor=(1.0, 1.0))
 figure.tight_layout()
@@ -118,7 +127,7 @@ plt.show()
 # Measured on the serialised messages, not computed from parameter counts.
 
 # %%
-ledger = pandas.read_csv(folder / "ledger.csv")
+ledger = read_table(folder / "ledger.csv", ("module", "direction"), "run this notebook again")
 travelling = [module for module, owner in row.modules.items() if owner is Ownership.SHARED]
 by_module = ledger[ledger.module.isin([*travelling, PROTOTYPES])].pivot_table("bytes", "module", "direction", "sum")
 (by_module / 2**20).round(3).rename_axis(columns="MiB in all")
