@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 import pathlib
+import re
 import sys
 from typing import Annotated, Any, get_type_hints
 
@@ -16,6 +17,7 @@ import fedmrg_core
 from fedmrg_core.errors import InputError
 
 BAD_INPUT, FAILED = 2, 1  # exit codes
+TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods", ".json", ".jsonl", ".parquet")  # what no file of lines is called
 
 app = typer.Typer(
     help="FedMRG companion: notebooks as batch jobs, the findings labeller, a check of your own data.",
@@ -77,6 +79,7 @@ def label(
     """Read the 14 findings from reports: one JSON object a line, {"states": {"cardiomegaly": "positive", ...}}."""
     from fedmrg_core.findings import label_file
 
+    _check_lines(file)
     for line in label_file(file):
         print(line)
 
@@ -245,6 +248,22 @@ def check() -> None:
         print(problem, file=sys.stderr)
     if problems:
         raise typer.Exit(FAILED)
+
+
+def _check_lines(file: pathlib.Path) -> None:
+    """Refuse a folder and a table, whose rows and header would be labelled as if they were reports."""
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; expected a text file with one report a line.")
+    beginning = b""
+    if file.is_file():
+        with file.open("rb") as content:
+            beginning = content.readline(10_000)
+    cells = re.split("[,;\t]", beginning.decode("utf-8-sig", errors="replace").strip())
+    header = len(cells) > 2 and all(cell.strip(' "').isidentifier() for cell in cells)
+    if header or file.suffix.lower() in TABLES:
+        raise InputError(
+            f"{file} is a table; write its column of reports into a text file, one report a line and no header."
+        )
 
 
 def _log_to_stderr() -> None:
