@@ -67,6 +67,7 @@ from fedmrg_core.paths import REPOSITORY, prepared_folder, workspace_folder
 from fedmrg_core.seeds import numpy_stream
 
 settings, root = load_profile(profile, data), workspace_folder(workspace)
+given = (settings.phantom.model_dump() if corpus_name(data) == "phantom" else {}) | read_options(options)
 sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
 from figures.common import mark_synthetic
 
@@ -214,15 +215,7 @@ for name in CENTRES:
 # What is not used is listed with its reason; the fingerprint is kept with every result.
 
 # %%
-counts = settings.phantom.model_dump() if corpus_name(data) == "phantom" else {}
-prepared = prepare(
-    data,
-    data_root,
-    prepared_folder(root, settings.name, data),
-    settings.image_size,
-    seed,
-    **counts | read_options(options),
-)
+prepared = prepare(data, data_root, prepared_folder(root, settings.name, data), settings.image_size, seed, **given)
 studies, unseen = prepared.studies, prepared.unseen_sites
 sites, splits = numpy.array(studies["site"][:]), numpy.array(studies["split"][:])
 print(f"{data}: {len(studies)} studies, {len(prepared.left_out)} left out, fingerprint {prepared.fingerprint[:12]}")

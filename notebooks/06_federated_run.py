@@ -103,18 +103,11 @@ shown = [name for name in rounds.columns if name.startswith(("train_loss", "vali
 rounds.groupby("round")[shown].mean().round(3)
 
 # %%
+named = rounds.assign(client=rounds.client.map(common.plain))
 curves = [name for name in ("validation_language_loss", "validation_head_auroc") if name in rounds]
 figure, axes = plt.subplots(1, len(curves), figsize=(5 * len(curves), 3.2), squeeze=False)
 for axis, name in zip(axes[0], curves, strict=True):
-    seaborn.lineplot(
-        rounds.assign(client=rounds.client.map(common.plain)),
-        x="round",
-        y=name,
-        hue="client",
-        palette="colorblind",
-        legend=name == curves[-1],
-        ax=axis,
-    )
+    seaborn.lineplot(named, x="round", y=name, hue="client", palette="colorblind", legend=name == curves[-1], ax=axis)
     axis.set(title="validation studies", ylabel=convergence.MEASURES[name])
 axes[0][-1].legend(title="client", loc="upper left", bbox_to_anchor=(1.0, 1.0))
 figure.tight_layout()
