@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy
 import pandas
 import pytest
 
 from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.answers import stored_numbers
 from fedmrg_core.evaluation.clinical_metrics import score_states
 from fedmrg_core.evaluation.floors import constant_report, floor_predictions, nearest_image, random_report
 from fedmrg_core.evaluation.predictions import (
@@ -214,3 +217,16 @@ def test_a_report_too_long_for_meteor_is_named(predictions, caplog, monkeypatch)
     assert numpy.isnan(metrics.loc[("b", "generic", "meteor"), "value"])
     assert metrics.loc[("a", "generic", "meteor"), "value"] > 0
     assert "METEOR is blank" in caplog.text and "reports of more than 600 words: s04." in caplog.text
+
+
+def test_blank_measures_are_not_compared_and_lost_ones_are_told(predictions, tmp_path):
+    one = predictions[(predictions.site != "a") | (predictions.study_id == "s00")]
+    run = SimpleNamespace(metrics=score_predictions(one, resamples=10, meteor=False), folder=tmp_path, manifest={})
+    numbers = stored_numbers(run)
+    assert ("a", "generic", "bleu_1") in numbers.index and ("b", "generic", "cider") in numbers.index
+    assert ("a", "generic", "cider") not in numbers.index and numbers.value.notna().all()
+    for column, metric, scope in (("value", "bleu_1", "a"), ("high", "cider", "home")):
+        lost = run.metrics.copy()
+        lost.loc[(lost.metric == metric) & (lost.scope == scope), column] = numpy.nan
+        with pytest.raises(InputError, match="has empty values"):
+            stored_numbers(SimpleNamespace(metrics=lost, folder=tmp_path, manifest={}))

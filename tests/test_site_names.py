@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import subprocess
 import unicodedata
+import urllib.parse
 
 import pytest
 from data_fixtures import make_folder, study_rows
@@ -18,6 +20,7 @@ from fedmrg_core.evaluation.predictions import METRIC_COLUMNS
 from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.experiments import Experiment, RunSettings
 from fedmrg_core.federation.run import run_federation
+from fedmrg_core.html_report import write_html_report
 from fedmrg_core.site_names import (
     LONGEST_PART,
     RESERVED,
@@ -199,6 +202,16 @@ def test_a_name_in_a_figure_is_text(tmp_path: pathlib.Path) -> None:
     runs = [tmp_path / "data" / ("m" * 220) / f"seed-{number}" for number in (0, 1)]
     assert len({common.figure_name("convergence", run, runs) for run in runs}) == 2
     assert all(len(common.figure_name("convergence", run, runs).encode()) <= common.LONGEST_NAME for run in runs)
+
+
+def test_a_page_links_to_the_folder_that_is_there(tmp_path: pathlib.Path) -> None:
+    run = tmp_path / "results" / RunSettings(data="folder", unseen=["A/B"]).name
+    (run / "figures").mkdir(parents=True)
+    (run / "figures" / "convergence.png").write_bytes(b"")
+    (run / "config.yaml").write_text("data: folder\n")
+    page = write_html_report(run, [], tmp_path / "report" / "index.html").read_text()
+    links = re.findall(r'href="([^"]*)"', page)
+    assert links and all((tmp_path / "report" / urllib.parse.unquote(link)).is_file() for link in links)
 
 
 def made(repository: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,6 @@
 """The workflow: what it plans, what it refuses before anything is computed, what it makes again."""
 
+import json
 import os
 import pathlib
 import re
@@ -13,6 +14,7 @@ import pytest
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.federation.run_configuration import write_configuration
 from fedmrg_core.notebooks import parse_parameter, read_notebook, read_parameters
+from fedmrg_core.site_names import read_sites
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -77,6 +79,7 @@ def test_the_report_collects_every_notebook(planned_commands):
         ("profile=nothing", "nothing"),
         ("clients=-1", "run: clients: Input should be greater than or equal to 0"),
         ("unseen=centre-z", "unseen names 'centre-z'"),
+        ("unseen=5", """unseen: expected str, not 5; in a list every name is as written, e.g. unseen='["10","""),
         ("variant=adapter.rank=1000", "adapter.rank: 1000 is above 128"),
     ],
 )
@@ -204,7 +207,9 @@ def test_the_slurm_profile_says_minutes_and_needs_no_cores(tmp_path):
 
 def test_real_data_go_to_every_notebook_that_reads_them(tmp_path):
     """With a data set of one's own, every notebook of the run still knows each parameter that it is given."""
-    done = dry_run(tmp_path, "data=folder", "data_root=some where", "partition=random", "seed=3")
+    sites = ("A/B", "C, D", "NO", "O'N {x} $y", "ก" * 31)
+    unseen = f"unseen={json.dumps(sites)}"
+    done = dry_run(tmp_path, "data=folder", "data_root=some 'where", "partition=random", "seed=3", unseen)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [
         line[line.index("fedmrg run") :] for line in (done.stdout + done.stderr).splitlines() if "fedmrg run" in line
@@ -212,4 +217,6 @@ def test_real_data_go_to_every_notebook_that_reads_them(tmp_path):
     assert any("seed-3" in line and "folder,random" in line for line in lines)
     for words in map(shlex.split, lines):
         written = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
-        read_parameters(read_notebook(ROOT / words[2]), words[2], written)
+        given = read_parameters(read_notebook(ROOT / words[2]), words[2], written)
+        assert read_sites(given["unseen"]) == sites if words[2][10:12] in ("06", "07", "08") else "unseen" not in given
+        assert given.get("data_root", "some 'where") == "some 'where"
