@@ -12,7 +12,7 @@ DATA_ROOT ?=
 PARTITION ?= site
 # How many; 0: as many as the partition makes
 CLIENTS ?= 0
-# Sites held out, joined by commas; empty: those of the data set
+# Sites held out, joined by commas or as a list, '["A/B", "C, D"]'; empty: those of the data set
 UNSEEN ?=
 METHOD ?= fedmrg
 SEED ?= 0
@@ -28,6 +28,11 @@ BASE_MODELS ?= stored
 # exact: one thread and instruction sets that x86 processors since 2013 have, so that numbers are equal to the digit
 REPRODUCIBLE ?= chance
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
+
+# Names are data: a dollar in them is no variable, and $(call quote,...) makes one word of them for the shell.
+override DATA_ROOT := $(value DATA_ROOT)
+override UNSEEN := $(value UNSEEN)
+quote = '$(subst ','\'',$(1))'
 
 ifeq ($(REPRODUCIBLE),exact)
 include profiles/exact.env
@@ -57,21 +62,21 @@ help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
 	@printf '%s\n' 'Variables, with their defaults:'
 	@printf '  %-18s  %s\n' \
-		'PROFILE=$(PROFILE)' 'sizes and steps: $(PROFILES), or the path of a .yaml file' \
-		'DATA=$(DATA)' 'of make figures: $(DATASETS)' \
-		'DATA_ROOT=$(DATA_ROOT)' 'the folder of a real data set' \
-		'PARTITION=$(PARTITION)' 'of make figures: how studies are dealt to clients' \
-		'CLIENTS=$(CLIENTS)' 'of make figures; 0: as many as the partition makes' \
-		'UNSEEN=$(UNSEEN)' 'of make figures: sites held out, joined by commas' \
-		'METHOD=$(METHOD)' 'of make figures: a row of methods.yaml' \
-		'SEED=$(SEED)' 'of make figures' \
-		'EXPERIMENT=$(EXPERIMENT)' 'of make benchmark: names in experiments.yaml, joined by commas' \
-		'BASE_MODELS=$(BASE_MODELS)' 'stored: those of the repository, where the profile has some; fresh: built here' \
-		'REPRODUCIBLE=$(REPRODUCIBLE)' 'exact: equal numbers on x86 processors since 2013, slower; chance: equal within chance' \
-		'RERUN=$(RERUN)' 'of make benchmark; True: also the runs that figures/reference/ holds' \
-		'PIP_OPTIONS=$(PIP_OPTIONS)' 'of make environment, e.g. --extra-index-url URL for the smaller CPU build of torch' \
-		'THREADS=$(THREADS)' 'CPU threads of a run; 0: all cores for make figures, one for each run of make benchmark' \
-		'CORES=$(CORES)' 'CPU cores of everything together'
+		PROFILE=$(call quote,$(PROFILE)) 'sizes and steps: $(PROFILES), or the path of a .yaml file' \
+		DATA=$(call quote,$(DATA)) 'of make figures: $(DATASETS)' \
+		DATA_ROOT=$(call quote,$(DATA_ROOT)) 'the folder of a real data set' \
+		PARTITION=$(call quote,$(PARTITION)) 'of make figures: how studies are dealt to clients' \
+		CLIENTS=$(call quote,$(CLIENTS)) 'of make figures; 0: as many as the partition makes' \
+		UNSEEN=$(call quote,$(UNSEEN)) 'of make figures: sites held out, joined by commas or as a JSON list' \
+		METHOD=$(call quote,$(METHOD)) 'of make figures: a row of methods.yaml' \
+		SEED=$(call quote,$(SEED)) 'of make figures' \
+		EXPERIMENT=$(call quote,$(EXPERIMENT)) 'of make benchmark: names in experiments.yaml, joined by commas' \
+		BASE_MODELS=$(call quote,$(BASE_MODELS)) 'stored: those of the repository, where the profile has some; fresh: built here' \
+		REPRODUCIBLE=$(call quote,$(REPRODUCIBLE)) 'exact: equal numbers on x86 processors since 2013, slower; chance: equal within chance' \
+		RERUN=$(call quote,$(RERUN)) 'of make benchmark; True: also the runs that figures/reference/ holds' \
+		PIP_OPTIONS=$(call quote,$(PIP_OPTIONS)) 'of make environment, e.g. --extra-index-url URL for the smaller CPU build of torch' \
+		THREADS=$(call quote,$(THREADS)) 'CPU threads of a run; 0: all cores for make figures, one for each run of make benchmark' \
+		CORES=$(call quote,$(CORES)) 'CPU cores of everything together'
 
 environment: $(STAMP)  ## Create .venv from requirements.lock
 
@@ -91,20 +96,21 @@ $(STAMP): requirements.lock pyproject.toml
 SNAKEMAKE := snakemake --cores $(CORES) --printshellcmds --rerun-triggers mtime params input --rerun-incomplete --nolock
 
 figures: environment  ## From nothing to figures and report/index.html
-	PATH="$(BIN):$$PATH" $(SNAKEMAKE) --config profile=$(PROFILE) data=$(DATA) data_root='$(DATA_ROOT)' \
-		partition=$(PARTITION) clients=$(CLIENTS) unseen='$(UNSEEN)' method=$(METHOD) seed=$(SEED) threads=$(THREADS) \
+	PATH="$(BIN):$$PATH" $(SNAKEMAKE) --config profile=$(call quote,$(PROFILE)) data=$(call quote,$(DATA)) \
+		data_root=$(call quote,$(DATA_ROOT)) partition=$(call quote,$(PARTITION)) clients=$(CLIENTS) \
+		unseen=$(call quote,$(UNSEEN)) method=$(call quote,$(METHOD)) seed=$(SEED) threads=$(THREADS) \
 		base_models=$(BASE_MODELS)
 	@echo "Figures and report: report/index.html"
 
 # Tables and figures are made of the runs there are, also when one has failed.
 benchmark: environment  ## Every missing run of EXPERIMENT, then tables and figures of all experiments
 	@export PATH="$(BIN):$$PATH"; \
-	runs() { $(SNAKEMAKE) runs "$$@" --config profile=$(PROFILE) data_root='$(DATA_ROOT)' \
-		experiment=$(EXPERIMENT) rerun=$(RERUN) threads=$(THREADS) \
+	runs() { $(SNAKEMAKE) runs "$$@" --config profile=$(call quote,$(PROFILE)) \
+		data_root=$(call quote,$(DATA_ROOT)) experiment=$(call quote,$(EXPERIMENT)) rerun=$(RERUN) threads=$(THREADS) \
 		base_models=$(BASE_MODELS); }; \
 	runs --dry-run --quiet all || exit; \
 	set -x; runs --keep-going; status=$$?; \
-	fedmrg run notebooks/10_benchmark.py -p profile=$(PROFILE) --output report/benchmark-$(PROFILE).ipynb && exit $$status
+	fedmrg run notebooks/10_benchmark.py -p profile=$(call quote,$(PROFILE)) --output report/benchmark-$(call quote,$(PROFILE)).ipynb && exit $$status
 	@echo "Tables and figures: report/benchmark-$(PROFILE)/"
 
 test: environment  ## Run the tests

@@ -36,6 +36,11 @@ WORKFLOW_DEFAULTS = {
     "base_models": "stored",  # of the repository, where it has some of the profile; fresh: built here
     "rerun": False,  # of an experiment: also what figures/reference/ holds already
 }
+# What Snakemake's command line takes for a number or a mapping, though it is a name.
+AS_WRITTEN = {
+    "unseen": """; in a list every name is as written, e.g. unseen='["10", "a: b"]'""",
+    "data_root": "; of a folder in this one write ./ before the name",
+}
 
 
 def check_settings():
@@ -45,8 +50,9 @@ def check_settings():
     for name, value in given.items():
         if name not in known:
             raise WorkflowError(f"--config {name}: no such setting; expected one of {', '.join(known)}.")
-        if type(value) is not type(known[name]):
-            raise WorkflowError(f"--config {name}: expected {type(known[name]).__name__}, not {value!r}.")
+        if type(value) is not type(known[name]) and not (name == "unseen" and isinstance(value, list)):
+            expected = type(known[name]).__name__
+            raise WorkflowError(f"--config {name}: expected {expected}, not {value!r}{AS_WRITTEN.get(name, '')}.")
     try:
         run = RunSettings(**{name: given[name] for name in RUN_NAMES if name in given})
         check_run(run)

@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 import pathlib
+import re
 import sys
 from typing import Annotated, Any, get_type_hints
 
@@ -16,6 +17,7 @@ import fedmrg_core
 from fedmrg_core.errors import InputError
 
 BAD_INPUT, FAILED = 2, 1  # exit codes
+TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods", ".json", ".jsonl", ".parquet")  # what no file of lines is called
 
 app = typer.Typer(
     help="FedMRG companion: notebooks as batch jobs, the findings labeller, a check of your own data.",
@@ -45,7 +47,8 @@ app.add_typer(notebook_app, name="notebook")
 def run(
     notebook: Annotated[str, typer.Argument(help="A .py or .ipynb file, or a name such as 06_federated_run.")],
     parameter: Annotated[
-        list[str] | None, typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="The value is a YAML literal.")
+        list[str] | None,
+        typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A text as it is written, else YAML."),
     ] = None,
     output: Annotated[
         pathlib.Path | None, typer.Option(help="The executed notebook, else report/notebooks/<name>.ipynb.")
@@ -59,12 +62,14 @@ def run(
     from fedmrg_core import notebooks
 
     _log_to_stderr()
-    parameters: dict[str, object] = {}
+    written: dict[str, str] = {}
     for name, value in map(notebooks.parse_parameter, parameter or []):
-        if name in parameters:
+        if name in written:
             raise InputError(f"Parameter {name!r} is given twice; give it once.")
-        parameters[name] = value
-    print(notebooks.run_notebook(notebooks.find_notebook(notebook), parameters, output, progress))
+        written[name] = value
+    source = notebooks.find_notebook(notebook)
+    parameters = notebooks.read_parameters(notebooks.read_notebook(source), source.name, written)
+    print(notebooks.run_notebook(source, parameters, output, progress))
 
 
 @app.command(cls=DescribedCommand)
@@ -77,6 +82,7 @@ def label(
     """Read the 14 findings from reports: one JSON object a line, {"states": {"cardiomegaly": "positive", ...}}."""
     from fedmrg_core.labeller.files import label_file
 
+    _check_lines(file)
     for line in label_file(file, explain):
         print(line)
 
@@ -247,6 +253,22 @@ def check() -> None:
         print(problem, file=sys.stderr)
     if problems:
         raise typer.Exit(FAILED)
+
+
+def _check_lines(file: pathlib.Path) -> None:
+    """Refuse a folder and a table, whose rows and header would be labelled as if they were reports."""
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; expected a text file with one report a line.")
+    beginning = b""
+    if file.is_file():
+        with file.open("rb") as content:
+            beginning = content.readline(10_000)
+    cells = re.split("[,;\t]", beginning.decode("utf-8-sig", errors="replace").strip())
+    header = len(cells) > 2 and all(cell.strip(' "').isidentifier() for cell in cells)
+    if header or file.suffix.lower() in TABLES:
+        raise InputError(
+            f"{file} is a table; write its column of reports into a text file, one report a line and no header."
+        )
 
 
 def _log_to_stderr() -> None:

@@ -6,16 +6,17 @@ They are read strictly: an unknown key or an ill-typed value is an :class:`Input
 from __future__ import annotations
 
 import pathlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
-import yaml
 
 from fedmrg_core.data.sources import DATA_SOURCES, corpus_name
 from fedmrg_core.errors import InputError
 from fedmrg_core.methods import Method
 from fedmrg_core.paths import REPOSITORY
-from fedmrg_core.strict_yaml import Strict, laid_over, read_yaml, validated
+from fedmrg_core.strict_yaml import Strict, laid_over, read_literal, read_yaml, validated
+
+Size = Annotated[int, pydantic.Field(gt=0)]
 
 
 class PhantomCounts(Strict):
@@ -44,17 +45,17 @@ class BaseModels(ImageChanges):
     llm: str | None = None
     backbone: str | None = None
     precision: Literal["float32", "bfloat16"] = "float32"  # of the frozen LLM in memory; all that is trained is float32
-    llm_width: int = 192
-    llm_layers: int = 4
-    vocabulary: int = 2048
-    backbone_widths: tuple[int, ...] = (32, 64, 128, 192)
-    backbone_depths: tuple[int, ...] = (1, 1, 1, 1)
-    public_studies: int = 1500
-    llm_steps: int = 500
-    backbone_steps: int = 200
-    largest_epochs: int = 12  # the LLM reads a small public corpus no more often than this, whatever the steps
-    pretraining_batch_size: int = 32
-    pretraining_learning_rate: float = 2e-3
+    llm_width: Size = 192
+    llm_layers: Size = 4
+    vocabulary: Size = 2048
+    backbone_widths: tuple[Size, ...] = (32, 64, 128, 192)
+    backbone_depths: tuple[Size, ...] = (1, 1, 1, 1)
+    public_studies: Size = 1500
+    llm_steps: int = pydantic.Field(500, ge=0)
+    backbone_steps: int = pydantic.Field(200, ge=0)
+    largest_epochs: Size = 12  # the LLM reads a small public corpus no more often than this, whatever the steps
+    pretraining_batch_size: Size = 32
+    pretraining_learning_rate: float = pydantic.Field(2e-3, gt=0)
 
     def sources(self, built: pathlib.Path) -> tuple[str | pathlib.Path, str | pathlib.Path]:
         """The LLM and the backbone to load: as named here, else of the folder `built` that notebook 05 fills.
@@ -189,7 +190,7 @@ def apply_variant(profile: Profile, method: Method, variant: str) -> tuple[Profi
                 f"variant: {pair.strip()!r} is not understood; expected section.name=value of a profile or of a row "
                 "of methods.yaml, e.g. training.contrast_temperature=0.05."
             )
-        owners[0][section][name] = yaml.safe_load(value)
+        owners[0][section][name] = read_literal(value)
     return (
         validated(Profile, contents["profile"], f"variant {variant!r}"),
         validated(Method, contents["method"], f"variant {variant!r}"),

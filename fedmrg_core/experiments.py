@@ -20,11 +20,16 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.federation.run_configuration import RunConfiguration, configure_run
 from fedmrg_core.methods import Method, load_method, load_methods
 from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder
+from fedmrg_core.site_names import find_sites, name_of, read_sites, sites_part, sites_text
 from fedmrg_core.strict_yaml import Strict, complaint, read_yaml, validated
 
 # Of the data sets whose sites are known without reading them.
 SITES: dict[str, tuple[str, ...]] = {"phantom": CENTRES}
 KINDS_OF_THE_RANK = ("lora", "adalora", "loha")  # the other kinds of adapters take no rank of the profile's
+
+
+LONGEST_NAME = 230  # bytes of one folder in a run's path; file systems allow 255, and ".partial" has room
+_READ = {"clients": int, "unseen": lambda text: [name_of(part) for part in text.split("+")]}  # in a run folder's name
 
 
 class RunSettings(Strict):
@@ -38,7 +43,7 @@ class RunSettings(Strict):
     data: str = "phantom"
     partition: str = "site"
     clients: int = pydantic.Field(0, ge=0)  # 0: as many as the partition makes by itself
-    unseen: str = ""  # sites held out, joined by commas; empty: those the data were prepared with
+    unseen: str = ""  # sites held out, see `site_names.read_sites`; empty: those the data were prepared with
     method: str = "fedmrg"  # a row of methods.yaml
     variant: str = ""  # numbers that differ from the two files, see `with_variant`
     seed: int = pydantic.Field(0, ge=0)
@@ -49,6 +54,23 @@ class RunSettings(Strict):
         except pydantic.ValidationError as error:  # in a notebook, one sentence instead of pydantic's traceback
             raise InputError(complaint(error, "run", RunSettings)) from error
 
+    @pydantic.field_validator("unseen", mode="before")
+    @classmethod
+    def _one_way_to_write(cls, value: object) -> str:
+        return sites_text(read_sites(value))
+
+    @pydantic.model_validator(mode="after")
+    def _is_a_folder(self) -> RunSettings:
+        for part in self.name.split("/")[1:]:
+            if len(part.encode()) > LONGEST_NAME:
+                raise InputError(
+                    f"{part[:60]}… has {len(part.encode())} bytes, too many for a folder's name; put the variant's "
+                    "numbers into a profile of their own or a row of methods.yaml."
+                )
+        if self.name.count("/") != 3:
+            raise InputError(f"a slash stands in {self.name!r} where none may be; expected names and numbers.")
+        return self
+
     @property
     def profile_name(self) -> str:
         """The profile's name, without folder and ending."""
@@ -57,14 +79,14 @@ class RunSettings(Strict):
     @property
     def unseen_sites(self) -> tuple[str, ...] | None:
         """The sites to hold out; None: those that the data were prepared with."""
-        return tuple(self.unseen.split(",")) if self.unseen else None
+        return read_sites(self.unseen) or None
 
     @property
     def name(self) -> str:
         """The run folder below results/, e.g. ``smoke/phantom,style,clients=3/fedmrg/seed-0``."""
         dealt = [] if self.partition == "site" else [self.partition]
         dealt += [f"clients={self.clients}"] if self.clients else []
-        dealt += [f"unseen={self.unseen.replace(',', '+')}"] if self.unseen else []
+        dealt += [f"unseen={sites_part(self.unseen_sites)}"] if self.unseen_sites else []
         data = ",".join([self.data, *dealt])
         method = ",".join(filter(None, [self.method, self.variant]))
         return f"{self.profile_name}/{data}/{method}/seed-{self.seed}"
@@ -80,15 +102,15 @@ class RunSettings(Strict):
             profile, data_name, method_name, seed_name = name.split("/")
             data, *dealt = data_name.split(",")
             method, _, variant = method_name.partition(",")
-            further: dict[str, str] = {}
+            settings = {"profile": profile, "data": data, "method": method, "variant": variant}
             for part in dealt:
                 key, equals, value = part.partition("=")
-                further |= {key: value.replace("+", ",")} if equals else {"partition": key}
-            seed = seed_name.removeprefix("seed-")
-            settings = {"profile": profile, "data": data, "method": method, "variant": variant, "seed": seed}
-            run = cls.model_validate({**settings, **further})
-        except ValueError as error:
+                settings |= {key: _READ[key](value)} if equals else {"partition": key}
+            run = cls.model_validate({**settings, "seed": int(seed_name.removeprefix("seed-"))})
+        except (ValueError, KeyError) as error:
             raise InputError(f"run: {name!r} is no run; expected profile/data/method/seed-N.") from error
+        if run.name != name:
+            raise InputError(f"run: {name!r} is no run; the folder of these settings is {run.name}.")
         return run
 
     def folder(self, workspace: pathlib.Path) -> pathlib.Path:
@@ -221,12 +243,10 @@ def _check_rank(profile: Profile, method: Method) -> None:
 def _check_sites(settings: RunSettings, sites: Sequence[str]) -> None:
     """Refuse what `partition_clients` would refuse when it sees which sites the studies have."""
     held_out = data_source(settings.data).unseen_sites if settings.unseen_sites is None else settings.unseen_sites
-    for site in held_out:
-        if site not in sites:
-            raise InputError(f"unseen names {site!r}; the data set has the sites {', '.join(sites)}.")
+    held_out = find_sites(held_out, sites, "unseen")
     if settings.partition != "site":
         return
-    training = len(sites) - len(set(held_out))
+    training = len(sites) - len(held_out)
     if training < 2:
         raise InputError(
             f"unseen leaves {training} training site(s); partition 'site' needs at least 2, hold out fewer."
@@ -243,7 +263,7 @@ class Experiment(Strict):
     data: tuple[str, ...] = ("phantom",)
     partition: tuple[str, ...] = ("site",)
     clients: tuple[int, ...] = (0,)
-    unseen: tuple[str, ...] = ("",)
+    unseen: tuple[str | tuple[str, ...], ...] = ("",)  # of each run; several sites as a list, or joined by commas
     method: tuple[str, ...] = ("fedmrg",)
     variant: tuple[str, ...] = ("",)
     seed: tuple[int, ...] = (0,)

@@ -7,6 +7,7 @@ import csv
 import html
 import os
 import pathlib
+import urllib.parse
 from collections.abc import Sequence
 
 from fedmrg_core.errors import InputError
@@ -114,4 +115,5 @@ def _figure(path: pathlib.Path, start: pathlib.Path) -> str:
 
 def _link(path: pathlib.Path, start: pathlib.Path, text: str) -> str:
     target = pathlib.PurePath(os.path.relpath(path, start)).as_posix()
-    return f'<a href="{html.escape(target)}">{html.escape(text)}</a>'
+    address = urllib.parse.quote(target, safe="/,=+ ")  # a folder called A%2FB is none called A/B
+    return f'<a href="{html.escape(address)}">{html.escape(text)}</a>'

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+import json
 import logging
 import os
 import pathlib
@@ -19,10 +20,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from fedmrg_core.errors import InputError
+from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.run_folder import atomic_file
+from fedmrg_core.strict_yaml import read_literal
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -33,6 +34,7 @@ EXECUTED = pathlib.Path("report/notebooks")  # where an executed notebook goes w
 PARAMETERS_TAG = "parameters"
 LONGEST_SOCKET_NAME = 100  # bytes; macOS allows 103 with the ending, Linux 107
 TYPE_NAMES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict, "None": type(None)}
+_HINTS = {int: "; write decimal digits, without zeros before them", bool: "; write true or false"}
 
 # The kernel inherits these: reproducible hashing, no forked tokenizer threads, no telemetry.
 KERNEL_ENVIRONMENT = {
@@ -48,15 +50,19 @@ class NotebookFailed(RuntimeError):
 
 
 def find_notebook(name: str) -> pathlib.Path:
-    """The notebook that `name` means: a path to a .py or .ipynb file, or a bare name in ``notebooks/``.
+    """The notebook that `name` means: a path to a .py or .ipynb file, or a bare name.
+
+    A bare name is one in ``notebooks/`` of the current folder or, where that has none, of the repository.
 
     Raises:
         InputError: there is no such file.
     """
-    for path in (pathlib.Path(name), NOTEBOOKS / f"{name}.py", NOTEBOOKS / f"{name}.ipynb"):
+    folders = (NOTEBOOKS, REPOSITORY / NOTEBOOKS)
+    bare = [folder / f"{name}{ending}" for folder in folders for ending in (".py", ".ipynb")]
+    for path in (pathlib.Path(name), *bare):
         if path.suffix in (".py", ".ipynb") and path.is_file():
             return path
-    there = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
+    there = sorted({path.stem for folder in folders for path in folder.glob("*.py")})
     close = difflib.get_close_matches(pathlib.Path(name).stem, there, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(there) or 'none in notebooks/'}."
     raise InputError(f"No notebook {name!r}: expected a .py or .ipynb file or a name in notebooks/; {hint}")
@@ -129,7 +135,8 @@ def check_parameters(notebook: NotebookNode, name: str, given: Mapping[str, Any]
         if not fits and not (float in accepted and type(value) is int):
             expected = " or ".join(kind.__name__.replace("NoneType", "null") for kind in accepted)
             got = "null" if value is None else f"{value!r} ({type(value).__name__})"
-            raise InputError(f"{name}: parameter {key!r} must be {expected}, not {got}.")
+            hint = _HINTS.get(next(iter(accepted)), "") if isinstance(value, str) else ""
+            raise InputError(f"{name}: parameter {key!r} must be {expected}, not {got}{hint}.")
 
 
 def run_notebook(
@@ -178,23 +185,42 @@ def run_notebook(
 
 def command_line(notebook: pathlib.Path, parameters: Mapping[str, Any], output: pathlib.Path) -> str:
     """The shell command that runs this notebook with these parameters."""
-    options = [f"-p {shlex.quote(f'{name}={_as_yaml(value)}')}" for name, value in parameters.items()]
+    options = [f"-p {shlex.quote(f'{name}={_as_written(value)}')}" for name, value in parameters.items()]
     return " ".join(["fedmrg run", shlex.quote(str(notebook)), *options, "--output", shlex.quote(str(output))])
 
 
-def parse_parameter(text: str) -> tuple[str, Any]:
-    """Read ``name=value``, the value as a YAML literal.
+def parse_parameter(text: str) -> tuple[str, str]:
+    """Take ``name=value`` apart.
 
     Raises:
-        InputError: there is no ``=``, the name is no identifier, or the value is no YAML.
+        InputError: there is no ``=``, or the name is no identifier.
     """
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise InputError(f"Parameter {text!r} is not of the form name=value.")
-    try:
-        return name, yaml.safe_load(value) if value else ""
-    except yaml.YAMLError as error:
-        raise InputError(f"Parameter {name!r}: {value!r} is not a YAML literal.") from error
+    return name, value
+
+
+def read_parameters(notebook: NotebookNode, name: str, written: Mapping[str, str]) -> dict[str, Any]:
+    """The values that texts stand for, by the types of the notebook's parameters.
+
+    A text parameter takes what is written, quotes and all; a number is of decimal digits without zeros before it, and
+    what else there is, is YAML: true, false, null, lists, mappings.
+
+    Raises:
+        InputError: a name is unknown, or a text does not stand for a value of the parameter's type.
+    """
+    known = known_parameters(notebook, name)
+    given: dict[str, Any] = {}
+    for key, text in written.items():
+        accepted = known.get(key, ())
+        as_written = str in accepted and not (type(None) in accepted and text == "null")
+        try:
+            given[key] = text if as_written else read_literal(text) if text else ""
+        except InputError as error:
+            raise InputError(f"{name}: parameter {key!r}: {error}") from error
+    check_parameters(notebook, name, given)
+    return given
 
 
 @contextlib.contextmanager
@@ -261,8 +287,9 @@ def _accepted_types(default: Any, annotation: ast.expr | None) -> tuple[type, ..
     return (object,) if default is None else (type(default),)
 
 
-def _as_yaml(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
+def _as_written(value: Any) -> str:
+    """The text that `read_parameters` reads as this value."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _as_sentence(text: str) -> str:

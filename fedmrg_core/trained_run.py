@@ -7,7 +7,7 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy
 import pandas
@@ -29,13 +29,13 @@ from fedmrg_core.evaluation.predictions import (
 from fedmrg_core.evaluation.stored_runs import counting_answer
 from fedmrg_core.federation.experiment import load_experiment
 from fedmrg_core.federation.files import read_tensors
-from fedmrg_core.federation.hospital import folder_name
 from fedmrg_core.federation.report_experiment import ReportExperiment
 from fedmrg_core.findings import POSITIVE
 from fedmrg_core.inference import digits, image_features, state_probabilities, write_reports
 from fedmrg_core.methods import Method, Ownership
 from fedmrg_core.run_folder import RunFolder, write_text
 from fedmrg_core.seeds import torch_threads
+from fedmrg_core.site_names import path_part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,14 +84,25 @@ def finished_experiment(folder: pathlib.Path) -> ReportExperiment:
     """The experiment of a run folder whose run has ended.
 
     Raises:
-        InputError: the run has no selected model yet, or writes no reports.
+        InputError: the run has no selected model yet, writes no reports, or holds tensors of a client it has not.
     """
     if not (folder / "model" / "shared.safetensors").is_file():
         raise InputError(f"{folder}: no model/shared.safetensors; finish the run with notebook 06_federated_run first.")
     experiment = load_experiment(folder)
     if not isinstance(experiment, ReportExperiment):
         raise InputError(f"{folder}: its experiment writes no reports; expected the run of notebook 06_federated_run.")
+    _check_personal(folder / "model" / "personal", experiment.clients)
     return experiment
+
+
+def _check_personal(folder: pathlib.Path, clients: Sequence[str]) -> None:
+    """Refuse tensors of nobody here: a client would be evaluated without its own, which lie under another name."""
+    unknown = {path.stem for path in folder.glob("*.safetensors")} - {path_part(client) for client in clients}
+    if unknown:
+        raise InputError(
+            f"{folder}: {min(unknown)}.safetensors belongs to no client of this run ({', '.join(clients)}); delete the "
+            "run folder and make the run again."
+        )
 
 
 def drop_outdated_reports(folder: pathlib.Path, experiment: ReportExperiment) -> None:
@@ -149,7 +160,7 @@ def load_trained(folder: pathlib.Path, experiment: ReportExperiment, client: str
         raise InputError(f"{path}: {min(missing)} is missing ({len(missing)} such); expected the model of this run.")
     tensors = experiment.model.initial_personal | shared
     if client is not None:
-        personal = folder / "model" / "personal" / f"{folder_name(client)}.safetensors"
+        personal = folder / "model" / "personal" / f"{path_part(client)}.safetensors"
         tensors |= read_tensors(personal) if personal.is_file() else {}
     experiment.model.load_state(tensors)
 
@@ -180,7 +191,7 @@ def stored_rows(path: pathlib.Path) -> pandas.DataFrame:
 
 def predictions_path(folder: pathlib.Path, site: str, label: str) -> pathlib.Path:
     """Where the reports of one place and adapter are stored."""
-    return folder / "predictions" / f"{folder_name(site)}-{label}.csv"
+    return folder / "predictions" / f"{path_part(site)}-{label}.csv"
 
 
 def place_reports(folder: pathlib.Path, experiment: ReportExperiment, place: TestSet, adapter: str) -> pandas.DataFrame:

@@ -31,7 +31,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
 
 def _draw_run(run: pathlib.Path, runs: Sequence[pathlib.Path], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
     studies = common.read_table(
-        run, "predictions.csv", ("study_id", "site", "reference"), dtype=str, missing=()
+        run, "predictions.csv", ("study_id", "site", "reference"), dtype=str, na_values=[]
     ).drop_duplicates("study_id")
     words = TfidfVectorizer(preprocessor=normalise, token_pattern=r"\S+").fit_transform(studies["reference"]).toarray()
     features, rows = read_features(run)
@@ -43,8 +43,9 @@ def _draw_run(run: pathlib.Path, runs: Sequence[pathlib.Path], out_folder: pathl
     figure, axes = common.new_figure(1, 2, 1.1 * size + 3.0, 0.5 * size + 1.2)
     for axis, (kind, table) in zip(axes, distances.items(), strict=True):
         digits = ".2f" if table.max().max() > 0.1 else ".3f"
+        shown = table.rename(index=common.plain, columns=common.plain)
         seaborn.heatmap(
-            table, ax=axis, cmap="cividis", vmin=0, square=True, annot=True, fmt=digits,
+            shown, ax=axis, cmap="cividis", vmin=0, square=True, annot=True, fmt=digits,
             annot_kws={"fontsize": 6}, linewidths=0.5, cbar_kws={"shrink": 0.8, "label": "Cosine distance"},
         )  # fmt: skip
         axis.set(title=kind, xlabel="", ylabel="")

@@ -19,9 +19,12 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import is_synthetic
 from fedmrg_core.evaluation.stored_tables import read_table as read_stored_table
 from fedmrg_core.run_folder import atomic_file, write_text
+from fedmrg_core.site_names import shortened, with_digest
 
 PALETTE = "colorblind"
 PHANTOM_NOTE = "Synthetic phantom data"
+LONGEST_NAME = 200  # bytes of a figure's file name; file systems allow 255, and endings have room
+LONGEST_LABEL, CUT_LABEL = 40, 28  # letters of a site's name
 _STYLE = {
     "font.size": 8,
     "axes.titlesize": 9,
@@ -82,6 +85,12 @@ def is_phantom(run: pathlib.Path | str) -> bool:
     return is_synthetic(data_name(run))
 
 
+def plain(name: str) -> str:
+    """A site's name as text in a figure: dollars begin no formula, no legend drops it, a long one is cut."""
+    short = name if len(name) <= LONGEST_LABEL else with_digest(name[:CUT_LABEL], name)
+    return (" " if short.startswith("_") else "") + short.replace("$", r"\$")
+
+
 def run_label(run: pathlib.Path | str) -> str:
     """Data, method and seed of a run, from its path."""
     return "/".join(pathlib.Path(run).resolve().parts[-3:])
@@ -89,7 +98,7 @@ def run_label(run: pathlib.Path | str) -> str:
 
 def figure_name(base: str, run: pathlib.Path | str, runs: Sequence[pathlib.Path | str]) -> str:
     """File name of one run's figure: `base` alone for a single run, with the run's label among several."""
-    return base if len(runs) == 1 else f"{base}-{run_label(run).replace('/', '-')}"
+    return base if len(runs) == 1 else shortened(f"{base}-{run_label(run).replace('/', '-')}", LONGEST_NAME)
 
 
 def check_runs(runs: Sequence[pathlib.Path | str]) -> list[pathlib.Path]:

@@ -37,7 +37,8 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
         shown = data[data["measure"] == measure]
         last = axis is axes[-1]
         if len(runs) == 1:
-            clients = sorted(set(data["client"]))
+            clients = [common.plain(client) for client in sorted(set(data["client"]))]
+            shown = shown.assign(client=shown["client"].map(common.plain))
             seaborn.lineplot(
                 shown, x="round", y="value", hue="client", hue_order=clients, palette=common.PALETTE, ax=axis,
                 legend=last, lw=1.2, marker="o", ms=3,

@@ -52,7 +52,7 @@ def _draw_run(run: pathlib.Path, runs: Sequence[pathlib.Path], out_folder: pathl
     data = rows.assign(x=places[:, 0], y=places[:, 1], finding=_finding_of(rows["states"]))
     figure, axes = common.new_figure(1, 2, 8.6, 3.3)
     unseen = set(data.loc[data["role"] == "unseen", "site"])
-    centres = data["site"].map(lambda site: f"{site} (unseen)" if site in unseen else site)
+    centres = data["site"].map(lambda site: common.plain(site) + " (unseen)" * (site in unseen))
     by_count = data["finding"].value_counts()
     order = [name for name in by_count.index if name != "other"] + ["other"] * ("other" in by_count)
     for axis, colours, levels, title in (

@@ -90,7 +90,7 @@ def _panel(axis: Axes, data: pandas.DataFrame, scopes: list[str], colours: dict)
         errors = [(shown["value"] - shown["low"]).clip(lower=0), (shown["high"] - shown["value"]).clip(lower=0)]
         axis.errorbar(x, shown["value"], errors, fmt="o", ms=4, lw=1.2, color=colours[adapter], zorder=3)
     axis.axvline(sum(scope not in ("home", "unseen") for scope in scopes) - 0.5, color="0.85", lw=0.8, zorder=0)
-    axis.set_xticks(range(len(scopes)), scopes, rotation=40, ha="right")
+    axis.set_xticks(range(len(scopes)), map(common.plain, scopes), rotation=40, ha="right")
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def _draw_run(
     for number, row in enumerate(data.itertuples()):
         picture, reference, generated = axes[3 * number : 3 * number + 3]
         picture.imshow(images[row.study_id], cmap="gray", vmin=0, vmax=255)
-        picture.set_title(f"{row.site}, {ADAPTER_NAMES.get(row.adapter, row.adapter)}", fontsize=7)
+        picture.set_title(f"{common.plain(row.site)}, {ADAPTER_NAMES.get(row.adapter, row.adapter)}", fontsize=7)
         picture.axis("off")
         _write(reference, row.reference, mark(row.reference, row.generated, is_reference=True))
         _write(generated, row.generated or "(empty)", mark(row.generated, row.reference, is_reference=False))

@@ -27,7 +27,7 @@
 profile = "smoke"  # a name in profiles/, or the path of a .yaml file
 data = "phantom"  # phantom, iu_xray, folder; in phantom-image0.5-wording0 the centres differ less
 data_root = ""  # folder of a real data set
-options = "{}"  # a real data set's own options as JSON, e.g. {"layout": "kaggle"}
+options: str | dict = "{}"  # a data set's own options as JSON, e.g. {"layout": "kaggle"}
 seed = 0
 workspace = ""  # where results are kept; the repository if empty
 probe_train = 700  # studies of one centre to learn its findings from; shrunk from 1500

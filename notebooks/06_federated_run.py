@@ -25,7 +25,7 @@ profile = "smoke"  # a name in profiles/, or the path of a .yaml file
 data = "phantom"  # phantom, iu_xray, folder
 partition = "site"  # site, style, random, dirichlet
 clients = 0  # how many; 0: as many as the partition makes by itself
-unseen = ""  # sites held out, joined by commas; empty: those the data were prepared with
+unseen = ""  # sites held out, joined by commas or as a JSON list; empty: those the data were prepared with
 method = "fedmrg"  # a row of methods.yaml
 variant = ""  # numbers that differ from profile and row, see docs/running.md
 seed = 0
@@ -40,6 +40,7 @@ import matplotlib.pyplot as plt
 import pandas
 import seaborn
 
+from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.federation.experiment import load_experiment
 from fedmrg_core.federation.payload import PROTOTYPES
@@ -95,17 +96,18 @@ run_federation(folder, configuration, engine=engine)
 # clients are hardly to be told apart (`docs/tried.md`).
 
 # %%
-rounds = common.read_table(folder, "rounds.csv", ("round", "client", "status"))
+rounds = read_table(folder / "rounds.csv", ("round", "client"), "run this notebook again")
 left_out = rounds[rounds.status.isin([LEFT_OUT, NOT_VALIDATED])]
 print(f"{rounds['round'].max()} rounds, {rounds.client.nunique()} clients, {len(left_out)} replies left out")
 shown = [name for name in rounds.columns if name.startswith(("train_loss", "validation_"))]
 rounds.groupby("round")[shown].mean().round(3)
 
 # %%
+named = rounds.assign(client=rounds.client.map(common.plain))
 curves = [name for name in ("validation_language_loss", "validation_head_auroc") if name in rounds]
 figure, axes = plt.subplots(1, len(curves), figsize=(5 * len(curves), 3.2), squeeze=False)
 for axis, name in zip(axes[0], curves, strict=True):
-    seaborn.lineplot(rounds, x="round", y=name, hue="client", palette="colorblind", legend=name == curves[-1], ax=axis)
+    seaborn.lineplot(named, x="round", y=name, hue="client", palette="colorblind", legend=name == curves[-1], ax=axis)
     axis.set(title="validation studies", ylabel=convergence.MEASURES[name])
 axes[0][-1].legend(title="client", loc="upper left", bbox_to_anchor=(1.0, 1.0))
 figure.tight_layout()
@@ -118,7 +120,7 @@ plt.show()
 # Measured on the serialised messages, not computed from parameter counts.
 
 # %%
-ledger = pandas.read_csv(folder / "ledger.csv")
+ledger = read_table(folder / "ledger.csv", ("module", "direction"), "run this notebook again")
 travelling = [module for module, owner in row.modules.items() if owner is Ownership.SHARED]
 by_module = ledger[ledger.module.isin([*travelling, PROTOTYPES])].pivot_table("bytes", "module", "direction", "sum")
 (by_module / 2**20).round(3).rename_axis(columns="MiB in all")

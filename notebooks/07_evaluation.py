@@ -34,7 +34,7 @@ import pandas
 
 from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES
 from fedmrg_core.evaluation.diversity import diversity
-from fedmrg_core.evaluation.predictions import ADAPTER_NAMES
+from fedmrg_core.evaluation.predictions import ADAPTER_NAMES, read_predictions
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.paths import workspace_folder
 from fedmrg_core.trained_run import evaluate_run
@@ -53,7 +53,7 @@ folder = run.folder(workspace_folder(workspace))
 
 # %%
 metrics = evaluate_run(folder)
-predictions = pandas.read_csv(folder / "predictions.csv", dtype=str, keep_default_na=False)
+predictions = read_predictions(folder / "predictions.csv")
 print(f"{len(predictions)} reports of {predictions.study_id.nunique()} studies")
 for (role, adapter), rows in predictions[predictions.system == "model"].groupby(["role", "adapter"]):
     if reason := diversity(rows.generated.tolist()).degenerate_reason():
@@ -74,7 +74,7 @@ words["distinct_share"] = "Share of distinct reports"
 metrics = metrics[metrics.metric.isin(words)].replace({"adapter": ADAPTER_NAMES})
 pooled = metrics[metrics.scope.isin(["home", "unseen"])]
 interval = pooled.apply(lambda row: "" if pandas.isna(row.low) else f" [{row.low:.3f}, {row.high:.3f}]", axis=1)
-table = pooled.assign(text=pooled.value.map("{:.3f}".format) + interval)
+table = pooled.assign(text=pooled.value.map(lambda value: "" if pandas.isna(value) else f"{value:.3f}") + interval)
 table.pivot_table("text", ["scope", "system", "adapter"], "metric", aggfunc="first")[[*words]].rename(columns=words).T
 
 # %% [markdown]
@@ -94,7 +94,7 @@ pandas.read_csv(auroc).round(3) if auroc.is_file() else print(f"{method} has no 
 
 # %%
 by_client = metrics[metrics.system == "model"]
-by_client.pivot_table("value", ["metric", "adapter"], "scope").loc[[*words]].rename(index=words).round(3)
+by_client.pivot_table("value", ["metric", "adapter"], "scope").reindex([*words], level=0).rename(index=words).round(3)
 
 # %% [markdown]
 # ## Five reports

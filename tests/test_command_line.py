@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
@@ -15,10 +16,10 @@ from data_fixtures import make_folder
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from fedmrg_core.command_line import app
+from fedmrg_core.command_line import app, label
 from fedmrg_core.committed_notebooks import differing_cells, sync_notebook
 from fedmrg_core.data.prepared import prepare
-from fedmrg_core.data.sources import DATA_SOURCES
+from fedmrg_core.data.sources import DATA_SOURCES, read_options
 from fedmrg_core.errors import InputError
 from fedmrg_core.notebooks import (
     NotebookFailed,
@@ -28,6 +29,7 @@ from fedmrg_core.notebooks import (
     known_parameters,
     parse_parameter,
     read_notebook,
+    read_parameters,
     run_notebook,
 )
 from fedmrg_core.run_folder import RunFolder, atomic_file
@@ -197,7 +199,7 @@ def test_run_refuses_before_anything_is_computed(notebook):
         ("01_tinny",): "did you mean '01_tiny'?",
         ("01_tiny", "-p", "sead=1"): "has no parameter 'sead'",
         ("01_tiny", "-p", "seed"): "not of the form name=value",
-        ("01_tiny", "-p", "seed=[1"): "not a YAML literal",
+        ("01_tiny", "-p", "seed=[1"): "parameter 'seed': '[1' is not YAML",
         ("01_tiny", "-p", "seed=1", "-p", "seed=2"): "given twice",
     }.items():
         done = fedmrg("run", *arguments)
@@ -207,11 +209,89 @@ def test_run_refuses_before_anything_is_computed(notebook):
 
 
 def test_command_line_can_be_copied(notebook):
-    line = command_line(find_notebook("01_tiny"), {"seed": 1, "sites": ["a b"], "method": "1"}, pathlib.Path("o.ipynb"))
-    assert line == (
-        "fedmrg run notebooks/01_tiny.py -p seed=1 -p 'sites=[a b]' -p 'method='\"'\"'1'\"'\"'' --output o.ipynb"
-    )
-    assert parse_parameter("method='1'") == ("method", "1")
+    given = {"seed": 1, "sites": ["a b", "NO"], "method": "1", "marker": "it's", "shuffle": True, "limit": None}
+    line = command_line(find_notebook("01_tiny"), given, pathlib.Path("o.ipynb"))
+    assert line.startswith('fedmrg run notebooks/01_tiny.py -p seed=1 -p \'sites=["a b", "NO"]\' -p method=1 -p ')
+    words = shlex.split(line)
+    written = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
+    assert read_parameters(read_notebook(notebook), notebook.name, written) == given
+
+
+@pytest.mark.parametrize(
+    "text", ["1e5", "NO", "010", "2026-11-01", "12:30", "null", "[a", "'x'", "", "a=b", '{"a": 1}']
+)
+def test_a_text_parameter_takes_what_is_written(notebook, text):
+    name, value = parse_parameter(f"method={text}")
+    assert read_parameters(read_notebook(notebook), "x", {name: value}) == {"method": text}
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("seed=12", 12), ("seed=-1", -1), ("rate=1e3", 1000.0), ("rate=3", 3), ("shuffle=true", True),
+        ("shuffle=False", False), ("limit=null", None), ("sites=[NO, 010, 1]", ["NO", "010", 1]),
+    ],
+)  # fmt: skip
+def test_a_number_is_what_it_looks_like(notebook, written, value):
+    name, text = parse_parameter(written)
+    assert read_parameters(read_notebook(notebook), "x", {name: text}) == {name: value}
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["seed=010", "seed=1_000", "seed=0x10", "seed=1e3", "seed=yes", "seed=on", "seed=12:30", "seed=", "seed=2026-11-01",
+     "rate=1:30", "shuffle=yes", "shuffle=on", "shuffle=1", "limit=00"],
+)  # fmt: skip
+def test_what_only_some_readers_take_for_a_number_is_refused(notebook, written):
+    name, text = parse_parameter(written)
+    with pytest.raises(InputError, match=f"parameter '{name}' must be"):
+        read_parameters(read_notebook(notebook), "x", {name: text})
+
+
+def test_options_are_a_mapping_as_text_or_as_such(repository):
+    source = repository / "notebooks" / "01_data.py"
+    known = read_notebook(source)
+    written = dict([parse_parameter('options={"test_part": "test", "rescale_16_bit": true}')])
+    read = {"test_part": "test", "rescale_16_bit": True}
+    assert read_options(read_parameters(known, source.name, written)["options"]) == read == read_options(read)
+    check_parameters(known, source.name, {"options": read})
+    assert read_options("{}") == {}
+    for text in ("layout", "[1]", "{"):
+        with pytest.raises(InputError, match="expected a mapping|is not YAML"):
+            read_options(text)
+
+
+def test_a_bare_name_is_found_in_every_folder(tmp_path, monkeypatch, repository):
+    monkeypatch.chdir(tmp_path)
+    assert find_notebook("06_federated_run") == repository / "notebooks" / "06_federated_run.py"
+    with pytest.raises(InputError, match="did you mean '06_federated_run'"):
+        find_notebook("06_federated_runs")
+    mine = tmp_path / "notebooks" / "06_federated_run.py"
+    mine.parent.mkdir()
+    mine.touch()
+    assert find_notebook("06_federated_run").resolve() == mine
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("reports", None, "is a folder; expected a text file with one report a line"),
+        ("studies.csv", "The heart is enlarged.\n", "is a table; write its column of reports into a text file"),
+        ("studies.txt", "study_id,site,findings\ns1,a,The heart is enlarged.\n", "is a table"),
+        ("studies.txt", '"study_id"\t"site"\t"findings"\n', "is a table"),
+    ],
+)
+def test_label_takes_lines_and_no_table(tmp_path, monkeypatch, name, content, sentence):
+    path = tmp_path / name
+    path.mkdir() if content is None else path.write_text(content)
+    with pytest.raises(InputError, match=sentence):
+        label(path)
+
+
+def test_label_takes_a_line_with_commas(tmp_path, capsys):
+    (tmp_path / "reports.txt").write_text("Heart, lungs, pleura normal.\nNormal, clear.\n")
+    label(tmp_path / "reports.txt")
+    assert capsys.readouterr().out.count("states") == 2
 
 
 def test_help_and_version_are_quick():

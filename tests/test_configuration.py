@@ -1,12 +1,15 @@
 """Profiles and methods are read strictly: every mistake is one sentence that names the file and the key."""
 
+import pathlib
+
 import pytest
 import yaml
 
-from fedmrg_core.configuration import load_profile
+from fedmrg_core.configuration import apply_variant, load_profile
 from fedmrg_core.errors import InputError
 from fedmrg_core.methods import load_method, load_methods
 from fedmrg_core.paths import REPOSITORY
+from fedmrg_core.strict_yaml import dumped, read_literal, read_yaml
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "profiles").glob("*.yaml")), ids=lambda path: path.stem)
@@ -29,7 +32,10 @@ def changed_profile(tmp_path, change):
             lambda c: c["training"].update(learning_rat=1),
             r"mine\.yaml: training\.learning_rat is unknown; expected .*learning_rate",
         ),
-        (lambda c: c["training"].update(batch_size="many"), r"mine\.yaml: training\.batch_size: .*valid integer"),
+        (
+            lambda c: c["training"].update(batch_size="many"),
+            r"mine\.yaml: training\.batch_size: expected a whole number \(got 'many'\)",
+        ),
         (lambda c: c["federation"].update(rounds=0), r"mine\.yaml: federation\.rounds: .*greater than 0"),
         (lambda c: c.pop("phantom"), r"mine\.yaml: phantom: Field required"),
         (lambda c: c.update(by_data={"iu_xry": {}}), r"mine\.yaml: by_data\.iu_xry: expected a data set \(phantom"),
@@ -44,6 +50,73 @@ def test_bad_profiles_are_told_in_one_sentence(tmp_path, change, sentence):
     with pytest.raises(InputError, match=sentence) as caught:
         load_profile(changed_profile(tmp_path, change))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "line", "sentence"),
+    [
+        ("federation", "rounds: yes", r"federation\.rounds: expected a whole number \(got 'yes'\)"),
+        ("federation", "rounds: true", r"federation\.rounds: expected a whole number \(got 'True'\)"),
+        ("federation", 'rounds: "3"', r"federation\.rounds: expected a whole number"),
+        ("federation", "rounds: 010", r"federation\.rounds: expected a whole number \(got '010'\)"),
+        ("federation", "rounds: 1_0", r"federation\.rounds: expected a whole number"),
+        ("federation", "round_timeout: 1:30", r"federation\.round_timeout: expected a number"),
+        ("federation", "round_timeout: .inf", r"federation\.round_timeout: Input should be a finite number"),
+        ("training", "learning_rate: .inf", r"training\.learning_rate: Input should be a finite number"),
+        ("training", "learning_rate: .nan", r"training\.learning_rate: Input should be a finite number"),
+        ("training", "learning_rate: 1e999", r"training\.learning_rate: Input should be a finite number"),
+        ("training", "own_statistics: yes", r"training\.own_statistics: expected true or false"),
+        ("training", "own_statistics: 1", r"training\.own_statistics: expected true or false"),
+        ("base_models", "llm_width: -4", r"base_models\.llm_width: Input should be greater than 0"),
+        ("base_models", "backbone_widths: [32, 0]", r"base_models\.backbone_widths\.1: Input should be greater than 0"),
+        ("base_models", "backbone_widths: [32, on]", r"base_models\.backbone_widths: expected a whole number"),
+        ("base_models", "pretraining_learning_rate: 0", r"pretraining_learning_rate: Input should be greater than 0"),
+        ("base_models", "llm: 12", r"base_models\.llm: Input should be a valid string"),
+    ],
+)
+def test_numbers_are_numbers_and_in_their_range(tmp_path, section, line, sentence):
+    text = (REPOSITORY / "profiles" / "smoke.yaml").read_text()
+    name = line.partition(":")[0]
+    content = yaml.safe_load(text)
+    content[section][name] = "PLACE"
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content).replace(f"{name}: PLACE", line))
+    with pytest.raises(InputError, match=sentence) as caught:
+        load_profile(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_rate_may_be_written_without_a_point(tmp_path):
+    path = changed_profile(tmp_path, lambda c: c["training"].update(learning_rate=0.5))
+    pathlib.Path(path).write_text(
+        pathlib.Path(path).read_text().replace("learning_rate: 0.5", "learning_rate: 5e-4", 1)
+    )
+    assert load_profile(path).training.learning_rate == 5e-4
+    profile, _ = apply_variant(load_profile(path), load_method("fedmrg"), "training.learning_rate=1e-3")
+    assert profile.training.learning_rate == 1e-3
+    for value in ("yes", "010", "1_0", "inf", ".inf", "true"):
+        with pytest.raises(InputError, match="training.batch_size"):
+            apply_variant(profile, load_method("fedmrg"), f"training.batch_size={value}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["NO", "1e5", "010", "0x10", "1_000", "12:30", "2026-11-01", "true", "null", "", "~", "a: b", "#1", "ก", "<<"],
+)
+def test_what_is_written_is_read_back_the_same(text):
+    content = {"unseen_sites": [text], "number": 1e-5, "whole": 3, "none": None, "truth": False}
+    assert read_literal(dumped(content)) == content
+
+
+def test_stored_configurations_are_read_and_written_as_before():
+    """Byte by byte: nothing in them has another meaning than it had."""
+    paths = sorted((REPOSITORY / "figures" / "reference" / "smoke").rglob("config.yaml"))
+    paths += sorted((REPOSITORY / "figures" / "reference" / "standard").rglob("seed-0/config.yaml"))[:20]
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        assert read_literal(text) == yaml.safe_load(text) and dumped(read_literal(text)) == text
+    for path in (REPOSITORY / "methods.yaml", REPOSITORY / "experiments.yaml", *REPOSITORY.glob("profiles/*.yaml")):
+        assert read_yaml(path, "file") == yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def test_a_profile_may_differ_by_data_set(tmp_path):

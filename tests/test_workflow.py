@@ -1,5 +1,6 @@
 """The workflow: what it plans, what it refuses before anything is computed, what it makes again."""
 
+import json
 import os
 import pathlib
 import re
@@ -12,7 +13,8 @@ import pytest
 
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.federation.run_configuration import write_configuration
-from fedmrg_core.notebooks import check_parameters, parse_parameter, read_notebook
+from fedmrg_core.notebooks import parse_parameter, read_notebook, read_parameters
+from fedmrg_core.site_names import read_sites
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -57,9 +59,9 @@ def test_the_workflow_runs_every_notebook_with_parameters_it_knows(planned_comma
     assert len(runs) == 8
     for path in NOTEBOOKS[:8]:
         words = runs[path.stem]
-        given = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
-        assert given["profile"] == "smoke"
-        check_parameters(read_notebook(path), path.name, given)
+        written = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
+        assert written["profile"] == "smoke"
+        read_parameters(read_notebook(path), path.name, written)
 
 
 def test_the_report_collects_every_notebook(planned_commands):
@@ -77,6 +79,7 @@ def test_the_report_collects_every_notebook(planned_commands):
         ("profile=nothing", "nothing"),
         ("clients=-1", "run: clients: Input should be greater than or equal to 0"),
         ("unseen=centre-z", "unseen names 'centre-z'"),
+        ("unseen=5", """unseen: expected str, not 5; in a list every name is as written, e.g. unseen='["10","""),
         ("variant=adapter.rank=1000", "adapter.rank: 1000 is above 128"),
     ],
 )
@@ -98,8 +101,8 @@ def test_an_experiment_is_planned_run_by_run(tmp_path):
     assert len(federated) == len({" ".join(words) for words in federated}) == 8 * 3 + 3 * 3
     assert all("threads=1" in words for words in federated)
     for words in lines:
-        given = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
-        check_parameters(read_notebook(ROOT / words[2]), words[2], given)
+        written = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
+        read_parameters(read_notebook(ROOT / words[2]), words[2], written)
 
 
 def test_runs_of_an_experiment_take_the_gpus_in_turn(tmp_path, monkeypatch):
@@ -204,12 +207,16 @@ def test_the_slurm_profile_says_minutes_and_needs_no_cores(tmp_path):
 
 def test_real_data_go_to_every_notebook_that_reads_them(tmp_path):
     """With a data set of one's own, every notebook of the run still knows each parameter that it is given."""
-    done = dry_run(tmp_path, "data=folder", "data_root=some where", "partition=random", "seed=3")
+    sites = ("A/B", "C, D", "NO", "O'N {x} $y", "ก" * 31)
+    unseen = f"unseen={json.dumps(sites)}"
+    done = dry_run(tmp_path, "data=folder", "data_root=some 'where", "partition=random", "seed=3", unseen)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [
         line[line.index("fedmrg run") :] for line in (done.stdout + done.stderr).splitlines() if "fedmrg run" in line
     ]
     assert any("seed-3" in line and "folder,random" in line for line in lines)
     for words in map(shlex.split, lines):
-        given = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
-        check_parameters(read_notebook(ROOT / words[2]), words[2], given)
+        written = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
+        given = read_parameters(read_notebook(ROOT / words[2]), words[2], written)
+        assert read_sites(given["unseen"]) == sites if words[2][10:12] in ("06", "07", "08") else "unseen" not in given
+        assert given.get("data_root", "some 'where") == "some 'where"

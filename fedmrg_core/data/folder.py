@@ -9,6 +9,7 @@ from fedmrg_core.data.study import SPLITS, LeftOut, LoadedStudies
 from fedmrg_core.data.tables import check_root, path_fault, read_table
 from fedmrg_core.errors import InputError
 from fedmrg_core.report_words import clean_name, is_missing, is_missing_name, report_text, why_no_report
+from fedmrg_core.site_names import check_site_name
 
 TABLE = "studies.csv"
 COLUMNS = ("study_id", "patient_id", "site", "split", "view", "image", "findings", "impression")
@@ -34,8 +35,9 @@ def load_folder(
 
     Raises:
         InputError: root, table or column is missing, the table is not UTF-8, a column or an id occurs twice, an id,
-            site or image is empty, an id or site is a placeholder, a split is unknown, a patient is in two splits, an
-            image lies outside root or is named with backslashes, or no study is usable.
+            site or image is empty, an id or site is a placeholder, a site has a name that tables use themselves, a
+            split is unknown, a patient is in two splits, an image lies outside root or is named with backslashes, or
+            no study is usable.
     """
     root = check_root(root, f"the folder that holds {TABLE} and its images")
     rows = read_table(root / TABLE, COLUMNS, f"write a table with the columns {', '.join(COLUMNS)}")
@@ -69,6 +71,7 @@ def _check_table(rows: list[dict[str, str]], root: pathlib.Path) -> None:
                 raise InputError(
                     f"{place} has the {column} {row[column]!r}, which stands for a missing one; every study needs one."
                 )
+        check_site_name(row["site"], place)
         study_id, patient, split = row["study_id"], row["patient_id"], row["split"]
         if study_id in first_row:
             raise InputError(

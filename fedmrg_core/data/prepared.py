@@ -34,6 +34,7 @@ from fedmrg_core.data.study import STUDY_FEATURES, LeftOut, LoadedStudies, check
 from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS, STATES
 from fedmrg_core.labeller import label_report
+from fedmrg_core.site_names import find_sites
 
 STUDIES, LEFT_OUT, SUMMARY = "studies", "left_out.csv", "summary.json"
 FORMAT = 1  # raise it whenever the layout of a prepared folder changes
@@ -122,10 +123,7 @@ def prepare(
         return load_prepared(folder)
     loaded = call_loader(data, root, image_size, seed, **options)
     check_studies(loaded.studies, data)
-    sites = set(loaded.studies["site"])
-    for site in unseen:
-        if site not in sites:
-            raise InputError(f"unseen_sites names {site!r}; data {data!r} has the sites {', '.join(sorted(sites))}.")
+    find_sites(unseen, loaded.studies["site"], "unseen_sites")
     summary = {**request, "key": key, "images_publishable": source.images_publishable, "version": source.version}
     summary |= summarise(loaded)
     _write(folder, loaded, summary)

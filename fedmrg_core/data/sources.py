@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import pkgutil
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fedmrg_core.errors import InputError
+from fedmrg_core.strict_yaml import read_literal
 
 if TYPE_CHECKING:
     from fedmrg_core.data.study import LoadedStudies, PublicPart
@@ -121,19 +121,19 @@ def read_name(data: str) -> tuple[str, dict[str, float]]:
     return base, options
 
 
-def check_data_parameters(data: str, data_root: str, options: str = "{}") -> dict[str, Any]:
+def check_data_parameters(data: str, data_root: str, options: str | Mapping[str, Any] = "{}") -> dict[str, Any]:
     """Hold a notebook's parameters against each other, at once: nothing heavy is imported and nothing read.
 
     Args:
         data: name of a data set.
         data_root: its folder; "" for a data set that makes its own.
-        options: the loader's own options as a JSON object.
+        options: the loader's own options, see `read_options`.
 
     Returns:
         The options.
 
     Raises:
-        InputError: an unknown data set, `data_root` missing, given in vain or no folder, or `options` no JSON object or
+        InputError: an unknown data set, `data_root` missing, given in vain or no folder, or `options` no mapping or
             given to the phantom, whose numbers stand in the profile.
     """
     source = data_source(data)
@@ -143,14 +143,7 @@ def check_data_parameters(data: str, data_root: str, options: str = "{}") -> dic
         raise InputError(f"data_root is given but data {data!r} reads no folder; leave data_root out.")
     if data_root and not pathlib.Path(data_root).is_dir():
         raise InputError(f"data_root {data_root} is not a folder; give the one that holds the data set.")
-    try:
-        read = json.loads(options)
-    except ValueError as error:
-        raise InputError(
-            f'options is {options!r}, which is not JSON ({error}); expected, for example, {{"layout": "kaggle"}}.'
-        ) from None
-    if not isinstance(read, dict):
-        raise InputError(f'options is {options!r}; expected a JSON object, for example {{"layout": "kaggle"}}.')
+    read = read_options(options)
     if read and not source.needs_root:
         raise InputError(f"options is {options!r} but data {data!r} takes its numbers from the profile; leave it out.")
     return read
@@ -183,6 +176,18 @@ def call_public_corpus(
     if source.corpus_needs_root:
         arguments |= _root_argument(data, source, root)
     return _call(data, source.public_corpus, arguments)
+
+
+def read_options(options: str | Mapping[str, Any]) -> dict[str, Any]:
+    """A loader's own parameters, from the text of a JSON or YAML mapping or from the mapping itself.
+
+    Raises:
+        InputError: it is no mapping.
+    """
+    content = read_literal(options) if isinstance(options, str) else options
+    if not isinstance(content, Mapping):
+        raise InputError(f'options is {options!r}; expected a mapping such as {{"layout": "kaggle"}}.')
+    return dict(content)
 
 
 def _root_argument(data: str, source: DataSource, root: pathlib.Path | str | None) -> dict[str, pathlib.Path]:

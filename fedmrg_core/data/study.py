@@ -11,9 +11,9 @@ import datasets
 from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS, STATES
 from fedmrg_core.report_words import why_no_report
+from fedmrg_core.site_names import check_site_name
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
-SCOPES = ("home", "unseen")  # what results call studies of several sites together: no site may have such a name
 
 # `image` is stored as encoded PNG bytes or a path and decodes to an 8-bit grey PIL image.
 # `states` holds 14 class numbers in the order of FINDINGS: what the report says, not what the image shows.
@@ -67,20 +67,19 @@ def check_studies(studies: datasets.Dataset, source: str) -> None:
     """Hold a dataset against the schema.
 
     Raises:
-        InputError: a column is missing, a study id occurs twice, a split is unknown, a site has a name that results
-            keep for themselves, or a report is none: empty, without a word, or a placeholder.
+        InputError: a column is missing, a study id occurs twice, a split is unknown, a site has a name that tables use
+            themselves, or a report is none: empty, without a word, or a placeholder.
     """
     missing = [name for name in STUDY_FEATURES if name not in studies.column_names]
     if missing:
         raise InputError(f"{source}: column {missing[0]!r} is missing; a study needs {', '.join(STUDY_FEATURES)}.")
-    for site in SCOPES:
-        if site in set(studies["site"]):
-            raise InputError(f"{source}: a site is called {site!r}, as results call several together; rename it.")
     seen: set[str] = set()
-    for study_id, split, findings in zip(studies["study_id"], studies["split"], studies["findings"], strict=True):
+    columns = (studies[name] for name in ("study_id", "site", "split", "findings"))
+    for study_id, site, split, findings in zip(*columns, strict=True):
         if study_id in seen:
             raise InputError(f"{source}: study_id {study_id!r} occurs twice; every study needs an id of its own.")
         seen.add(study_id)
+        check_site_name(site, f"{source}: study {study_id!r}")
         if split not in SPLITS:
             raise InputError(f"{source}: study {study_id!r} has split {split!r}; expected one of {', '.join(SPLITS)}.")
         reason = why_no_report(findings)

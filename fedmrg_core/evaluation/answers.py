@@ -7,14 +7,15 @@ is drops out.
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 
 import pandas
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.clinical_metrics import per_study_clinical
+from fedmrg_core.evaluation.clinical_metrics import per_study_clinical, without_positives
 from fedmrg_core.evaluation.comparison import MEASURES
-from fedmrg_core.evaluation.predictions import scopes_of, state_array
+from fedmrg_core.evaluation.predictions import BLANK, scopes_of, state_array
 from fedmrg_core.evaluation.statistics import StudyStatistics
 from fedmrg_core.evaluation.stored_runs import STUDY_SCORES, Run
 from fedmrg_core.evaluation.stored_tables import read_table
@@ -71,7 +72,9 @@ def _of_predictions(predictions: pandas.DataFrame) -> dict[Place, Answers]:
         for scope, studies in scopes_of(group):
             here = {key: measure.subset(studies.index.to_numpy()) for key, measure in measures.items()}
             here["cider"] = cider_statistics(studies["reference"].tolist(), studies["generated"].tolist())
-            found[scope, str(adapter)] = Answers(tuple(studies["study_id"]), here)
+            blank = without_positives(state_array(studies["states_reference"]))
+            said = {key: each for key, each in here.items() if key not in blank and not math.isnan(each.estimate())}
+            found[scope, str(adapter)] = Answers(tuple(studies["study_id"]), said)
     return found
 
 
@@ -79,15 +82,16 @@ def stored_numbers(run: Run) -> pandas.DataFrame:
     """What is compared with other runs', by scope, adapter or floor, and measure.
 
     Returns:
-        Column ``value``: the measures of metrics.csv, and under the adapter "losses" those of the chosen round, by
-        client and in the mean (home).
+        Column ``value``: the measures of metrics.csv but for blank ones (see `predictions.BLANK`), and under the
+        adapter "losses" those of the chosen round, by client and in the mean (home).
 
     Raises:
-        InputError: a value is empty.
+        InputError: a value is empty that cannot be blank.
     """
-    table = run.metrics
-    chosen = table[table["metric"].isin(MEASURES) & (table["low"].notna() | table["value"].isna())]
-    if chosen[["value", "low", "high"]].isna().any(axis=None):
+    table = run.metrics[run.metrics["metric"].isin(MEASURES)]
+    chosen = table[table["value"].notna() | ~table["metric"].str.startswith(tuple(BLANK))]
+    bounded = chosen[chosen["studies"] > 1]
+    if chosen["value"].isna().any() or bounded[["low", "high"]].isna().any(axis=None):
         raise InputError(f"{run.folder}/metrics.csv has empty values; evaluate the run again or restore the file.")
     answering = chosen["adapter"].where(chosen["system"] == "model", chosen["system"])
     measured = chosen.assign(adapter=answering).set_index(list(NUMBER))[["value"]]

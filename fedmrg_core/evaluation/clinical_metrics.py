@@ -4,12 +4,15 @@
 ``clinical_f1_example_14_uncertain_negative``: measure (precision, recall, f1), average (example, micro, macro), number
 of findings (14, or the 5 of CheXpert), and what an uncertain statement counts as (positive, negative) in both reports.
 Blank and negative are both "not positive".
-0 / 0 counts as 0 [related: PromptMRG], so a study without a positive finding scores 0 in the example average.
+0 / 0 counts as 0 [related: PromptMRG], so a study without a positive finding scores 0 in the example average, and so
+does a finding in the macro average. Where no reference at all is positive there is nothing to find: the measure is
+blank (NaN), see `without_positives`.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from typing import Literal
 
 import numpy
@@ -75,12 +78,14 @@ def score_states(reference: ArrayLike, generated: ArrayLike) -> dict[str, float]
         generated: (N, 14) states of the generated reports.
 
     Returns:
-        The measures by key, as fractions.
+        The measures by key, as fractions; NaN for those of `without_positives`.
 
     Raises:
         InputError: bad shapes, unequal lengths, no studies or an unknown state.
     """
-    return {key: measure.estimate() for key, measure in per_study_clinical(reference, generated).items()}
+    blank = without_positives(reference)
+    measures = per_study_clinical(reference, generated)
+    return {key: math.nan if key in blank else measure.estimate() for key, measure in measures.items()}
 
 
 def per_study_clinical(reference: ArrayLike, generated: ArrayLike) -> dict[str, StudyStatistics]:
@@ -100,6 +105,23 @@ def per_study_clinical(reference: ArrayLike, generated: ArrayLike) -> dict[str, 
                     key = f"clinical_{measure}_{average}_{size}_uncertain_{uncertain}"
                     measures[key] = _statistics(hits, measure, average)
     return measures
+
+
+def without_positives(reference: ArrayLike) -> set[str]:
+    """The keys of the variants whose findings no reference has: (N, 14) states.
+
+    Raises:
+        InputError: see `check_states`.
+    """
+    true = check_states(reference, "states_reference")
+    return {
+        f"clinical_{measure}_{average}_{size}_uncertain_{uncertain}"
+        for uncertain in UNCERTAIN_POLICIES
+        for size, names in FINDING_SETS.items()
+        if not is_positive(true[:, [FINDINGS.index(name) for name in names]], uncertain).any()
+        for average in AVERAGES
+        for measure in _MEASURES
+    }
 
 
 def _hits(true: numpy.ndarray, predicted: numpy.ndarray) -> numpy.ndarray:

@@ -126,7 +126,7 @@ def read_equal_data(file: pathlib.Path = FILE) -> pandas.DataFrame:
     Raises:
         InputError: the file is missing, unreadable or lacks a column.
     """
-    return read_table(file, COLUMNS, "restore it from the repository", dtype={"version": str}, missing=())
+    return read_table(file, COLUMNS, "restore it from the repository", dtype={"version": str}, na_values=[])
 
 
 @functools.cache

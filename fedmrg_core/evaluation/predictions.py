@@ -5,6 +5,7 @@ Only functions are here. Which round is scored was decided on validation before;
 
 from __future__ import annotations
 
+import logging
 import math
 import pathlib
 import re
@@ -15,16 +16,23 @@ import numpy
 import pandas
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.clinical_metrics import per_study_clinical
+from fedmrg_core.evaluation.clinical_metrics import per_study_clinical, without_positives
 from fedmrg_core.evaluation.diversity import diversity, harmonic_mean, worst_client
 from fedmrg_core.evaluation.floors import FLOORS
 from fedmrg_core.evaluation.normalise import normalise
 from fedmrg_core.evaluation.statistics import RESAMPLES, Interval, StudyStatistics, bootstrap_intervals
 from fedmrg_core.evaluation.stored_tables import read_table
-from fedmrg_core.evaluation.text_metrics import cider_statistics, set_free_scores
+from fedmrg_core.evaluation.text_metrics import (
+    LONGEST_FOR_METEOR,
+    cider_statistics,
+    set_free_scores,
+    too_long_for_meteor,
+)
 from fedmrg_core.findings import FINDINGS, STATES
 from fedmrg_core.run_folder import write_text
 from fedmrg_core.seeds import numpy_stream
+
+logger = logging.getLogger(__name__)
 
 # `site` is the client whose test set the study belongs to, or the unseen centre.
 COLUMNS: tuple[str, ...] = (
@@ -47,6 +55,12 @@ ADAPTERS: tuple[str, ...] = ("generic", "specialised", "both", "adapted-8", "ada
 ADAPTER_NAMES = {"generic": "generic adapter", "specialised": "specialised adapter", "both": "mean of both"}
 SYSTEMS: tuple[str, ...] = ("model", *FLOORS)
 METRIC_COLUMNS: tuple[str, ...] = ("scope", "adapter", "system", "metric", "value", "low", "high", "studies")
+# Why a value is blank, by the beginning of its measure's name.
+BLANK = {
+    "cider": "CIDEr is blank, for no word tells one reference from another (one study, or equal reports).",
+    "meteor": f"METEOR is blank, for a report has more than {LONGEST_FOR_METEOR} words, too many to align in seconds.",
+    "clinical": "clinical measures are blank where no reference is positive in the findings that they count.",
+}
 _STATES = re.compile(rf"[0-{len(STATES) - 1}]{{{len(FINDINGS)}}}")
 
 
@@ -67,7 +81,7 @@ def read_predictions(path: pathlib.Path | str) -> pandas.DataFrame:
     Raises:
         InputError: the file is missing or unreadable, or see `check_predictions`.
     """
-    frame = read_table(path, COLUMNS, "write predictions with notebook 07", dtype=str, missing=())
+    frame = read_table(path, COLUMNS, "write predictions with notebook 07", dtype=str, na_values=[])
     if "system" not in frame:
         frame["system"] = "model"
     check_predictions(frame, str(path))
@@ -137,7 +151,9 @@ def score_predictions(
 
     Returns:
         The long table of `METRIC_COLUMNS`. Shares and counts of distinct reports have no interval (NaN): a resample
-        with repeated studies says nothing about them. ``worst_client_<metric>`` and ``harmonic_mean_<metric>`` stand in
+        with repeated studies says nothing about them. What cannot be said is blank (NaN): see `text_metrics`,
+        `clinical_metrics` and, for single studies, `statistics.bootstrap_intervals`; the reasons are logged once.
+        ``worst_client_<metric>`` and ``harmonic_mean_<metric>`` stand in
         scope "home", their interval is NaN too.
 
     Raises:
@@ -158,7 +174,26 @@ def score_predictions(
             scored = _score_scope(studies, measures, generator, resamples)
             rows += [{"scope": scope, **named, "studies": len(studies), **row} for row in scored]
         rows += [{"scope": "home", **named, **row} for row in _fairness(rows, group, named)]
-    return pandas.DataFrame(rows)[list(METRIC_COLUMNS)]
+    metrics = pandas.DataFrame(rows)[list(METRIC_COLUMNS)]
+    for reason in blank_reasons(metrics, frame):
+        logger.warning("%s", reason)
+    return metrics
+
+
+def blank_reasons(metrics: pandas.DataFrame, predictions: pandas.DataFrame) -> list[str]:
+    """Why values and intervals of metrics.csv are blank: a sentence for each cause, with the scopes it concerns."""
+    sentences = []
+    for prefix, sentence in BLANK.items():
+        scopes = metrics["scope"][metrics["metric"].str.startswith(prefix) & metrics["value"].isna()].unique()
+        if len(scopes):
+            sentences.append(f"{', '.join(scopes)}: {sentence}")
+    if single := sorted(set(metrics["scope"][metrics["studies"] == 1])):
+        sentences.append(f"{', '.join(single)}: intervals are blank, for there is one study.")
+    if any(sentence.endswith(BLANK["meteor"]) for sentence in sentences):
+        long = predictions[["reference", "generated"]].map(too_long_for_meteor).any(axis=1)
+        names = ", ".join(predictions["study_id"][long].unique())
+        sentences.append(f"reports of more than {LONGEST_FOR_METEOR} words: {names}.")
+    return sentences
 
 
 def scopes_of(group: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:
@@ -180,6 +215,8 @@ def _score_scope(
     here = {key: measure.subset(studies.index.to_numpy()) for key, measure in measures.items()}
     here["cider"] = cider_statistics(studies["reference"].tolist(), studies["generated"].tolist())
     intervals = bootstrap_intervals(here, generator, resamples)
+    blank = without_positives(state_array(studies["states_reference"]))
+    intervals |= dict.fromkeys(blank, Interval(math.nan, math.nan, math.nan))
     varied = diversity(studies["generated"].tolist())
     for key in ("distinct_reports", "distinct_share", "most_frequent_share", "empty_share", "looping_share"):
         intervals[key] = Interval(float(getattr(varied, key)), math.nan, math.nan)
@@ -190,7 +227,7 @@ def _score_scope(
 
 
 def _fairness(rows: list[dict[str, Any]], group: pandas.DataFrame, named: dict[str, Any]) -> list[dict[str, Any]]:
-    """Worst client and harmonic mean of each measure with an interval, over the clients at home."""
+    """Worst client and harmonic mean of each measure with an interval, over the clients at home that have a value."""
     home = group[group["role"] == "home"]
     clients, wanted = set(home["site"]), ("bleu", "meteor", "rouge", "cider", "clinical")
     values: dict[str, list[float]] = {}
@@ -201,9 +238,10 @@ def _fairness(rows: list[dict[str, Any]], group: pandas.DataFrame, named: dict[s
     summaries = {"worst_client": worst_client, "harmonic_mean": harmonic_mean}
     empty = {"low": math.nan, "high": math.nan, "studies": len(home)}
     return [
-        {"metric": f"{name}_{key}", "value": summary(by_client), **empty}
+        {"metric": f"{name}_{key}", "value": summary(known) if known else math.nan, **empty}
         for name, summary in summaries.items()
         for key, by_client in values.items()
+        for known in [[value for value in by_client if not math.isnan(value)]]
     ]
 
 

@@ -131,11 +131,11 @@ def _of_group(group: Sequence[Run]) -> pandas.DataFrame:
 
 
 def _excesses(seeds: Sequence[Answers], name: str) -> Iterator[tuple[str, float]]:
-    """For each measure the mean of (d^2 - s^2) / 2 over pairs of seeds."""
+    """For each measure the mean of (d^2 - s^2) / 2 over pairs of seeds; nothing for a single study, whose s is none."""
     if any(seed.studies != seeds[0].studies for seed in seeds):
         raise InputError(f"{name}: the seeds answered different studies; evaluate them on the same ones.")
     for key in MEASURES:
-        if not all(key in seed.measures for seed in seeds):
+        if len(seeds[0].studies) < 2 or not all(key in seed.measures for seed in seeds):
             continue
         changes = [difference_statistics(*pair) for pair in itertools.combinations([s.measures[key] for s in seeds], 2)]
         yield key, sum(change.estimate() ** 2 - jackknife_error(change) ** 2 for change in changes) / 2 / len(changes)

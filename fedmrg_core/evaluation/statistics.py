@@ -87,6 +87,9 @@ def bootstrap_intervals(
         resamples: number of resamples R.
         confidence: coverage aimed at, in (0, 1).
 
+    Returns:
+        By key; without bounds (NaN) for a single study, whose resamples are all the same.
+
     Raises:
         InputError: no studies, measures over different numbers of studies, or a parameter out of range.
     """
@@ -98,9 +101,16 @@ def bootstrap_intervals(
     for weights in _weights(studies, resamples, generator):
         for key, measure in measures.items():
             draws[key].append(measure.value(weights @ measure.summands))
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    bounds = {key: numpy.quantile(numpy.concatenate(drawn), tails) for key, drawn in draws.items()}
-    return {key: Interval(measures[key].estimate(), float(low), float(high)) for key, (low, high) in bounds.items()}
+    bounds = {key: _bounds(numpy.concatenate(drawn), studies, confidence) for key, drawn in draws.items()}
+    return {key: Interval(measures[key].estimate(), low, high) for key, (low, high) in bounds.items()}
+
+
+def _bounds(draws: numpy.ndarray, studies: int, confidence: float) -> tuple[float, float]:
+    """Percentiles of resampled values; NaN for a single study, which says nothing about the spread."""
+    if studies < 2:
+        return math.nan, math.nan
+    low, high = numpy.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
 
 
 def _common_studies(measures: dict[str, StudyStatistics]) -> int:
@@ -212,7 +222,7 @@ def seed_intervals(
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
 ) -> dict[str, Interval]:
-    """Mean over seeds with a percentile bootstrap over seeds and studies [ours].
+    """Mean over seeds with a percentile bootstrap over seeds and studies, without bounds for a single study [ours].
 
     Every resample draws S of the S seeds and N of the N studies, each with replacement. The studies drawn are the same
     for all seeds, because all seeds answered the same studies. With few seeds the spread between them comes out a
@@ -241,9 +251,8 @@ def seed_intervals(
         for key, by_seed in measures.items():
             values = numpy.column_stack([measure.value(weights @ measure.summands) for measure in by_seed])
             draws[key].append((values * seed_weights).sum(axis=1))
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    bounds = {key: numpy.quantile(numpy.concatenate(drawn), tails) for key, drawn in draws.items()}
-    return {key: Interval(pooled[key].estimate(), float(low), float(high)) for key, (low, high) in bounds.items()}
+    bounds = {key: _bounds(numpy.concatenate(drawn), studies, confidence) for key, drawn in draws.items()}
+    return {key: Interval(pooled[key].estimate(), low, high) for key, (low, high) in bounds.items()}
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:

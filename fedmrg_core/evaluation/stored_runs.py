@@ -22,6 +22,7 @@ from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.evaluation.study_scores import read_study_scores, statistics_of, study_scores
 from fedmrg_core.federation.run_configuration import RunConfiguration, read_configuration
 from fedmrg_core.methods import Method
+from fedmrg_core.site_names import sites_part
 from fedmrg_core.strict_yaml import Strict
 
 # Which of a run's answers counts where, the first that it has [ours]: at home the client's own adapter, at a centre
@@ -74,7 +75,7 @@ class Run:
         unseen = () if given.unseen_sites is None else given.unseen_sites
         parts = [given.data, "" if given.partition == "site" else given.partition]
         parts += [f"clients={given.clients}" if given.clients else ""]
-        parts += ["" if unseen in default else f"unseen={'+'.join(unseen)}"]
+        parts += ["" if unseen in default else f"unseen={sites_part(unseen)}"]
         return ",".join(filter(None, parts))
 
     def content(self) -> dict[str, Any]:

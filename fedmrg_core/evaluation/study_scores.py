@@ -11,7 +11,7 @@ import pathlib
 
 import pandas
 
-from fedmrg_core.evaluation.clinical_metrics import per_study_clinical
+from fedmrg_core.evaluation.clinical_metrics import per_study_clinical, without_positives
 from fedmrg_core.evaluation.predictions import state_array
 from fedmrg_core.evaluation.statistics import StudyStatistics
 from fedmrg_core.evaluation.stored_tables import read_table
@@ -53,9 +53,11 @@ def _digest(text: str) -> str:
 
 
 def statistics_of(scores: pandas.DataFrame) -> dict[str, StudyStatistics]:
-    """Every measure that a study adds to by itself, over the rows of `scores` in their order."""
-    states = (state_array(scores[column]) for column in _STATES)
-    return {**statistics_of_sums(scores), **per_study_clinical(*states)}
+    """Every measure that a study adds to by itself and that is not blank, over the rows of `scores` in their order."""
+    reference, generated = (state_array(scores[column]) for column in _STATES)
+    blank = without_positives(reference)
+    clinical = {key: each for key, each in per_study_clinical(reference, generated).items() if key not in blank}
+    return {**statistics_of_sums(scores), **clinical}
 
 
 def read_study_scores(path: pathlib.Path) -> pandas.DataFrame:

@@ -111,11 +111,11 @@ Column = Callable[[pandas.DataFrame], Cell]
 
 
 def _value_column(by_method: dict[str, pandas.DataFrame], key: str) -> Column:
-    federated = [rows.loc[key, "value"] for rows in by_method.values() if _has(rows, key) and _federated(rows)]
+    federated = [rows.loc[key, "value"] for rows in by_method.values() if _known(rows, key) and _federated(rows)]
     best = max(federated, default=float("nan"))
 
     def cell(rows: pandas.DataFrame) -> Cell:
-        if not _has(rows, key):
+        if not _known(rows, key):
             return Cell(_EMPTY)
         row = rows.loc[key]
         mark = "*" if row["p_holm"] < SIGNIFICANT else ""
@@ -130,7 +130,8 @@ def _difference_column(key: str) -> Column:
         if not _has(rows, key) or pandas.isna(rows.loc[key, "difference"]):
             return Cell(_EMPTY)
         row = rows.loc[key]
-        interval = f"[{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
+        low, high = row["difference_low"], row["difference_high"]
+        interval = "" if pandas.isna(low) else f"[{low:+.3f}, {high:+.3f}]"
         return Cell(f"{row['difference']:+.3f}", interval, mark="*" if row["p_holm"] < SIGNIFICANT else "")
 
     return cell
@@ -166,6 +167,11 @@ def _count(rows: pandas.DataFrame) -> Cell:
 
 def _has(rows: pandas.DataFrame, key: str) -> bool:
     return key in rows.index
+
+
+def _known(rows: pandas.DataFrame, key: str) -> bool:
+    """Whether the measure is there and not blank."""
+    return _has(rows, key) and pandas.notna(rows.loc[key, "value"])
 
 
 def _federated(rows: pandas.DataFrame) -> bool:

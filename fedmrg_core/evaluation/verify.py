@@ -78,12 +78,16 @@ class Change:
             return 1.0
         if self.variance == 0:
             return 0.0
+        if math.isinf(self.variance):
+            return 1.0  # a single study: chance explains anything
         return float(2 * scipy.stats.t.sf(abs(self.difference) / math.sqrt(self.variance), self.degrees))
 
     def chance(self, comparisons: int) -> float:
         """The largest difference that chance explains when so many numbers are compared (Bonferroni)."""
         if self.variance == 0:
             return self.allowed or 0.0
+        if math.isinf(self.variance):
+            return math.inf
         return float(scipy.stats.t.isf(ALPHA / comparisons / 2, self.degrees)) * math.sqrt(self.variance)
 
 

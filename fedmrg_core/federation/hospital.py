@@ -11,7 +11,6 @@ The shared model as it came after round 3 is ``model-0003.safetensors``: the nex
 from __future__ import annotations
 
 import pathlib
-import urllib.parse
 from collections.abc import Collection, Mapping
 
 import torch
@@ -20,11 +19,7 @@ from torch import Tensor
 from fedmrg_core.client_state import HospitalState
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.files import read_tensors, write_tensors
-
-
-def folder_name(client: str) -> str:
-    """A client's name as that of one folder or file: whoever made the data may have called a site "St. Mary / West"."""
-    return urllib.parse.quote(client, safe=" ")
+from fedmrg_core.site_names import path_part
 
 
 class HospitalDisk:
@@ -36,7 +31,7 @@ class HospitalDisk:
     """
 
     def __init__(self, run_folder: pathlib.Path, client: str) -> None:
-        self.folder = run_folder / "hospitals" / folder_name(client)
+        self.folder = run_folder / "hospitals" / path_part(client)
 
     def _trained(self, round_number: int) -> pathlib.Path:
         return self.folder / f"round-{round_number:04d}.safetensors"

@@ -18,16 +18,16 @@ from fedmrg_core.data.partition import Partition
 from fedmrg_core.data.prepared import Prepared, load_prepared
 from fedmrg_core.data.tensors import MEMORY_BUDGET, ClientTensors
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.hospital import folder_name
 from fedmrg_core.federation.run_configuration import RunConfiguration
 from fedmrg_core.fine_tuning import fine_tuned
 from fedmrg_core.methods import Ownership
 from fedmrg_core.pretrained import compute_device
 from fedmrg_core.report_generator import build_report_generator
 from fedmrg_core.seeds import torch_threads
+from fedmrg_core.site_names import check_apart, path_part
 from fedmrg_core.trained_model import TrainedModel, parameter_counts
 
-# The one client of a method with `training: centralised`.
+# The one client of a method with `training: centralised`; no site is called so, see `site_names.RESERVED`.
 POOLED = "pooled"
 
 
@@ -46,7 +46,8 @@ class ReportExperiment:
         configuration: of the run.
 
     Raises:
-        InputError: the prepared studies are missing, or cannot be dealt to clients as configured.
+        InputError: the prepared studies are missing, or cannot be dealt to clients as configured, or two sites could
+            not have a folder each here.
     """
 
     def __init__(self, run_folder: pathlib.Path, configuration: RunConfiguration) -> None:
@@ -55,10 +56,10 @@ class ReportExperiment:
         self._prepared_folder = (run_folder / configuration.prepared).resolve()
         self._tensors: dict[tuple[str, str], ClientTensors] = {}
         self.sites = tuple(sorted(self.partition.clients))
+        if run_folder.is_dir():
+            check_apart([*self.sites, *self.partition.unseen], run_folder)
         centralised = configuration.method.training == "centralised"
         self.clients = (POOLED,) if centralised else self.sites
-        if centralised and POOLED in self.sites:
-            raise InputError(f"site {POOLED!r}: this name is kept for all studies together; give the site another.")
 
     @functools.cached_property
     def prepared(self) -> Prepared:
@@ -203,12 +204,12 @@ class ReportExperiment:
     ) -> None:
         """personal/<client>.safetensors, and the client's own adapters as PEFT folders <adapter>/<client>."""
         (folder / "personal").mkdir(exist_ok=True)
-        safetensors.torch.save_file(tensors, folder / "personal" / f"{folder_name(client)}.safetensors")
+        safetensors.torch.save_file(tensors, folder / "personal" / f"{path_part(client)}.safetensors")
         self.model.load_state({**shared, **tensors})
         tuned = self.configuration.method.client.fine_tuning_epochs > 0
         for name, owner in self._adapters().items():
             if tuned or owner is Ownership.PERSONAL:
-                self.model.save_adapter(name, folder / name.removesuffix("_adapter") / folder_name(client))
+                self.model.save_adapter(name, folder / name.removesuffix("_adapter") / path_part(client))
 
 
 def _hash_of_models(sources: Iterable[str | pathlib.Path]) -> str:

@@ -6,13 +6,12 @@ import os
 import pathlib
 
 import pydantic
-import yaml
 
 from fedmrg_core.configuration import Profile
 from fedmrg_core.errors import InputError
 from fedmrg_core.methods import Method
 from fedmrg_core.run_folder import write_text
-from fedmrg_core.strict_yaml import Strict, read_yaml, validated
+from fedmrg_core.strict_yaml import Strict, dumped, read_yaml, validated
 
 CONFIGURATION_FILE = "config.yaml"
 
@@ -28,7 +27,7 @@ class RunConfiguration(Strict):
     partition: str = "site"
     clients: int | None = pydantic.Field(None, gt=0)  # number of clients; None: as many as the data have sites
     unseen_sites: tuple[str, ...] | None = None  # sites that no client holds; None: those the data were prepared with
-    seed: int = 0
+    seed: int = pydantic.Field(0, ge=0)
     # CPU threads of a local update. Sums depend on their number in the last bit, so it is part of the run: the same
     # bytes come out wherever it is the same.
     threads: int = pydantic.Field(default_factory=lambda: os.cpu_count() or 1, gt=0)
@@ -80,8 +79,7 @@ def write_configuration(run_folder: pathlib.Path, configuration: RunConfiguratio
                 "choose another run folder or delete this one."
             )
         configuration = configuration.model_copy(update={"threads": there.threads})
-    text = yaml.safe_dump(configuration.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_text(path, text)
+    write_text(path, dumped(configuration.model_dump(mode="json")))
     return configuration
 
 

@@ -14,6 +14,7 @@ from fedmrg_core.data.partition.simple import at_random, by_site
 from fedmrg_core.data.partition.style import by_style
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
+from fedmrg_core.site_names import check_site_name, find_sites
 
 CLIENTS = 5  # of the partitions that do not count their clients themselves [paper: five]
 
@@ -92,19 +93,20 @@ def partition_clients(
 
     Raises:
         InputError: an unknown partition or site, fewer than two clients, a number of clients that the data do not
-            allow, or a client or unseen site that lacks a split.
+            allow, a site's name that tables use themselves, or a client or unseen site that lacks a split.
     """
     rule = partition_rule(partition)
     if clients is not None and clients < 2:
         raise InputError(f"clients is {clients}; a federation needs at least 2.")
     sites = list(studies["site"])
-    for site in unseen_sites:
-        if site not in sites:
-            raise InputError(f"unseen names {site!r}; the data set has the sites {', '.join(sorted(set(sites)))}.")
-    held_out = set(unseen_sites)
+    for site in sorted(set(sites)):
+        check_site_name(site, "the data set")
+    held_out = set(find_sites(unseen_sites, sites, "unseen"))
     home = studies.select([row for row, site in enumerate(sites) if site not in held_out])
     dealt = rule.deal(home, clients or rule.clients, seed, rule.number)
     for name, client in dealt.items():
+        if name in held_out:
+            raise InputError(f"unseen site {name!r} is called as a client of partition {partition!r}; rename the site.")
         for split in SPLITS:
             if not len(getattr(client, split)):
                 raise InputError(f"partition {partition!r}: client {name!r} has no {split} study; lower clients.")

@@ -8,7 +8,7 @@ from fedmrg_core.evaluation.clinical_metrics import score_states
 from fedmrg_core.findings import FINDINGS
 
 _DESCRIPTION = """Example-, micro- and macro-averaged precision, recall and F1 over 14 and over 5 findings, with
-uncertain counted as positive and as negative."""
+uncertain counted as positive and as negative. NaN where no reference is positive."""
 
 
 class ReportClinical(evaluate.Metric):

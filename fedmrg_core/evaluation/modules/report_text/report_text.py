@@ -8,7 +8,7 @@ from fedmrg_core.evaluation.normalise import NORMALISER
 from fedmrg_core.evaluation.text_metrics import score_texts
 
 _DESCRIPTION = f"""Text measures of pycocoevalcap 1.2 after the normaliser {NORMALISER}; CIDEr takes its document
-frequencies from the references given."""
+frequencies from the references given. NaN where a measure cannot be said."""
 
 
 class ReportText(evaluate.Metric):
