@@ -111,7 +111,7 @@ def measure(folder: pathlib.Path, profile_name: str, rounds: int, engine: str, t
         base_models=folder / "base_models",
         seed=0,
         threads=threads,
-        experiment="federation_overhead:RandomExperiment",
+        task="random-numbers",
     )
     run_federation(folder / "run", configuration, engine=engine, progress=False)
     timing = pandas.read_csv(folder / "run" / "timing.csv").iloc[1:]

@@ -91,7 +91,7 @@ def seconds_a_client(folder: pathlib.Path, clients: int, rounds: int) -> float:
         base_models=folder,
         seed=0,
         threads=torch.get_num_threads(),
-        experiment="message_overhead:LargeExperiment",
+        task="large-messages",
     )
     run_federation(folder, configuration, progress=False)
     return float(pandas.read_csv(folder / "timing.csv").wall_seconds[1:].mean()) / clients

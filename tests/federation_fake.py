@@ -139,7 +139,7 @@ def fake_configuration(
     min_clients: int = 2,
     seed: int = 0,
     participation: float = 1.0,
-    experiment: str = "FakeExperiment",
+    task: str = "fake",
     **method: ServerRule | Payload,
 ) -> RunConfiguration:
     profile = load_profile("smoke")
@@ -154,7 +154,7 @@ def fake_configuration(
         base_models="nowhere",
         seed=seed,
         threads=1,
-        experiment=f"{__name__}:{experiment}",
+        task=task,
     )
 
 

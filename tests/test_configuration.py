@@ -7,6 +7,9 @@ import yaml
 
 from fedmrg_core.configuration import apply_variant, load_profile
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.configuration_format import FORMAT, upgraded
+from fedmrg_core.federation.experiment import load_experiment
+from fedmrg_core.federation.run_configuration import read_configuration
 from fedmrg_core.methods import load_method, load_methods
 from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.strict_yaml import dumped, read_literal, read_yaml
@@ -251,3 +254,36 @@ def test_an_unknown_key_is_answered_with_those_there_are(tmp_path):
     path.write_text(yaml.safe_dump({"mine": row}))
     with pytest.raises(InputError, match="losses.langage is unknown; expected language, classification,"):
         load_methods(path)
+
+
+def test_stored_runs_of_older_formats_are_read_as_today_s():
+    """Every stored configuration, whatever format it was written in."""
+    paths = sorted((REPOSITORY / "figures" / "reference").rglob("config.yaml"))
+    assert len(paths) >= 202
+    formats = {yaml.safe_load(path.read_text(encoding="utf-8")).get("format", 1) for path in paths}
+    assert 1 in formats and max(formats) <= FORMAT
+    for path in paths:
+        configuration = read_configuration(path.parent)
+        assert (configuration.task, configuration.format) == ("reports", FORMAT)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "clue"),
+    [
+        ("format", FORMAT + 1, "install a newer version"),
+        ("format", "two", "expected a number from 1"),
+        ("task", "poems", "'poems' is unknown; expected one of .*reports"),
+        ("task", "os:system", "'os:system' is unknown"),
+        ("experiment", "os:system", "'os:system' is unknown"),
+    ],
+)
+def test_a_configuration_of_another_version_or_task_is_refused(tmp_path, key, value, clue):
+    stored = REPOSITORY / "figures" / "reference" / "smoke" / "phantom" / "fedmrg" / "seed-0" / "config.yaml"
+    content = yaml.safe_load(stored.read_text(encoding="utf-8"))
+    if key == "experiment":
+        content = {name: part for name, part in content.items() if name not in ("task", "format")}
+    elif key == "task":
+        content = upgraded(content, "stored")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content | {key: value}), encoding="utf-8")
+    with pytest.raises(InputError, match=clue):
+        load_experiment(tmp_path)

@@ -219,7 +219,7 @@ def test_min_clients_counts_the_sampled(tmp_path: pathlib.Path, monkeypatch: pyt
 
 
 def test_nothing_shared(tmp_path: pathlib.Path) -> None:
-    configuration = fake_configuration(rounds=4, experiment="AloneExperiment")
+    configuration = fake_configuration(rounds=4, task="fake-alone")
     run_federation(tmp_path / "whole", configuration, progress=False)
     run_federation(tmp_path / "halves", configuration, stop_after_round=2, progress=False)
     run_federation(tmp_path / "halves", configuration, progress=False)
@@ -238,7 +238,7 @@ def test_hospitals_that_share_nothing_keep_each_its_own_best_round(
         return {"validation_loss": float(state.tensors["optimiser/momentum"][0])}, state, 2  # up and down
 
     monkeypatch.setattr(AloneExperiment, "validate", validate)
-    run_federation(tmp_path, fake_configuration(rounds=6, experiment="AloneExperiment"), progress=False)
+    run_federation(tmp_path, fake_configuration(rounds=6, task="fake-alone"), progress=False)
     table = pandas.read_csv(tmp_path / "rounds.csv")
     own = {client: int(part.set_index("round").validation_loss.idxmin()) for client, part in table.groupby("client")}
     assert len(set(own.values())) > 1 and set(own.values()) != {6}  # else this shows nothing
@@ -252,6 +252,6 @@ def test_hospitals_that_share_nothing_keep_each_its_own_best_round(
 
 
 def test_one_client_is_enough_where_there_is_one(tmp_path: pathlib.Path) -> None:
-    run_federation(tmp_path, fake_configuration(min_clients=2, experiment="PooledExperiment"), progress=False)
+    run_federation(tmp_path, fake_configuration(min_clients=2, task="fake-pooled"), progress=False)
     table = pandas.read_csv(tmp_path / "rounds.csv")
     assert list(table.client) == ["pooled"] * 3 and set(table.status) == {"ok"}

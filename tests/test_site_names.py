@@ -170,7 +170,7 @@ class OddExperiment(FakeExperiment):
 
 
 def test_hospitals_of_any_name_train_and_keep_their_state(tmp_path: pathlib.Path) -> None:
-    configuration = fake_configuration(rounds=2).model_copy(update={"experiment": f"{__name__}:OddExperiment"})
+    configuration = fake_configuration(rounds=2).model_copy(update={"task": "odd-names"})
     run_federation(tmp_path / "run", configuration, progress=False)
     rounds = read_table(tmp_path / "run" / "rounds.csv", ("round", "client"), "run again")
     assert set(rounds["client"]) == set(OddExperiment.clients) and set(rounds["status"]) == {"ok"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import pathlib
 from collections.abc import Collection, Mapping
@@ -13,8 +12,8 @@ from torch import Tensor
 
 from fedmrg_core.client_state import HospitalState, LocalUpdate
 from fedmrg_core.code_state import training_code_hash
-from fedmrg_core.errors import InputError
 from fedmrg_core.federation.run_configuration import RunConfiguration, read_configuration
+from fedmrg_core.tasks import make_task
 
 # Validation chooses the round with the lowest mean of this measure over the clients [ours].
 SELECTION_MEASURE = "validation_loss"
@@ -71,13 +70,13 @@ def load_experiment(run_folder: pathlib.Path) -> Experiment:
     """The experiment of a run folder, made once in a process; another run folder's is let go.
 
     Raises:
-        InputError: config.yaml is missing or wrong, or names an experiment that cannot be imported.
+        InputError: config.yaml is missing or wrong, or its task is unknown.
     """
     run_folder = run_folder.resolve()
     if run_folder not in _in_memory:
         forget_experiments()
         configuration = read_configuration(run_folder)
-        _in_memory[run_folder] = _factory(configuration)(run_folder, configuration)
+        _in_memory[run_folder] = make_task(configuration.task)(run_folder, configuration)
     return _in_memory[run_folder]
 
 
@@ -105,14 +104,3 @@ def forget_experiments() -> None:
     """Free the model and the data that `load_experiment` keeps."""
     _in_memory.clear()
     _initial.clear()
-
-
-def _factory(configuration: RunConfiguration):  # noqa: ANN202 - whatever the name stands for
-    module, _, name = configuration.experiment.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"config.yaml: experiment {configuration.experiment!r} cannot be imported ({error}); "
-            "expected module:function."
-        ) from error

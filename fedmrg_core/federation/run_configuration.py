@@ -9,6 +9,7 @@ import pydantic
 
 from fedmrg_core.configuration import Profile
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.configuration_format import FORMAT, upgraded
 from fedmrg_core.methods import Method
 from fedmrg_core.run_folder import write_text
 from fedmrg_core.strict_yaml import Strict, dumped, read_yaml, validated
@@ -31,12 +32,12 @@ class RunConfiguration(Strict):
     # CPU threads of a local update. Sums depend on their number in the last bit, so it is part of the run: the same
     # bytes come out wherever it is the same.
     threads: int = pydantic.Field(default_factory=lambda: os.cpu_count() or 1, gt=0)
-    # What the clients train: "module:function" that makes an `Experiment` of (run folder, configuration).
-    experiment: str = "fedmrg_core.federation.report_experiment:ReportExperiment"
+    task: str = "reports"  # what the clients train: a name in `fedmrg_core.tasks`
+    format: int = pydantic.Field(FORMAT, ge=FORMAT, le=FORMAT)  # of this file, see `configuration_format`
 
     def identity(self) -> dict:
         """What makes two runs the same run: all but the number of threads and where the input folders lie."""
-        return self.model_dump(mode="json", exclude={"threads", "prepared", "base_models"})
+        return self.model_dump(mode="json", exclude={"threads", "prepared", "base_models", "format"})
 
 
 def configure_run(
@@ -84,10 +85,10 @@ def write_configuration(run_folder: pathlib.Path, configuration: RunConfiguratio
 
 
 def read_configuration(run_folder: pathlib.Path) -> RunConfiguration:
-    """Read config.yaml strictly.
+    """Read config.yaml strictly, of whatever format it is.
 
     Raises:
-        InputError: it is missing, not YAML, or a key is unknown or ill-typed.
+        InputError: it is missing, not YAML, of a newer format, or a key is unknown or ill-typed.
     """
     path = run_folder / CONFIGURATION_FILE
-    return validated(RunConfiguration, read_yaml(path, "run folder"), str(path))
+    return validated(RunConfiguration, upgraded(read_yaml(path, "run folder"), str(path)), str(path))

@@ -1,0 +1,33 @@
+"""What a federation can train. A task stands under a name, which stored runs keep while the code behind it may move.
+
+A task is made of a run folder and its configuration, and is what `federation.experiment.Experiment` asks for. Another
+package adds its own by an entry point of the group ``fedmrg.tasks``: a name, and "module:what makes the task".
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from typing import Any
+
+from fedmrg_core.errors import InputError
+
+TASKS: dict[str, str] = {"reports": "fedmrg_core.federation.report_experiment:ReportExperiment"}
+GROUP = "fedmrg.tasks"
+
+
+def make_task(name: str) -> Callable[..., Any]:
+    """What makes the task of this name, of a run folder and its configuration.
+
+    Raises:
+        InputError: no task has this name, or its code cannot be imported.
+    """
+    others = {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
+    own = {known: importlib.metadata.EntryPoint(known, value, GROUP) for known, value in TASKS.items()}
+    tasks = others | own
+    if name not in tasks:
+        raise InputError(f"task {name!r} is unknown; expected one of {', '.join(sorted(tasks))}.")
+    try:
+        return tasks[name].load()
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"task {name!r} cannot be imported from {tasks[name].value} ({error}).") from error
