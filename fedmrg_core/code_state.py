@@ -5,36 +5,19 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib.util
 import pathlib
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 PACKAGE = pathlib.Path(__file__).resolve().parent
-# What only reads finished models and predictions, or starts notebooks: a change here leaves trained models as they are.
-AFTER_TRAINING = (
-    "evaluation",
-    "adaptation.py",
-    "arithmetic.py",
-    "code_state.py",
-    "command_line.py",
-    "committed_notebooks.py",
-    "experiments.py",
-    "html_report.py",
-    "inference.py",
-    "labeller",  # its states are part of the prepared data, which runs name by fingerprint
-    "notebooks.py",
-    "paths.py",
-    "reference.py",
-    "report_words.py",
-    "run_folder.py",
-    "stored_base_models.py",
-    "trained_run.py",
-    "verification.py",
-)
+NAME = PACKAGE.name
+# Where training starts, whatever the task; the rest follows from what is imported.
+TRAINING = ("federation.run",)
 # What decides, beside a trained model, the rows that are stored with its reports: it labels and asks for them, and
 # adapts the model to a new centre.
-REPORT_CODE = ("findings.py", "labeller", "report_words.py", "inference.py", "adaptation.py")
+REPORTS = ("inference", "labeller", "adaptation")
 
 
 def source_state() -> dict[str, Any]:
@@ -43,27 +26,51 @@ def source_state() -> dict[str, Any]:
 
 
 @functools.cache
-def training_code_hash() -> str:
-    """sha256 over the statements of every module that training runs through.
+def training_code_hash(task: str = "reports") -> str:
+    """sha256 over the statements of every module that training a task runs through.
 
-    Comments, docstrings and layout do not count, so that saying something better does not make a run another run.
+    Comments, docstrings, layout, names of files and where they lie do not count, so that saying or placing something
+    better does not make a run another run; nor does a module that training never imports.
+
+    Args:
+        task: a name in `fedmrg_core.tasks`.
     """
-    return statements_hash(
-        {name: text for name, text in _SOURCES.items() if name.partition("/")[0] not in AFTER_TRAINING}
-    )
+    home = _module_of_task(task)
+    own = home.removeprefix(f"{NAME}.") if home.startswith(f"{NAME}.") else None
+    texts = [_SOURCES[name] for name in imported_modules(_SOURCES, [*TRAINING, *([own] if own else [])])]
+    return statements_hash([*texts, *([] if own else [_text_of_module(home)])])
 
 
+@functools.cache
 def report_code_hash() -> str:
-    """sha256 over the statements of `REPORT_CODE`."""
-    return statements_hash({name: text for name, text in _SOURCES.items() if name.partition("/")[0] in REPORT_CODE})
+    """sha256 over the statements of `REPORTS` and what they import."""
+    return statements_hash(_SOURCES[name] for name in imported_modules(_SOURCES, REPORTS))
 
 
-def statements_hash(sources: Mapping[str, str]) -> str:
-    """sha256 over the statements of modules, given as text by name."""
-    digest = hashlib.sha256()
-    for name, text in sources.items():
-        digest.update(f"{name}\n{_statements(text)}\n".encode())
-    return digest.hexdigest()
+def statements_hash(texts: Iterable[str]) -> str:
+    """sha256 over the statements of modules, in whatever order and under whatever names they come."""
+    digests = sorted(hashlib.sha256(_statements(text).encode()).hexdigest() for text in texts)
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def imported_modules(sources: Mapping[str, str], roots: Iterable[str]) -> list[str]:
+    """Files of the package that modules import, and what those import in turn, also within functions.
+
+    Args:
+        sources: the text of every module by its path in the package, such as ``data/study.py``.
+        roots: modules by their dotted name below the package; names that it lacks are passed over.
+
+    Returns:
+        Paths, sorted.
+    """
+    found: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        path = _file_of(waiting.pop(), sources)
+        if path is not None and path not in found:
+            found.add(path)
+            waiting += _imports(sources[path])
+    return sorted(found)
 
 
 def read_sources(package: pathlib.Path) -> dict[str, str]:
@@ -73,12 +80,45 @@ def read_sources(package: pathlib.Path) -> dict[str, str]:
     return {path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in files}
 
 
+def _module_of_task(task: str) -> str:
+    from fedmrg_core.tasks import task_entry
+
+    return task_entry(task).module
+
+
+def _text_of_module(name: str) -> str:
+    """The source of a module outside the package, "" where it has none."""
+    found = importlib.util.find_spec(name)
+    return pathlib.Path(found.origin).read_text(encoding="utf-8") if found and found.has_location else ""
+
+
+def _file_of(module: str, sources: Mapping[str, str]) -> str | None:
+    path = module.replace(".", "/")
+    return next((name for name in (f"{path}.py", f"{path}/__init__.py") if name in sources), None)
+
+
+def _imports(source: str) -> list[str]:
+    """Dotted names below the package that a module imports, except for checking types alone."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [name.removeprefix(f"{NAME}.") for name in names if name.startswith(f"{NAME}.")]
+
+
 def _statements(source: str) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and _is_docstring(body[0]):
-            del body[0]
+        if isinstance(body, list):
+            kept = body[1:] if body and _is_docstring(body[0]) else body
+            node.body = [statement for statement in kept if not _imports_own(statement)]
     return repr(_plain(tree))
 
 
@@ -88,6 +128,13 @@ def _plain(node: object) -> object:
         fields = [(name, _plain(value)) for name, value in ast.iter_fields(node) if value != []]
         return [type(node).__name__, *fields]
     return [_plain(part) for part in node] if isinstance(node, list) else node
+
+
+def _imports_own(statement: ast.stmt) -> bool:
+    """Whether a statement imports from this package: what it imports is counted, not where it lies."""
+    if isinstance(statement, ast.ImportFrom):
+        return statement.module is not None and f"{statement.module}.".startswith(f"{NAME}.")
+    return isinstance(statement, ast.Import) and all(f"{a.name}.".startswith(f"{NAME}.") for a in statement.names)
 
 
 def _is_docstring(statement: ast.stmt) -> bool:

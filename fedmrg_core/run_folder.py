@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedmrg_core.arithmetic import arithmetic_of
-from fedmrg_core.code_state import source_state, training_code_hash
+from fedmrg_core.code_state import source_state
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,7 +118,6 @@ class RunFolder:
         """
         content = {
             **source_state(),
-            "training_code": training_code_hash(),
             "data_fingerprint": data_fingerprint,
             "seeds": dict(seeds),
             "wall_seconds": round(wall_seconds, 3),

@@ -10,52 +10,88 @@ import pytest
 from fedmrg_core import code_state
 
 
-def hash_of(tmp_path, monkeypatch, files: dict[str, str]) -> str:
-    for name, text in files.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    monkeypatch.setattr(code_state, "_SOURCES", code_state.read_sources(tmp_path))
+@pytest.fixture(autouse=True)
+def forget_hashes():
+    """The hashes are kept for the process; here the sources change."""
+    yield
     code_state.training_code_hash.cache_clear()
-    try:
-        return code_state.training_code_hash()
-    finally:
-        code_state.training_code_hash.cache_clear()
+    code_state.report_code_hash.cache_clear()
 
 
-INIT = (code_state.PACKAGE / "__init__.py").read_text()
-BEFORE = {"model.py": 'def f(x):\n    """Twice."""\n    return 2 * x\n', "evaluation/score.py": "A = 1\n"}
+def hashes_of(monkeypatch, sources: dict[str, str]) -> tuple[str, str]:
+    """The hashes of training and of reports of a package with these files."""
+    monkeypatch.setattr(code_state, "_SOURCES", sources)
+    code_state.training_code_hash.cache_clear()
+    code_state.report_code_hash.cache_clear()
+    return code_state.training_code_hash(), code_state.report_code_hash()
+
+
+MODEL = 'from fedmrg_core.words import A\n\ndef f(x):\n    """Twice."""\n    return 2 * x\n'
+BEFORE = {
+    "federation/run.py": "import json\nfrom fedmrg_core.federation import rounds\n",
+    "federation/rounds.py": "def g():\n    from fedmrg_core.model import f\n    return f(1)\n",
+    "model.py": MODEL,
+    "words.py": "A = 1\n",
+    "inference.py": "import fedmrg_core.words\nC = 1\n",
+    "labeller/__init__.py": "B = 1\n",
+    "evaluation/score.py": "A = 1\n",
+}
+
+
+def moved(sources: dict[str, str], name: str, to: str) -> dict[str, str]:
+    """The same package with one file in another place, and the imports that follow it."""
+    old, new = (path.removesuffix(".py").replace("/", ".") for path in (name, to))
+    changed = {path: text.replace(f"fedmrg_core.{old} ", f"fedmrg_core.{new} ") for path, text in sources.items()}
+    changed[to] = changed.pop(name)
+    return changed
 
 
 @pytest.mark.parametrize(
     ("change", "same"),
     [
-        ({"model.py": 'def f(x):\n    """Two times x."""\n    # because\n    return (2 * x)\n'}, True),
+        ({"model.py": MODEL.replace("Twice.", "Two times x.").replace("2 * x", "(2 * x)  # because")}, True),
         ({"evaluation/score.py": "A = 2\n"}, True),
-        ({"model.py": 'def f(x):\n    """Twice."""\n    return 3 * x\n'}, False),
-        ({"other.py": "B = 1\n"}, False),
+        ({"other.py": "B = 1\n"}, True),
+        ({"inference.py": "C = 2\n"}, True),
+        ({"model.py": MODEL.replace("2 * x", "3 * x")}, False),
+        ({"words.py": "A = 2\n"}, False),
+        ({"federation/run.py": "import json\n"}, False),
     ],
 )
-def test_only_statements_of_training_count(tmp_path, monkeypatch, change, same):
-    before = hash_of(tmp_path, monkeypatch, BEFORE)
-    assert (hash_of(tmp_path, monkeypatch, {**BEFORE, **change}) == before) is same
+def test_only_statements_that_training_imports_count(monkeypatch, change, same):
+    before, _ = hashes_of(monkeypatch, BEFORE)
+    assert (hashes_of(monkeypatch, BEFORE | change)[0] == before) is same
+
+
+def test_a_file_that_moves_leaves_the_hash_as_it_is(monkeypatch):
+    before = hashes_of(monkeypatch, BEFORE)
+    assert hashes_of(monkeypatch, moved(BEFORE, "model.py", "paper/model.py")) == before
+    assert hashes_of(monkeypatch, moved(BEFORE, "words.py", "paper/words.py"))[0] == before[0]
 
 
 @pytest.mark.parametrize(
     ("change", "same"),
     [
-        ({"findings.py": "A = 1  # a comment\n"}, True),
-        ({"labeller/cues.py": "A = 2\n"}, False),
+        ({"inference.py": "import fedmrg_core.words\nC = 1  # a comment\n"}, True),
         ({"evaluation/score.py": "A = 2\n"}, True),
+        ({"labeller/__init__.py": "B = 2\n"}, False),
+        ({"words.py": "A = 2\n"}, False),
     ],
 )
 def test_the_labeller_decides_what_is_stored_with_a_report(monkeypatch, change, same):
-    names = ("findings.py", "labeller/cues.py", "inference.py", "evaluation/score.py")
-    hashes = []
-    for sources in (dict.fromkeys(names, "A = 1\n"), dict.fromkeys(names, "A = 1\n") | change):
-        monkeypatch.setattr(code_state, "_SOURCES", sources)
-        hashes.append(code_state.report_code_hash())
-    assert (hashes[0] == hashes[1]) is same
+    _, before = hashes_of(monkeypatch, BEFORE)
+    assert (hashes_of(monkeypatch, BEFORE | change)[1] == before) is same
+
+
+def test_the_hash_holds_what_training_runs_through():
+    """On the package itself: the measure that training reports is in it, tables and tests of finished runs are not."""
+    names = code_state.imported_modules(code_state._SOURCES, [*code_state.TRAINING, "federation.report_experiment"])
+    assert {"evaluation/clinical_metrics.py", "local_training.py", "encoder.py"} <= set(names)
+    assert not {"evaluation/comparison.py", "command_line.py", "html_report.py"} & set(names)
+
+
+def test_a_task_of_another_package_counts_with_its_module():
+    assert code_state.training_code_hash("fake") not in (code_state.training_code_hash("reports"), "")
 
 
 LONG_RUN = """
@@ -65,7 +101,8 @@ import fedmrg_core.model
 pathlib.Path("fedmrg_core/model.py").write_text("A = 2\\n")
 subprocess.run(["git", "commit", "-qam", "during the run"], check=True)
 pathlib.Path("fedmrg_core/model.py").write_text("A = 3\\n")
-RunFolder("run").write_manifest(data_fingerprint="x", seeds={}, wall_seconds=1)
+from fedmrg_core.code_state import _SOURCES
+RunFolder("run").write_manifest(data_fingerprint="x", seeds={}, wall_seconds=1, model=_SOURCES["model.py"])
 """
 
 
@@ -88,11 +125,4 @@ def test_a_manifest_names_the_code_that_was_imported(tmp_path, monkeypatch):
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["commit"] == before.stdout.strip() and manifest["uncommitted_changes"] is False
     assert (package / "model.py").read_text() == "A = 3\n"
-    assert manifest["training_code"] == hash_of(
-        tmp_path / "model", monkeypatch, {"__init__.py": INIT, "model.py": "A = 1\n"}
-    )
-
-
-def test_what_is_left_out_exists():
-    for name in (*code_state.AFTER_TRAINING, *code_state.REPORT_CODE):
-        assert (code_state.PACKAGE / name).exists(), name
+    assert manifest["model"] == "A = 1\n"

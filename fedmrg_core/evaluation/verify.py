@@ -141,7 +141,7 @@ def _verify_run(reference_root: pathlib.Path, results_root: pathlib.Path, name: 
     reference, folder = load_run(reference_root / name), results_root / name
     finished = (folder / "metrics.csv").is_file() and (folder / "manifest.json").is_file()
     rerun = load_run(folder) if finished else None
-    if rerun is None or rerun.manifest.get("training_code") != training_code_hash():
+    if rerun is None or rerun.manifest.get("training_code") != training_code_hash(rerun.configuration.task):
         note = f"made by other training code; delete {results_root.name}/{name} and verify again" if rerun else ""
         return _not_compared(name, reference, NOT_RUN, note)
     if note := _difference(reference, rerun):

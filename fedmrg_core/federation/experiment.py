@@ -96,7 +96,9 @@ def buffers_of(experiment: Experiment) -> frozenset[str]:
 
 def run_fingerprint(configuration: RunConfiguration, experiment: Experiment) -> str:
     """One hash of the training code, the configuration, and what the experiment starts from."""
-    content = json.dumps([training_code_hash(), configuration.identity(), experiment.fingerprints()], sort_keys=True)
+    content = json.dumps(
+        [training_code_hash(configuration.task), configuration.identity(), experiment.fingerprints()], sort_keys=True
+    )
     return hashlib.sha256(content.encode()).hexdigest()
 
 

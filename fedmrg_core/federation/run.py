@@ -12,6 +12,7 @@ import filelock
 import pandas
 from flwr.app import Context, RecordDict
 
+from fedmrg_core.code_state import training_code_hash
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation import client_app, server_app
 from fedmrg_core.federation.checkpoints import ServerState, load_checkpoint, load_shared
@@ -147,6 +148,7 @@ def _write_manifest(
         seeds={"root": configuration.seed},
         wall_seconds=float(timing.wall_seconds.sum()),
         local_seconds=float(timing.local_seconds.sum()),
+        training_code=training_code_hash(configuration.task),
         fingerprints=fingerprints,
         parameters=experiment.parameter_counts(),
         engine=engine,

@@ -22,12 +22,21 @@ def make_task(name: str) -> Callable[..., Any]:
     Raises:
         InputError: no task has this name, or its code cannot be imported.
     """
-    others = {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
-    own = {known: importlib.metadata.EntryPoint(known, value, GROUP) for known, value in TASKS.items()}
-    tasks = others | own
+    entry = task_entry(name)
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"task {name!r} cannot be imported from {entry.value} ({error}).") from error
+
+
+def task_entry(name: str) -> importlib.metadata.EntryPoint:
+    """Where the code of a task lies.
+
+    Raises:
+        InputError: no task has this name.
+    """
+    tasks = {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
+    tasks |= {own: importlib.metadata.EntryPoint(own, value, GROUP) for own, value in TASKS.items()}
     if name not in tasks:
         raise InputError(f"task {name!r} is unknown; expected one of {', '.join(sorted(tasks))}.")
-    try:
-        return tasks[name].load()
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"task {name!r} cannot be imported from {tasks[name].value} ({error}).") from error
+    return tasks[name]
