@@ -30,8 +30,8 @@ from fedmrg_core.inference import write_reports
 from fedmrg_core.labeller import label_report
 from fedmrg_core.local_training import train_client
 from fedmrg_core.methods import Ownership, load_method
-from fedmrg_core.report_generator import build_report_generator
 from fedmrg_core.seeds import torch_threads
+from fedmrg_core.tasks.reports.build import build_report_generator
 
 
 class DrawnStudies:

@@ -24,11 +24,12 @@ from torch import Tensor
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+from fedmrg_core.batch import Contrast, language_loss
 from fedmrg_core.client_batches import ClientBatches
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.report_experiment import ReportExperiment
 from fedmrg_core.methods import Losses, load_method
-from fedmrg_core.report_generator import Contrast, ReportGenerator, language_loss
+from fedmrg_core.report_generator import ReportGenerator
 from fedmrg_core.seeds import numpy_stream
 from fedmrg_core.trained_run import finished_experiment, load_trained
 

@@ -20,10 +20,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedmrg_core.base_models import new_backbone, new_llm, save_base_models, train_tokenizer
+from fedmrg_core.batch import Batch, encode_reports, pad_reports, total_loss
 from fedmrg_core.configuration import Profile, load_profile
 from fedmrg_core.data.phantom import public_texts
 from fedmrg_core.methods import Method, Ownership
-from fedmrg_core.report_generator import Batch, build_report_generator, encode_reports, pad_reports, total_loss
+from fedmrg_core.tasks.reports.build import build_report_generator
 
 SHARED = {"encoder": Ownership.SHARED, "projection": Ownership.SHARED, "generic_adapter": Ownership.SHARED}
 BOTH = {**SHARED, "specialised_adapter": Ownership.PERSONAL}

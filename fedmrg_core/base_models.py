@@ -24,6 +24,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from fedmrg_core.augmentation import augmented
+from fedmrg_core.batch import INSTRUCTION, pad_reports
 from fedmrg_core.client_batches import shuffled_by_length
 from fedmrg_core.configuration import BaseModels
 from fedmrg_core.encoder import VisualEncoder
@@ -31,7 +32,6 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS, STATES
 from fedmrg_core.optimisation import adamw
 from fedmrg_core.prompts import phrase_embeddings
-from fedmrg_core.report_generator import INSTRUCTION, pad_reports
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
 STEERED_SHARE = 0.9  # of the pretraining batches

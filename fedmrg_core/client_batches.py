@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fedmrg_core.augmentation import augmented
+from fedmrg_core.batch import Batch, encode_reports, pad_reports
 from fedmrg_core.configuration import Profile
-from fedmrg_core.report_generator import Batch, encode_reports, pad_reports
 from fedmrg_core.trained_model import TrainedModel
 
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedmrg_core.batch import Batch
 from fedmrg_core.client_batches import ClientBatches
 from fedmrg_core.client_state import CONTROL, HospitalState
 from fedmrg_core.methods import ClientRule, Ownership
-from fedmrg_core.report_generator import Batch
 from fedmrg_core.trained_model import TrainedModel
 
 # What h is made with; a model trained whole has its projection in its decoder.

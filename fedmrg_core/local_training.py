@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from fedmrg_core.batch import Contrast, language_loss
 from fedmrg_core.client_batches import ClientBatches, Studies
 from fedmrg_core.client_rules import UpdateRule, update_rules
 from fedmrg_core.client_state import HospitalState, LocalUpdate, without_controls
@@ -25,7 +26,6 @@ from fedmrg_core.evaluation.clinical_metrics import head_auroc, states_f1_micro
 from fedmrg_core.methods import Method, Ownership
 from fedmrg_core.optimisation import build_optimiser, moments_of, scheduled_factor, set_learning_rate
 from fedmrg_core.prompts import classification_loss, initial_disease_weights, updated_disease_weights
-from fedmrg_core.report_generator import Contrast, language_loss
 from fedmrg_core.seeds import numpy_stream
 from fedmrg_core.trained_model import TrainedModel
 from fedmrg_core.training_steps import TrainingSteps, learning, torch_seeded

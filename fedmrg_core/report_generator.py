@@ -17,54 +17,26 @@ from collections.abc import Sequence
 import torch
 import transformers
 from torch import Tensor
-from torch.nn import functional
 
 from fedmrg_core.adapters import BOTH, GENERIC, MIXTURE, SPECIALISED, AdaptedLLM, mutual_boosting
-from fedmrg_core.configuration import Generation, Profile, Training
+from fedmrg_core.batch import INSTRUCTION, Batch, Contrast, language_loss
+from fedmrg_core.configuration import Generation, Profile
 from fedmrg_core.encoder import (
     VisualEncoder,
     VisualProjection,
     inter_client_contrast,
     intra_client_contrast,
-    load_encoder,
-    token_count,
 )
-from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS
-from fedmrg_core.language_models import check_positions, load_language_model
 from fedmrg_core.methods import Losses, Method, Ownership
-from fedmrg_core.pretrained import told
 from fedmrg_core.prompts import DiagnosisPrompts, NoPrompts, PromptOutput, classification_loss, phrase_embeddings
-from fedmrg_core.seeds import stream_seed
 from fedmrg_core.trained_model import TrainedModel
-
-# What stands before every report; the small base LLM learns it in pretraining, a large one understands it.
-INSTRUCTION = "Findings:"
 
 # The modules of `methods.MODULES` that make up each adapter, and what the names of the parts' tensors end in.
 ADAPTER_MODULES = {
     GENERIC: {GENERIC: "", "generic_adapter_a": ".lora_A", "generic_adapter_b": ".lora_B"},
     SPECIALISED: {SPECIALISED: ""},
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """B studies, ready for the model."""
-
-    images: Tensor  # (B, 1, H, W) in [0, 1]
-    states: Tensor  # (B, 14) true states
-    report_ids: Tensor  # (B, T) token ids ending in </s>, padded on the right
-    report_mask: Tensor  # (B, T) true where there is a token
-
-
-@dataclasses.dataclass(frozen=True)
-class Contrast:
-    """What the client-aware contrast compares a batch with."""
-
-    h_global: Tensor  # (B, D) the global encoder's features of the same images
-    prototypes: Tensor  # (K, D); K = 0 before the first prototypes have come
-    own: int  # this client's row in prototypes, -1 if it has none yet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,77 +235,3 @@ class ReportGenerator(TrainedModel):
         ids = self.llm.generate(prefix.embeddings, adapter, **self.decoding(settings))
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [" ".join(text.split()) for text in texts], prefix.prompts
-
-
-def language_loss(logits: Tensor, report_ids: Tensor, report_mask: Tensor) -> Tensor:
-    """L_LM: mean negative log-likelihood of the report tokens.
-
-    Args:
-        logits: (B, T, vocabulary).
-        report_ids: (B, T).
-        report_mask: (B, T).
-    """
-    return functional.cross_entropy(logits[report_mask], report_ids[report_mask])
-
-
-def total_loss(terms: dict[str, Tensor], weights: Losses) -> Tensor:
-    """L: the weighted sum of the terms."""
-    return sum(getattr(weights, name) * value for name, value in terms.items())
-
-
-def encode_reports(
-    tokenizer: transformers.PreTrainedTokenizerBase, texts: Sequence[str], settings: Training
-) -> list[list[int]]:
-    """Token ids of the reports, at most `max_report_tokens` each (training only; references are never cut) and </s>."""
-    ids = tokenizer([" " + text for text in texts], add_special_tokens=False).input_ids
-    return [row[: settings.max_report_tokens - 1] + [tokenizer.eos_token_id] for row in ids]
-
-
-def pad_reports(rows: Sequence[list[int]], padding: int) -> tuple[Tensor, Tensor]:
-    """(B, T) ids padded on the right, and the (B, T) mask."""
-    length = max(map(len, rows))
-    ids = torch.tensor([row + [padding] * (length - len(row)) for row in rows])
-    mask = torch.arange(length) < torch.tensor([len(row) for row in rows])[:, None]
-    return ids, mask
-
-
-def build_report_generator(profile: Profile, method: Method, base_models: pathlib.Path, seed: int) -> TrainedModel:
-    """Load backbone and LLM (the profile's names, or notebook 05's in `base_models`) and compose them.
-
-    A method without an LLM is built by `fedmrg_core.baselines`. The seed's "initialisation" stream sets every new
-    parameter: the same on every client and engine.
-
-    Raises:
-        InputError: a model folder is missing, or its model cannot be used as the profile says.
-    """
-    if method.model != "llm":
-        from fedmrg_core.baselines import build_whole_model  # it needs this module's parts
-
-        return build_whole_model(profile, method, base_models, seed)
-    llm_name, backbone_name = profile.base_models.sources(base_models)
-    precision = getattr(torch, profile.base_models.precision)
-    llm, tokenizer = load_language_model(llm_name, precision)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, "initialisation"))
-        encoder = load_encoder(backbone_name)
-        model = ReportGenerator(encoder, llm, tokenizer, method, profile)
-    report = max(profile.training.max_report_tokens, profile.generation.max_new_tokens)
-    check_positions(llm.config, model.prefix_length(token_count(encoder, profile.image_size)), report)
-    _try_out(model, profile)
-    return model
-
-
-@torch.no_grad()
-def _try_out(model: ReportGenerator, profile: Profile) -> None:
-    """Let the LLM read and write a few tokens under its first adapter, as every client will."""
-    adapter, ids = model.adapters[0], model.instruction_ids[None]
-    embeddings, mask = model.llm.embed(ids), torch.ones_like(ids)
-    settings = profile.generation.model_copy(update={"max_new_tokens": 2})
-    try:
-        model.llm(embeddings, mask, 1, [adapter])
-        model.llm.generate(embeddings, adapter, **model.decoding(settings))
-    except Exception as error:  # what an adapter cannot do on a LLM ends in errors of any class
-        raise InputError(
-            f"method {model.method.name!r}: its adapter (adapter_kind {model.llm.kind}) does not work on this LLM "
-            f"({told(error)}); expected another LLM or another method."
-        ) from error

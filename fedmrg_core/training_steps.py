@@ -9,11 +9,11 @@ import numpy
 import torch
 from torch import Tensor
 
+from fedmrg_core.batch import Contrast, total_loss
 from fedmrg_core.client_batches import ClientBatches
 from fedmrg_core.client_rules import UpdateRule, encoded_once
 from fedmrg_core.configuration import Profile
 from fedmrg_core.methods import Method
-from fedmrg_core.report_generator import Contrast, total_loss
 from fedmrg_core.seeds import stream_seed
 from fedmrg_core.trained_model import TrainedModel
 

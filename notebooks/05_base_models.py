@@ -155,7 +155,7 @@ from fedmrg_core.labeller import label_report
 from fedmrg_core.language_models import load_language_model
 from fedmrg_core.methods import load_method
 from fedmrg_core.pretrained import compute_device
-from fedmrg_core.report_generator import build_report_generator
+from fedmrg_core.tasks.reports.build import build_report_generator
 
 build_report_generator(settings, load_method("fedmrg"), folder, seed)
 llm, tokenizer = load_language_model(sizes.sources(folder)[0], getattr(torch, sizes.precision))

@@ -11,7 +11,8 @@ import torch
 from fedmrg_core.base_models import new_backbone, new_llm, save_base_models, train_tokenizer
 from fedmrg_core.configuration import Profile
 from fedmrg_core.methods import Method, load_method
-from fedmrg_core.report_generator import ReportGenerator, build_report_generator
+from fedmrg_core.report_generator import ReportGenerator
+from fedmrg_core.tasks.reports.build import build_report_generator
 
 TEXTS = [
     "The heart is enlarged. No pneumothorax.",

@@ -6,15 +6,15 @@ import pytest
 import torch
 from small_model import PROFILE, small_base_models, small_studies
 
-from fedmrg_core.baselines import build_whole_model
 from fedmrg_core.baselines.findings_graph import NODES
 from fedmrg_core.baselines.image_report_contrast import image_report_contrast, negative_weights
 from fedmrg_core.baselines.transformer import Sizes, parameter_count
+from fedmrg_core.batch import total_loss
 from fedmrg_core.errors import InputError
 from fedmrg_core.local_training import ClientBatches, first_state, train_client, validate_client
 from fedmrg_core.methods import Losses, Ownership, load_method
 from fedmrg_core.optimisation import adamw
-from fedmrg_core.report_generator import build_report_generator, total_loss
+from fedmrg_core.tasks.reports.build import build_report_generator, build_whole_model
 
 pytestmark = pytest.mark.numerical
 

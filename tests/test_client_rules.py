@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 from small_model import PROFILE, small_model, small_studies
 
+from fedmrg_core.batch import total_loss
 from fedmrg_core.client_batches import ClientBatches
 from fedmrg_core.client_rules import (
     ControlVariates,
@@ -21,7 +22,6 @@ from fedmrg_core.client_state import HospitalState, without_controls
 from fedmrg_core.fine_tuning import fine_tuned
 from fedmrg_core.local_training import train_client, validate_client
 from fedmrg_core.methods import ClientRule, Ownership, load_method
-from fedmrg_core.report_generator import total_loss
 from fedmrg_core.training_steps import TrainingSteps
 
 pytestmark = pytest.mark.numerical

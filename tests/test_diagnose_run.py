@@ -6,8 +6,8 @@ import pytest
 import torch
 from small_model import PROFILE, small_model, small_studies
 
+from fedmrg_core.batch import Contrast, total_loss
 from fedmrg_core.client_batches import ClientBatches
-from fedmrg_core.report_generator import Contrast, total_loss
 
 pytestmark = pytest.mark.numerical
 

@@ -260,7 +260,7 @@ def test_other_data_are_refused(tmp_path: pathlib.Path, monkeypatch: pytest.Monk
 
 def test_other_training_code_does_not_go_on_with_a_run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_federation(tmp_path, fake_configuration(), stop_after_round=1, progress=False)
-    monkeypatch.setattr("fedmrg_core.federation.experiment.training_code_hash", lambda: "other")
+    monkeypatch.setattr("fedmrg_core.federation.experiment.training_code_hash", lambda task: "other")
     with pytest.raises(InputError, match="training code; choose another run folder or delete this one"):
         run_federation(tmp_path, fake_configuration(), progress=False)
 

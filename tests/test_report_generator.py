@@ -6,10 +6,10 @@ from small_model import PROFILE, small_model, small_studies
 from torch.nn import functional
 
 from fedmrg_core.adapters import BOTH, COPY, GENERIC, MIXTURE, SPECIALISED, mutual_boosting
+from fedmrg_core.batch import Contrast, encode_reports, language_loss, pad_reports, total_loss
 from fedmrg_core.errors import InputError
 from fedmrg_core.local_training import ClientBatches
 from fedmrg_core.methods import Losses, Ownership
-from fedmrg_core.report_generator import Contrast, encode_reports, language_loss, pad_reports, total_loss
 
 pytestmark = pytest.mark.numerical
 
@@ -192,6 +192,6 @@ def test_reports_are_cut_for_training_only_at_the_limit(model):
 def test_missing_base_models_are_named(tmp_path):
     with pytest.raises(InputError, match="run notebook 05_base_models first"):
         from fedmrg_core.methods import load_method
-        from fedmrg_core.report_generator import build_report_generator
+        from fedmrg_core.tasks.reports.build import build_report_generator
 
         build_report_generator(PROFILE, load_method("fedmrg"), tmp_path / "nothing", 0)

@@ -1,5 +1,1 @@
-"""The baselines that are trained whole, without an LLM: Transformer, R2Gen, WCL and DCL [related]."""
-
-from fedmrg_core.baselines.build import build_whole_model
-
-__all__ = ["build_whole_model"]
+"""Report generators without an LLM, trained whole: the comparison models of the benchmark."""

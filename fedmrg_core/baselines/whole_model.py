@@ -22,12 +22,13 @@ from fedmrg_core.baselines.image_report_contrast import (
 )
 from fedmrg_core.baselines.relational_memory import MemoryDrivenDecoder
 from fedmrg_core.baselines.transformer import ImageEncoder, ReportDecoder, Sizes
+from fedmrg_core.batch import Batch, Contrast, language_loss
 from fedmrg_core.configuration import Generation, Profile
 from fedmrg_core.encoder import VisualEncoder, VisualProjection
 from fedmrg_core.errors import InputError
 from fedmrg_core.methods import Losses, Method
 from fedmrg_core.prompts import PromptOutput
-from fedmrg_core.report_generator import Batch, Contrast, Prefix, language_loss
+from fedmrg_core.report_generator import Prefix
 from fedmrg_core.trained_model import TrainedModel
 
 LOSSES = {

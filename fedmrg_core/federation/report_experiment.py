@@ -22,9 +22,9 @@ from fedmrg_core.federation.run_configuration import RunConfiguration
 from fedmrg_core.fine_tuning import fine_tuned
 from fedmrg_core.methods import Ownership
 from fedmrg_core.pretrained import compute_device
-from fedmrg_core.report_generator import build_report_generator
 from fedmrg_core.seeds import torch_threads
 from fedmrg_core.site_names import check_apart, path_part
+from fedmrg_core.tasks.reports.build import build_report_generator
 from fedmrg_core.trained_model import TrainedModel, parameter_counts
 
 # The one client of a method with `training: centralised`; no site is called so, see `site_names.RESERVED`.

@@ -1,0 +1,1 @@
+"""The paper's task: hospitals write reports of their X-rays together."""
