@@ -87,6 +87,24 @@ def label(
         print(line)
 
 
+@app.command()
+def score(
+    file: Annotated[pathlib.Path, typer.Argument(help="A CSV table with study_id, reference and generated.")],
+    output: Annotated[pathlib.Path | None, typer.Option(help="Also write the table to this CSV file.")] = None,
+    meteor: Annotated[bool, typer.Option(help="METEOR too; its Java takes seconds to start.")] = True,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap over studies.")] = 0,
+) -> None:
+    """Score anybody's generated reports: every text and clinical measure with its 95 % interval over studies."""
+    from fedmrg_core.evaluation.score_file import read_reports, score_reports
+    from fedmrg_core.run_folder import write_text
+
+    _log_to_stderr()
+    scored = score_reports(read_reports(file), meteor, seed)
+    print(scored.to_string(index=False, float_format="{:.4f}".format, na_rep=""))
+    if output is not None:
+        write_text(output, scored.to_csv(index=False, lineterminator="\n"))
+
+
 @app.command("check-data")
 def check_data(
     data: Annotated[str, typer.Option(help="The dataset's name, e.g. phantom or iu_xray.")],

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy
 
 from fedmrg_core.errors import InputError
+from fedmrg_core.seeds import numpy_stream
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -103,6 +104,36 @@ def bootstrap_intervals(
             draws[key].append(measure.value(weights @ measure.summands))
     bounds = {key: _bounds(numpy.concatenate(drawn), studies, confidence) for key, drawn in draws.items()}
     return {key: Interval(measures[key].estimate(), low, high) for key, (low, high) in bounds.items()}
+
+
+def with_intervals(
+    measures: dict[str, StudyStatistics], resamples: int = 0, seed: int = 0, blank: Collection[str] = ()
+) -> dict[str, float]:
+    """Measures as plain numbers, as an `evaluate` module gives them.
+
+    Args:
+        measures: by key, over the same studies.
+        resamples: of the bootstrap; 0 leaves intervals out.
+        seed: root seed of the bootstrap's stream.
+        blank: keys of measures that cannot be said: NaN.
+
+    Returns:
+        Each key with its value, and with resamples ``<key>_low`` and ``<key>_high``.
+
+    Raises:
+        InputError: see `bootstrap_intervals`.
+    """
+    if not resamples:
+        return {key: math.nan if key in blank else measure.estimate() for key, measure in measures.items()}
+    numbers: dict[str, float] = {}
+    for key, interval in bootstrap_intervals(measures, numpy_stream(seed, "bootstrap", "all"), resamples).items():
+        low, high, value = interval.low, interval.high, interval.value
+        numbers |= (
+            dict.fromkeys((key, f"{key}_low", f"{key}_high"), math.nan)
+            if key in blank
+            else {key: value, f"{key}_low": low, f"{key}_high": high}
+        )
+    return numbers
 
 
 def _bounds(draws: numpy.ndarray, studies: int, confidence: float) -> tuple[float, float]:

@@ -4,7 +4,8 @@
 import datasets
 import evaluate
 
-from fedmrg_core.evaluation.clinical_metrics import score_states
+from fedmrg_core.evaluation.clinical_metrics import per_study_clinical, without_positives
+from fedmrg_core.evaluation.statistics import with_intervals
 from fedmrg_core.findings import FINDINGS
 
 _DESCRIPTION = """Example-, micro- and macro-averaged precision, recall and F1 over 14 and over 5 findings, with
@@ -19,9 +20,13 @@ class ReportClinical(evaluate.Metric):
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation="",
-            inputs_description="predictions and references: 14 states a study, in the order of FINDINGS",
+            inputs_description="predictions and references: 14 states a study, in the order of FINDINGS; "
+            "resamples: of the bootstrap over studies, 0 for values alone; seed",
             features=datasets.Features({"predictions": states, "references": states}),
         )
 
-    def _compute(self, predictions: list[list[int]], references: list[list[int]]) -> dict[str, float]:
-        return score_states(references, predictions)
+    def _compute(
+        self, predictions: list[list[int]], references: list[list[int]], resamples: int = 0, seed: int = 0
+    ) -> dict[str, float]:
+        measures = per_study_clinical(references, predictions)
+        return with_intervals(measures, resamples, seed, blank=without_positives(references))

@@ -5,7 +5,8 @@ import datasets
 import evaluate
 
 from fedmrg_core.evaluation.normalise import NORMALISER
-from fedmrg_core.evaluation.text_metrics import score_texts
+from fedmrg_core.evaluation.statistics import with_intervals
+from fedmrg_core.evaluation.text_metrics import per_study_scores
 
 _DESCRIPTION = f"""Text measures of pycocoevalcap 1.2 after the normaliser {NORMALISER}; CIDEr takes its document
 frequencies from the references given. NaN where a measure cannot be said."""
@@ -19,9 +20,17 @@ class ReportText(evaluate.Metric):
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation="",
-            inputs_description="predictions: generated reports; references: one reference report each; meteor: bool",
+            inputs_description="predictions: generated reports; references: one reference report each; meteor: bool; "
+            "resamples: of the bootstrap over studies, 0 for values alone; seed",
             features=datasets.Features({"predictions": text, "references": text}),
         )
 
-    def _compute(self, predictions: list[str], references: list[str], meteor: bool = True) -> dict[str, float]:
-        return score_texts(references, predictions, meteor)
+    def _compute(
+        self,
+        predictions: list[str],
+        references: list[str],
+        meteor: bool = True,
+        resamples: int = 0,
+        seed: int = 0,
+    ) -> dict[str, float]:
+        return with_intervals(per_study_scores(references, predictions, meteor), resamples, seed)
