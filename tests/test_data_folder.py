@@ -129,7 +129,7 @@ def test_what_is_no_report_is_left_out_with_its_reason(tmp_path: pathlib.Path) -
         ({"site": "NaN"}, "row 1 has the site 'NaN', which stands for a missing one"),
         ({"site": "\u200b"}, "row 1 has an empty site"),
         ({"study_id": "s1\u200b"}, "row 2 has the study_id 's1' of row 1"),
-        ({"site": "home"}, "a site is called 'home'"),
+        ({"site": "home"}, "has the site 'home', which tables use themselves"),
         ({"image": "images\\0.png"}, r"row 1 names the image 'images\\\\0\.png' with backslashes; write paths with /"),
     ],
 )

@@ -68,8 +68,8 @@ def test_a_loader_that_hands_out_a_placeholder_is_refused() -> None:
         (("folder", "nowhere"), "data_root nowhere is not a folder"),
         (("phantom", "."), "data_root is given but data 'phantom' reads no folder"),
         (("mimic", ""), "data is 'mimic'"),
-        (("iu_xray", ".", "layout=openi"), "options is 'layout=openi', which is not JSON"),
-        (("iu_xray", ".", "[1]"), r"options is '\[1\]'; expected a JSON object"),
+        (("iu_xray", ".", "layout=openi"), "options is 'layout=openi'; expected a mapping"),
+        (("iu_xray", ".", "[1]"), r"options is '\[1\]'; expected a mapping"),
         (("phantom", "", '{"train": 3}'), "takes its numbers from the profile"),
     ],
 )
