@@ -12,7 +12,8 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedmrg_core.federation.model_exchange import exchange_model, open_hospital
+from fedmrg_core.federation.hospital import write_failure
+from fedmrg_core.federation.model_exchange import exchange_model, open_hospital, run_folder_of
 from fedmrg_core.federation.payload import (
     ARRAYS,
     BEST_ROUND,
@@ -32,11 +33,12 @@ logger = logging.getLogger(__name__)
 
 
 def report_errors(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """A Flower mod: an exception becomes a reply of one line, the same in every engine; the traceback stays here."""
+    """A Flower mod: an exception becomes a reply that names its class; what it says stays on the hospital's disk."""
     try:
         return call_next(message, context)
     except Exception as error:  # whatever it is, it must not end the other hospitals' round
-        logger.debug("partition %s", context.node_config.get("partition-id"), exc_info=True)
+        log = write_failure(run_folder_of(context), int(context.node_config["partition-id"]), error)
+        logger.warning("partition %s: %s (%s)", context.node_config["partition-id"], error, log.name)
         return error_reply(error, message)
 
 

@@ -11,6 +11,7 @@ The shared model as it came after round 3 is ``model-0003.safetensors``: the nex
 from __future__ import annotations
 
 import pathlib
+import traceback
 from collections.abc import Collection, Mapping
 
 import torch
@@ -20,6 +21,19 @@ from fedmrg_core.client_state import HospitalState
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.files import read_tensors, write_tensors
 from fedmrg_core.site_names import path_part
+
+
+def write_failure(run_folder: pathlib.Path, partition: int, error: Exception) -> pathlib.Path:
+    """Add an error with its traceback to the log of a hospital, which never leaves its disk.
+
+    Returns:
+        The log.
+    """
+    path = run_folder / "hospitals" / f"errors-{partition}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as log:
+        log.write("".join(traceback.format_exception(error)) + "\n")
+    return path
 
 
 class HospitalDisk:

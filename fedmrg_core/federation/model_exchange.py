@@ -40,10 +40,10 @@ from fedmrg_core.federation.payload import (
 def open_hospital(context: Context) -> tuple[Experiment, str, HospitalDisk]:
     """The experiment, which of its clients this node is, and that hospital's disk."""
     # In a real federation each hospital has a run folder of its own, named in its node's configuration.
-    experiment = load_experiment(_run_folder(context))
+    experiment = load_experiment(run_folder_of(context))
     torch.set_num_threads(experiment.configuration.threads)
     client = experiment.clients[int(context.node_config["partition-id"])]
-    return experiment, client, HospitalDisk(_run_folder(context), client)
+    return experiment, client, HospitalDisk(run_folder_of(context), client)
 
 
 def exchange_model(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -69,7 +69,8 @@ def exchange_model(message: Message, context: Context, call_next: ClientAppCalla
     return reply
 
 
-def _run_folder(context: Context) -> pathlib.Path:
+def run_folder_of(context: Context) -> pathlib.Path:
+    """The run folder on this node's machine."""
     return pathlib.Path(context.node_config.get("run-folder", context.run_config["run-folder"]))
 
 
@@ -98,6 +99,6 @@ def _kept(round_number: int, digest: str | None, context: Context, disk: Hospita
     """The model after a round as this hospital has it, if it is the one of that digest."""
     model = disk.load_model(round_number)
     if model is None and round_number == 0:
-        model = initial_model(_run_folder(context))
+        model = initial_model(run_folder_of(context))
     fits = model is not None and (digest is None or digest_of(model) == digest)
     return model if fits else None

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import pathlib
-import traceback
 from collections.abc import Mapping
 
 import numpy
@@ -56,10 +54,11 @@ def module_of(key: str) -> str:
 
 
 def error_reply(error: Exception, message: Message) -> Message:
-    """A reply that tells the server in one line what went wrong in a hospital, and where in the code."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    reason = f"{type(error).__name__}: {error} ({pathlib.PurePath(place.filename).name}:{place.lineno})"
-    return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message)
+    """A reply that tells the server that something went wrong in a hospital, by the error's class alone.
+
+    Its sentence can hold a file's name or a word of a report, so it stays in the hospital.
+    """
+    return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=type(error).__name__), reply_to=message)
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
@@ -117,7 +116,7 @@ def check_metrics(reply: Message) -> dict[str, float]:
         UnusableReply: an error, no metrics, a value that is not a number, or no positive count of examples.
     """
     if reply.has_error():
-        raise UnusableReply(f"error: {reply.error.reason}")
+        raise UnusableReply(f"error: {reply.error.reason}; its own log says more")
     if not reply.has_content() or METRICS not in reply.content.metric_records:
         raise UnusableReply("no metrics were sent")
     metrics = dict(reply.content.metric_records[METRICS])
