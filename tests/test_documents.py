@@ -1,5 +1,8 @@
-"""The numbers that README shows are those of the stored benchmark."""
+"""The pages: their tables are those of the stored benchmark, their links lead somewhere, their sentences are short."""
 
+from __future__ import annotations
+
+import pathlib
 import re
 
 import pandas
@@ -8,34 +11,56 @@ import pytest
 from fedmrg_core.paths import REPOSITORY
 
 BENCHMARK = REPOSITORY / "figures" / "reference" / "standard" / "benchmark"
+README, RESULTS = REPOSITORY / "README.md", REPOSITORY / "docs" / "results.md"
+PAGES = [README, *sorted((REPOSITORY / "docs").glob("*.md"))]
 F1 = "clinical_f1_example_14_uncertain_negative"
-# Of each column of README's table after the method: role, metric, what of it.
-COLUMNS = (
-    ("home", "bleu_4", "seeds"),
-    ("home", "bleu_4", "value"),
-    ("home", "bleu_4", "difference"),
-    ("home", F1, "value"),
-    ("home", F1, "difference"),
-    ("unseen", "bleu_4", "value"),
-    ("unseen", F1, "value"),
-    ("unseen", F1, "difference"),
-    ("home", "bleu_4", "bytes_up"),
-)
+# Of each column of a page's main table after the method: role, metric, what of it.
+COLUMNS = {
+    README: (
+        ("home", "bleu_4", "value"),
+        ("home", F1, "value"),
+        ("unseen", "bleu_4", "value"),
+        ("unseen", F1, "value"),
+        ("home", "bleu_4", "bytes_up"),
+    ),
+    RESULTS: (
+        ("home", "bleu_4", "seeds"),
+        ("home", "bleu_4", "value"),
+        ("home", "bleu_4", "difference"),
+        ("home", F1, "value"),
+        ("home", F1, "difference"),
+        ("unseen", "bleu_4", "value"),
+        ("unseen", F1, "value"),
+        ("unseen", F1, "difference"),
+        ("home", "bleu_4", "bytes_up"),
+    ),
+}
+STARRED = {README: "value", RESULTS: "difference"}  # which cells carry the star of a clear difference
+
+LONGEST_README = 130  # lines
+MOST_WORDS, MOST_NUMBERS = 40, 3  # of a sentence; numbers only in README
+# Numbers that are names: dates, versions, notebooks.
+NAMES = r"\d{4}-\d{2}-\d{2}|\b(?:Python|torch|CUDA|arXiv|QEMU|notebooks?)\s[\d.]+"
+NUMBER = r"(?<![\w.])(?<!\w-)[+-]?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?![\w-]*[A-Za-z])"
+ENDS = r"(?<=[.!?])[)\"]?\s+(?=[A-Z\"'(\[]|code\b|\d)"  # what lies between two sentences
+
+
+# ---- tables ----
 
 
 def stored() -> pandas.DataFrame:
     """The main table's rows, and of the other tables those of methods that it has not."""
     tables = [pandas.read_csv(BENCHMARK / f"{name}.csv") for name in ("main", "prompts", "payload")]
     table = pandas.concat(tables).drop_duplicates(["role", "method", "metric"])
-    # "transformer training.learning_rate=3x" is README's transformer.
+    # "transformer training.learning_rate=3x" is the pages' transformer.
     table["method"] = table["method"].str.split(" ").str[0].str.replace("floor_", "floor: ")
     return table.set_index(["method", "role", "metric"])
 
 
-def shown() -> dict[str, list[str]]:
-    """README's main table: the cells after the method, by method."""
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    rows = re.search(r"^\| method \| seeds \|.*?\n\n", text, re.MULTILINE | re.DOTALL).group().splitlines()[2:-1]
+def shown(page: pathlib.Path) -> dict[str, list[str]]:
+    """A page's main table: the cells after the method, by method."""
+    text = page.read_text(encoding="utf-8")
+    rows = re.search(r"^\| method \|.*home BLEU-4.*?\n\n", text, re.MULTILINE | re.DOTALL).group().splitlines()[2:-1]
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     return {name.strip("*"): rest for name, *rest in cells if any(rest)}
 
@@ -44,19 +69,22 @@ def numbers(text: str) -> list[float]:
     return [float(number) for number in re.findall(r"[+-]?\d*\.?\d+", text)]
 
 
-@pytest.mark.parametrize("method", shown())
-def test_a_row_of_the_main_table(method):
-    table, cells = stored(), shown()[method]
-    assert len(cells) == len(COLUMNS)
-    for cell, (role, metric, part) in zip(cells, COLUMNS, strict=True):
+@pytest.mark.parametrize(
+    ("page", "method"), [(page, method) for page in COLUMNS for method in shown(page)], ids=lambda part: str(part)[-20:]
+)
+def test_a_row_of_the_main_table(page, method):
+    table, cells = stored(), shown(page)[method]
+    assert len(cells) == len(COLUMNS[page])
+    for cell, (role, metric, part) in zip(cells, COLUMNS[page], strict=True):
         if (method, role, metric) not in table.index:
             assert cell == "" and method == "local"  # it shares no model
             continue
         row = table.loc[(method, role, metric)]
-        if part == "difference":
-            expected = [row["difference"], row["difference_low"], row["difference_high"]]
+        if part == STARRED[page]:
             clear = row["p_holm"] < 0.05 and row["difference_low"] * row["difference_high"] > 0
             assert cell.endswith("*") == clear
+        if part == "difference":
+            expected = [row["difference"], row["difference_low"], row["difference_high"]]
         elif part == "bytes_up":
             expected = [row[part] / 2**20]
         else:
@@ -69,4 +97,105 @@ def test_a_row_of_the_main_table(method):
 
 def test_every_method_of_the_main_table_is_shown():
     main = pandas.read_csv(BENCHMARK / "main.csv")["method"].str.split(" ").str[0].str.replace("floor_", "floor: ")
-    assert set(main) <= set(shown())
+    assert set(main) <= set(shown(RESULTS))
+    assert len(shown(README)) <= 8
+
+
+def test_the_table_of_modules_names_files_that_are_there():
+    text = README.read_text(encoding="utf-8")
+    table = re.search(r"^\| you look for \|.*?\n\n", text, re.MULTILINE | re.DOTALL).group()
+    named = re.findall(r"`([\w/*.]+)`", "\n".join(row.split("|")[2] for row in table.splitlines()[2:] if row))
+    assert len(named) > 20
+    for name in named:
+        assert any(list(folder.glob(name)) for folder in (REPOSITORY, REPOSITORY / "fedmrg_core")), name
+
+
+# ---- links ----
+
+
+def anchors(page: pathlib.Path) -> set[str]:
+    """What a link may name after #: headings in lower case, without signs, with dashes."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, REPOSITORY / "data_cards" / "README.md"], ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text(encoding="utf-8"))):
+        if link.startswith("https:"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_is_linked_from_another():
+    linked = {
+        (page.parent / link.partition("#")[0]).resolve()
+        for page in PAGES
+        for link in re.findall(r"\]\(([^)\s]+\.md[^)\s]*)\)", page.read_text(encoding="utf-8"))
+    }
+    assert set(PAGES[1:]) <= linked
+
+
+def test_every_contract_that_a_docstring_cites_is_defined():
+    cited = {
+        number
+        for path in (REPOSITORY / "fedmrg_core").rglob("*.py")
+        for number in re.findall(r"\bcontract (\d)", path.read_text(encoding="utf-8"))
+    }
+    text = (REPOSITORY / "docs" / "contracts.md").read_text(encoding="utf-8")
+    assert cited and cited <= set(re.findall(r"^## (\d)\. ", text, re.MULTILINE))
+
+
+# ---- sentences ----
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a page, without code, tables, pictures and addresses; a piece of code is one word."""
+    text = re.sub(r"^ *\|.*$", "", without_code(text), flags=re.MULTILINE)
+    text = re.sub(r"!\[.*?\]\(.*?\)", "", text)
+    text = re.sub(r"`[^`]*`", "code", text)
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text).replace("*", "")
+    blocks = re.split(r"\n\s*\n|\n(?= *(?:-|\d+\.) )|\n(?=#)", re.sub(r"(?m)^(#.*)$", r"\1\n", text))
+    plain = [" ".join(re.sub(r"^\s*(?:#+|-|\d+\.) ", "", block).split()) for block in blocks]
+    return [part for block in plain for part in re.split(ENDS, block) if part]
+
+
+def numbers_said(sentence: str) -> list[str]:
+    """Its numbers, without those that are names."""
+    return re.findall(NUMBER, re.sub(NAMES, "", sentence))
+
+
+def test_sentences_are_told_apart():
+    told = sentences(
+        "# Heading\nOne of .305 and [.2, .3]. Two is `a. b`!\n\n- a point\n- Python 3.11, F1\n\n| a. B |\n"
+    )
+    assert told == ["Heading", "One of .305 and [.2, .3].", "Two is code!", "a point", "Python 3.11, F1"]
+    assert [len(numbers_said(sentence)) for sentence in told] == [0, 3, 0, 0, 0]
+    assert numbers_said("on 2026-11-28: 5 to 6.5 minutes, +1, 1,200, ResNet-101, 4-bit x86") == [
+        "5",
+        "6.5",
+        "+1",
+        "1,200",
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_sentences_are_short(page):
+    told = sentences(page.read_text(encoding="utf-8"))
+    assert told
+    long = [sentence for sentence in told if len(sentence.split()) > MOST_WORDS]
+    assert not long, f"more than {MOST_WORDS} words, make two sentences or a table of it: {long[0]}"
+
+
+def test_readme_is_short_and_leaves_numbers_to_tables():
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST_README
+    full = [sentence for sentence in sentences(text) if len(numbers_said(sentence)) > MOST_NUMBERS]
+    assert not full, f"more than {MOST_NUMBERS} numbers, make a table of it: {full[0]}"
