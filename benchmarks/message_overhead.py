@@ -28,6 +28,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from fedmrg_core.client_state import HospitalState, LocalUpdate
 from fedmrg_core.configuration import load_profile
+from fedmrg_core.federation.declaration import Declaration
 from fedmrg_core.federation.run import run_federation
 from fedmrg_core.federation.run_configuration import RunConfiguration, configure_run
 from fedmrg_core.methods import load_method
@@ -58,6 +59,10 @@ class LargeExperiment:
         generator = torch_stream(0, "initialisation")
         count = max(1, round(int(os.environ["LARGE_PARAMETERS"]) / ROW**2))
         return {f"encoder/{n:04d}.weight": torch.randn(ROW, ROW, generator=generator) for n in range(count)}
+
+    def leaving(self) -> Declaration:
+        """The model, a prototype and one loss each."""
+        return Declaration(("encoder",), True, ("train_loss",), ("validation_loss",))
 
     def train(
         self, client: str, round_number: int, shared: dict[str, Tensor], state: HospitalState | None, *_: object

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fedmrg_core.client_state import HospitalState, LocalUpdate
 from fedmrg_core.configuration import load_profile
+from fedmrg_core.federation.declaration import Declaration
 from fedmrg_core.federation.run_configuration import RunConfiguration
 from fedmrg_core.methods import Payload, ServerRule, load_method
 from fedmrg_core.seeds import torch_stream
@@ -60,6 +61,11 @@ class FakeExperiment:
     def shared_buffers(self) -> set[str]:
         return {"encoder/stage.variance"} & set(self.initial_shared())
 
+    def leaving(self) -> Declaration:
+        """The model, a prototype and one loss each."""
+        modules = sorted({key.partition("/")[0] for key in self.initial_shared()})
+        return Declaration(tuple(modules), True, ("train_loss",), ("validation_loss",))
+
     def train(
         self,
         client: str,
@@ -97,6 +103,8 @@ class FakeExperiment:
         personal = {"personal/specialised_adapter/w": kept["personal/specialised_adapter/w"] + momentum}
         state = HospitalState({**personal, "optimiser/momentum": momentum, "disease_weights": weights})
         metrics = {"train_loss": float(new["encoder/stage.weight"].square().nan_to_num().mean())}
+        if kind == "tells":
+            metrics["patients"] = 3.0
         return LocalUpdate(new, prototype, state, EXAMPLES.get(client, 1), metrics)
 
     def _alone(self, client: str, momentum: Tensor, weights: Tensor, kept: dict[str, Tensor]) -> LocalUpdate:

@@ -17,7 +17,7 @@ import pytest
 import safetensors.torch
 import torch
 from federation_fake import EXAMPLES, everything, fake_configuration, server_json
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, MetricRecord
 
 from fedmrg_core.client_state import HospitalState
 from fedmrg_core.errors import InputError
@@ -122,6 +122,8 @@ def test_another_seed_gives_other_bytes(finished: pathlib.Path, tmp_path: pathli
         ("infinite_prototype", "NaN or infinity"),
         ("shape", "shape (2, 4), expected (2, 5)"),
         ("extra", "error: ValueError"),
+        ("tells", "error: InputError"),
+        ("renames", "metric 'round' is not declared"),
         ("nothing", "sent nothing"),
         ("empty", "no metrics were sent"),
         ("double", "type float64, expected float32"),
@@ -167,6 +169,8 @@ def _spoilt(deliver):
             return None
         if kind == "empty":
             reply.content.clear()
+        if kind == "renames":
+            reply.content["metrics"] = MetricRecord({**reply.content["metrics"], "round": 7.0})
         if kind == "double":
             arrays["generic_adapter/lora_A"] = Array(numpy.zeros((2, 5)))
         if kind == "missing":

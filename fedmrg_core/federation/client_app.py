@@ -1,4 +1,4 @@
-"""The one Flower ClientApp. What leaves a hospital is written in `train`: shared tensors, a prototype, metrics.
+"""The one Flower ClientApp. What leaves a hospital is declared by its task and held against every reply.
 
 How the shared tensors travel is the mod's business: `fedmrg_core.federation.model_exchange`.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
@@ -42,7 +42,19 @@ def report_errors(message: Message, context: Context, call_next: ClientAppCallab
         return error_reply(error, message)
 
 
-app = ClientApp(mods=[report_errors, exchange_model])
+def only_declared(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """A Flower mod: a reply with anything that the task has not declared is not sent."""
+    reply = call_next(message, context)
+    if reply.has_content():
+        experiment, _, _ = open_hospital(context)
+        declared = experiment.leaving()
+        trained = message.metadata.message_type == MessageType.TRAIN
+        declared.check(reply.content, declared.training if trained else declared.validation)
+    return reply
+
+
+# The first one is outermost: what is declared is looked at before the exchange packs it.
+app = ClientApp(mods=[report_errors, exchange_model, only_declared])
 
 
 @app.query()

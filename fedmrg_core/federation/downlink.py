@@ -82,7 +82,12 @@ class Downlink:
         return sent, unsent
 
     def read_update(
-        self, reply: Message, sent: SentModel, prototype_length: int | None, store: Callable[[Message], Message]
+        self,
+        reply: Message,
+        sent: SentModel,
+        prototype_length: int | None,
+        names: Collection[str],
+        store: Callable[[Message], Message],
     ) -> tuple[dict[str, float], Message]:
         """Check a training reply and unpack it.
 
@@ -90,6 +95,7 @@ class Downlink:
             reply: the hospital's message.
             sent: the model it was trained from.
             prototype_length: D if any client has sent a prototype before.
+            names: of the metrics that are declared.
             store: takes a message's unpacked arrays out of memory.
 
         Returns:
@@ -99,12 +105,13 @@ class Downlink:
             UnusableReply: see :func:`fedmrg_core.federation.payload.check_update`, or what is packed makes no model.
         """
         if not self.payload.compressed:
-            metrics = check_update(reply, self.shapes, prototype_length)
+            metrics = check_update(reply, self.shapes, prototype_length, names)
             record = reply.content[ARRAYS]
             reply.content[ARRAYS] = ArrayRecord({key: record[key] for key in sorted(record)})
             return metrics, reply
         sizes = packed_sizes(self.shapes, self.payload, self.buffers)
-        metrics = check_update(reply, {name: (size,) for name, size in sizes.items()}, prototype_length, "uint8")
+        expected = {name: (size,) for name, size in sizes.items()}
+        metrics = check_update(reply, expected, prototype_length, names, "uint8")
         try:
             model = unpack(reply.content[ARRAYS], sent.tensors, self.payload, self.buffers)
         except ValueError as error:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedmrg_core.client_state import HospitalState, LocalUpdate
 from fedmrg_core.code_state import training_code_hash
+from fedmrg_core.federation.declaration import Declaration
 from fedmrg_core.federation.run_configuration import RunConfiguration, read_configuration
 from fedmrg_core.tasks import make_task
 
@@ -36,6 +37,9 @@ class Experiment(Protocol):
 
     def shared_buffers(self) -> Collection[str]:
         """Those of them that are no parameters (BatchNorm statistics); an experiment without any may lack this."""
+
+    def leaving(self) -> Declaration:
+        """Everything that may leave a hospital, by name."""
 
     def train(
         self,

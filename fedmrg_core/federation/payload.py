@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 ARRAYS, PROTOTYPES, METRICS, CONFIG = "arrays", "prototypes", "metrics", "config"
 # Names in the metrics record that are not measures.
 EXAMPLES, SECONDS = "num-examples", "local-seconds"
+LONGEST_NAME = 60  # characters of a name that a hospital chose, in a message
 # Names in the config record: which rounds' files a hospital goes on from.
 SERVER_ROUND, STATE_ROUND, BEST_ROUND = "server-round", "state-round", "best-round"
 # The shared model of a message: after which round it is, its digest, and whether its arrays are packed.
@@ -72,7 +73,11 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def check_update(
-    reply: Message, expected: Mapping[str, tuple[int, ...]], prototype_length: int | None, dtype: str = "float32"
+    reply: Message,
+    expected: Mapping[str, tuple[int, ...]],
+    prototype_length: int | None,
+    names: Collection[str],
+    dtype: str = "float32",
 ) -> dict[str, float]:
     """Hold a training reply against the shared model.
 
@@ -80,6 +85,7 @@ def check_update(
         reply: the hospital's message.
         expected: keys and shapes of the arrays that have to be in it.
         prototype_length: D if any client has sent a prototype before.
+        names: of the metrics that are declared.
         dtype: of the arrays: "uint8" where they are packed.
 
     Returns:
@@ -88,7 +94,7 @@ def check_update(
     Raises:
         UnusableReply: an error, records or arrays missing or unknown, another shape or type, NaN or infinity.
     """
-    metrics = check_metrics(reply)
+    metrics = check_metrics(reply, names)
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise UnusableReply(f"metric {name} is {value}")
@@ -109,11 +115,16 @@ def check_update(
     return metrics
 
 
-def check_metrics(reply: Message) -> dict[str, float]:
+def check_metrics(reply: Message, names: Collection[str]) -> dict[str, float]:
     """The metrics of a reply, each one number.
 
+    Args:
+        reply: the hospital's message.
+        names: of the metrics that are declared; a hospital that chose others could overwrite columns of rounds.csv.
+
     Raises:
-        UnusableReply: an error, no metrics, a value that is not a number, or no positive count of examples.
+        UnusableReply: an error, no metrics, a metric that is not declared, a value that is not a number, or no positive
+            count of examples.
     """
     if reply.has_error():
         raise UnusableReply(f"error: {reply.error.reason}; its own log says more")
@@ -121,6 +132,8 @@ def check_metrics(reply: Message) -> dict[str, float]:
         raise UnusableReply("no metrics were sent")
     metrics = dict(reply.content.metric_records[METRICS])
     for name, value in metrics.items():
+        if name not in (*names, EXAMPLES, SECONDS):
+            raise UnusableReply(f"metric {name[:LONGEST_NAME]!r} is not declared")
         if isinstance(value, list):
             raise UnusableReply(f"metric {name} is a list, expected one number")
     examples = metrics.get(EXAMPLES, 0)

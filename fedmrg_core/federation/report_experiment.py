@@ -18,6 +18,7 @@ from fedmrg_core.data.partition import Partition
 from fedmrg_core.data.prepared import Prepared, load_prepared
 from fedmrg_core.data.tensors import MEMORY_BUDGET, ClientTensors
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.declaration import Declaration
 from fedmrg_core.federation.run_configuration import RunConfiguration
 from fedmrg_core.fine_tuning import fine_tuned
 from fedmrg_core.methods import Ownership
@@ -25,6 +26,7 @@ from fedmrg_core.pretrained import compute_device
 from fedmrg_core.seeds import torch_threads
 from fedmrg_core.site_names import check_apart, path_part
 from fedmrg_core.tasks.reports.build import build_report_generator
+from fedmrg_core.tasks.reports.leaving import leaving
 from fedmrg_core.trained_model import TrainedModel, parameter_counts
 
 # The one client of a method with `training: centralised`; no site is called so, see `site_names.RESERVED`.
@@ -114,6 +116,10 @@ class ReportExperiment:
     def shared_buffers(self) -> frozenset[str]:
         """The shared tensors that are no parameters: BatchNorm statistics."""
         return frozenset(self.model.state(Ownership.SHARED).keys() - self.model.trainable().keys())
+
+    def leaving(self) -> Declaration:
+        """See :func:`fedmrg_core.tasks.reports.leaving.leaving`."""
+        return leaving(self.configuration.method, self.model.validated)
 
     def train(
         self,

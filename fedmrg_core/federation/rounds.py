@@ -208,7 +208,11 @@ class FederatedRounds:
         for client in sampled:
             try:
                 metrics, reply = self.downlink.read_update(
-                    _arrived(replies, client), sent, length, lambda message: stored_on_disk(message, self.run_folder)
+                    _arrived(replies, client),
+                    sent,
+                    length,
+                    self.experiment.leaving().training,
+                    lambda message: stored_on_disk(message, self.run_folder),
                 )
             except UnusableReply as reason:
                 record.leave_out(client, reason)
@@ -255,7 +259,7 @@ class FederatedRounds:
         losses = {}
         for client in clients:
             try:
-                metrics = check_metrics(_arrived(replies, client))
+                metrics = check_metrics(_arrived(replies, client), self.experiment.leaving().validation)
                 loss = metrics.get(SELECTION_MEASURE, math.nan)
                 if not math.isfinite(loss):
                     raise UnusableReply(f"{SELECTION_MEASURE} is {loss}")

@@ -1,0 +1,46 @@
+"""What leaves a hospital that trains a report generator, by its row of methods.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedmrg_core.client_state import CONTROL
+from fedmrg_core.federation.declaration import Declaration
+from fedmrg_core.methods import Losses, Method, Ownership
+
+# Terms that are computed together: one of them weighs enough for both to be measured.
+PAIRS = ({"generic_to_specialised", "specialised_to_generic"},)
+
+
+def leaving(method: Method, validated: Sequence[str]) -> Declaration:
+    """The declared list.
+
+    Args:
+        method: which modules are shared, which losses and rules train them.
+        validated: the ways to write whose loss validation measures, `TrainedModel.validated`.
+    """
+    shared = [module for module, owner in method.modules.items() if owner is Ownership.SHARED]
+    language = "validation_language_loss"
+    head = ("validation_classification", "validation_head_auroc", "validation_head_f1_micro_14")
+    return Declaration(
+        modules=(*shared, *([CONTROL] if method.client.control_variates else [])),
+        prototype=bool(method.losses.contrast_inter or method.losses.contrast_intra),
+        training=tuple(f"train_{name}" for name in (*_terms(method), "loss")),
+        validation=(
+            "validation_loss",
+            language,
+            *(f"{language}_{name}" for name in validated),
+            *(head if "diagnosis_head" in method.modules else ()),
+        ),
+    )
+
+
+def _terms(method: Method) -> list[str]:
+    """Loss terms that the method's steps measure."""
+    weighed = {name for name in Losses.model_fields if name == "language" or getattr(method.losses, name)}
+    for pair in PAIRS:
+        weighed |= pair if weighed & pair else set()
+    rules = {"proximal": method.client.proximal, "model_contrast": method.client.moon}
+    return [name for name in Losses.model_fields if name in weighed] + [
+        name for name, weight in rules.items() if weight
+    ]
