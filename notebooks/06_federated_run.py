@@ -74,6 +74,14 @@ print(", ".join(f"{name} {count:,}" for name, count in counts.items()))
 pandas.DataFrame([(module, str(owner)) for module, owner in row.modules.items()], columns=["module", "owner"])
 
 # %% [markdown]
+# The whole list, by name, as the code holds it against every message. What is not on it is refused before it is sent, and again
+# when it arrives.
+
+# %%
+listed = pandas.DataFrame(load_experiment(folder).leaving().rows())
+listed.style.hide().set_properties(**{"text-align": "left"})
+
+# %% [markdown]
 # ## The run
 #
 # $$ L = L_{LM}^{generic} + L_{LM}^{specialised} + \lambda_{cls}\,L_{cls} + \lambda_{rep}(L_{inter} + L_{intra}) + \lambda_{kd}(L_{g2l} + L_{l2g}) $$

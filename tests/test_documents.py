@@ -8,7 +8,9 @@ import re
 import pandas
 import pytest
 
+from fedmrg_core.methods import load_method
 from fedmrg_core.paths import REPOSITORY
+from fedmrg_core.tasks.reports.leaving import leaving
 
 BENCHMARK = REPOSITORY / "figures" / "reference" / "standard" / "benchmark"
 README, RESULTS = REPOSITORY / "README.md", REPOSITORY / "docs" / "results.md"
@@ -199,3 +201,9 @@ def test_readme_is_short_and_leaves_numbers_to_tables():
     assert len(text.splitlines()) <= LONGEST_README
     full = [sentence for sentence in sentences(text) if len(numbers_said(sentence)) > MOST_NUMBERS]
     assert not full, f"more than {MOST_NUMBERS} numbers, make a table of it: {full[0]}"
+
+
+def test_the_page_of_what_leaves_a_hospital_is_the_declared_list() -> None:
+    rows = leaving(load_method("fedmrg"), ("generic_adapter", "specialised_adapter")).rows()
+    table = "\n".join(f"| {row['when']} | {row['what']} | {row['names']} |" for row in rows)
+    assert table in (REPOSITORY / "docs" / "what_leaves_a_hospital.md").read_text(encoding="utf-8")
