@@ -93,19 +93,22 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-SNAKEMAKE := snakemake --cores $(CORES) --printshellcmds --rerun-triggers mtime params input --rerun-incomplete --nolock
+SNAKEMAKE := snakemake --cores $(CORES) --rerun-triggers mtime params input --rerun-incomplete --nolock
+
+# The console has the notebooks' own steps and bars; their commands stand in their logs and in .snakemake/log.
+STEPS_ALONE := --quiet rules progress host reason
 
 figures: environment  ## From nothing to figures and report/index.html
-	PATH="$(BIN):$$PATH" $(SNAKEMAKE) --config profile=$(call quote,$(PROFILE)) data=$(call quote,$(DATA)) \
+	@PATH="$(BIN):$$PATH" $(SNAKEMAKE) $(STEPS_ALONE) --config profile=$(call quote,$(PROFILE)) data=$(call quote,$(DATA)) \
 		data_root=$(call quote,$(DATA_ROOT)) partition=$(call quote,$(PARTITION)) clients=$(CLIENTS) \
 		unseen=$(call quote,$(UNSEEN)) method=$(call quote,$(METHOD)) seed=$(SEED) threads=$(THREADS) \
 		base_models=$(BASE_MODELS)
-	@echo "Figures and report: report/index.html"
+	@cat report/result.txt
 
 # Tables and figures are made of the runs there are, also when one has failed.
 benchmark: environment  ## Every missing run of EXPERIMENT, then tables and figures of all experiments
 	@export PATH="$(BIN):$$PATH"; \
-	runs() { $(SNAKEMAKE) runs "$$@" --config profile=$(call quote,$(PROFILE)) \
+	runs() { $(SNAKEMAKE) runs --printshellcmds "$$@" --config profile=$(call quote,$(PROFILE)) \
 		data_root=$(call quote,$(DATA_ROOT)) experiment=$(call quote,$(EXPERIMENT)) rerun=$(RERUN) threads=$(THREADS) \
 		base_models=$(BASE_MODELS); }; \
 	runs --dry-run --quiet all || exit; \

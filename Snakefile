@@ -21,6 +21,9 @@ import shlex
 
 from snakemake.exceptions import WorkflowError
 
+from snakemake.logging import logger
+from snakemake.settings.enums import Quietness
+
 from fedmrg_core.data.sources import corpus_name, data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.experiments import RunSettings, check_run, runs_of
@@ -72,6 +75,14 @@ def lacking(runs, file):
     root = reference_folder(PROFILE).parent
     return [run for run in runs if SETTINGS["rerun"] or not is_stored(run, root, file)]
 
+
+def tells_something(record):
+    """Whether a record is for who asked for quiet: not the machinery's words before and after every step."""
+    return not str(record.msg).startswith(("Select jobs to execute", "Execute ", "Using shell:", "host:", "Building DAG"))
+
+
+if Quietness.RULES in (workflow.output_settings.quiet or ()):
+    logger.addFilter(tells_something)
 
 SETTINGS, SINGLE, EXPERIMENTS, RUNS = check_settings()
 PROFILE_FILE = SINGLE.profile if SINGLE.profile.endswith(".yaml") else f"profiles/{SINGLE.profile}.yaml"
@@ -142,6 +153,7 @@ wildcard_constraints:
 rule all:
     input:
         "report/index.html",
+        "report/result.txt",
 
 
 rule data:
@@ -170,7 +182,7 @@ rule partitions:
         runs=lambda wildcards: [run.name for run in DEALT if corpus_name(run.data) == wildcards.corpus],
     priority: 10
     shell:
-        "fedmrg check-partition {params.runs:q} > {output:q}"
+        "TQDM_DISABLE=1 fedmrg check-partition {params.runs:q} > {output:q}"  # flwr-datasets shows a bar for each deal
 
 
 rule base_models:
@@ -290,11 +302,12 @@ rule report:
         base_models_notebook(SINGLE.data),
         [run_notebook(name, SINGLE) for name in ("06_federated_run", "07_evaluation", "08_figures")],
     output:
-        "report/index.html",
+        page="report/index.html",
+        result="report/result.txt",
     params:
         run=RESULTS / SINGLE.name,
     shell:
-        "fedmrg report {params.run:q} --output {output:q} {input:q}"
+        "fedmrg report {params.run:q} --output {output.page:q} {input:q} > {output.result:q}"
 
 
 rule runs:

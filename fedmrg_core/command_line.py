@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 import pathlib
 import re
@@ -61,7 +60,6 @@ def run(
     """
     from fedmrg_core import notebooks
 
-    _log_to_stderr()
     written: dict[str, str] = {}
     for name, value in map(notebooks.parse_parameter, parameter or []):
         if name in written:
@@ -87,7 +85,7 @@ def label(
         print(line)
 
 
-@app.command()
+@app.command(cls=DescribedCommand)
 def score(
     file: Annotated[pathlib.Path, typer.Argument(help="A CSV table with study_id, reference and generated.")],
     output: Annotated[pathlib.Path | None, typer.Option(help="Also write the table to this CSV file.")] = None,
@@ -98,7 +96,6 @@ def score(
     from fedmrg_core.evaluation.score_file import read_reports, score_reports
     from fedmrg_core.run_folder import write_text
 
-    _log_to_stderr()
     scored = score_reports(read_reports(file), meteor, seed)
     print(scored.to_string(index=False, float_format="{:.4f}".format, na_rep=""))
     if output is not None:
@@ -152,10 +149,14 @@ def report(
     executed: Annotated[list[pathlib.Path] | None, typer.Argument(help="Executed notebooks to include.")] = None,
     output: Annotated[pathlib.Path, typer.Option(help="The front page.")] = pathlib.Path("report/index.html"),
 ) -> None:
-    """Collect figures, measures and executed notebooks of a run into HTML pages."""
+    """Collect figures, measures and executed notebooks of a run into HTML pages, and print what they begin with."""
+    from fedmrg_core.console import library_log
     from fedmrg_core.html_report import write_html_report
 
-    print(write_html_report(run_folder, executed or [], output))
+    with library_log(output.with_suffix(".log"), f"fedmrg report {run_folder} --output {output}"):
+        summary = write_html_report(run_folder, executed or [], output)
+    print(summary.console())
+    print(f"\nFigures and report: {output}")
 
 
 @app.command(cls=DescribedCommand)
@@ -287,11 +288,6 @@ def _check_lines(file: pathlib.Path) -> None:
         raise InputError(
             f"{file} is a table; write its column of reports into a text file, one report a line and no header."
         )
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("papermill").setLevel(logging.WARNING)
 
 
 def main() -> None:

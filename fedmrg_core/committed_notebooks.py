@@ -13,6 +13,7 @@ import pathlib
 import re
 import sys
 import tempfile
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fedmrg_core.errors import InputError
@@ -79,7 +80,7 @@ def stripped_outputs(cell: NotebookNode) -> list[NotebookNode]:
             continue
         if "execution_count" in output:
             output.execution_count = None
-        output = _without_paths(output)
+        output = without_paths(output)
         if PNG in output.get("data", {}):
             output.data[PNG] = _with_palette(output.data[PNG])
         if "metadata" in output:
@@ -124,18 +125,23 @@ def _with_palette(picture: str) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _without_paths(value: Any) -> Any:
-    """Replace the folders of this machine in every text of a nested output."""
+def without_paths(value: Any, further: Mapping[str, str] | None = None) -> Any:
+    """Replace the folders of this machine in every text of a nested output.
+
+    Args:
+        value: a text, or a mapping or list of outputs, which is changed.
+        further: other folders, and what stands for each.
+    """
     if isinstance(value, str):
         value = re.sub(rf"{re.escape(tempfile.gettempdir())}/ipykernel_\d+/\d+\.py", "<cell>", value)
-        folders = {os.getcwd(): ".", sys.prefix: "<environment>", str(pathlib.Path.home()): "~"}
+        folders = {os.getcwd(): ".", sys.prefix: "<environment>", str(pathlib.Path.home()): "~", **(further or {})}
         for folder, stand_in in sorted(folders.items(), key=lambda item: -len(item[0])):
             if len(folder) > 1:
                 value = value.replace(folder, stand_in)
         return value
     if isinstance(value, dict):
         for key in value:
-            value[key] = _without_paths(value[key])
+            value[key] = without_paths(value[key], further)
     elif isinstance(value, list):
-        value[:] = [_without_paths(item) for item in value]
+        value[:] = [without_paths(item, further) for item in value]
     return value

@@ -1,107 +1,129 @@
-"""The HTML report: the figures, the measures and the executed notebooks of one run, in one folder of plain pages."""
+"""The HTML report of one run: what it is and how well it did, the figures, then every number and notebook."""
 
 from __future__ import annotations
 
 import base64
-import csv
 import html
+import importlib
 import os
 import pathlib
+import sys
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import pandas
+
+from fedmrg_core.data.sources import data_source
 from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.predictions import ADAPTER_NAMES
+from fedmrg_core.evaluation.stored_runs import Run, load_run
+from fedmrg_core.evaluation.table_writers import ROLES
+from fedmrg_core.measure_names import floor_name, measure_name
+from fedmrg_core.notebook_pages import html_page, read_executed, write_notebook_page
+from fedmrg_core.notebooks import heading
+from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.run_folder import write_text
+from fedmrg_core.run_summary import RunSummary, summarise, with_interval
 
-# The measures of the front page; everything else stands in metrics.csv, which the page links.
-FRONT_PAGE_METRICS = ("bleu_4", "meteor", "rouge_l", "cider", "clinical_f1_example_14_uncertain_negative")
-
+FIGURES = "figures"  # the folder of scripts, and of what they draw in a run folder
+OF_STUDIES = ("report_page",)  # figures that show images and reports
+STORED = ("config.yaml", "rounds.csv", "ledger.csv", "predictions.csv", "metrics.csv", "manifest.json")
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-img { max-width: 100%; } figure { margin: 2rem 0; } figcaption, .note { color: #555; }
+img { max-width: 100%; } figure { margin: 2rem 0; } figcaption, .note { color: #555; } .result { font-size: 1.2rem; }
 table { border-collapse: collapse; } th, td { padding: .2rem .8rem; border-bottom: 1px solid #ddd; text-align: left; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; } details { margin: .5rem 0; overflow-x: auto; }
 """
 
 
-def write_html_report(run: pathlib.Path, notebooks: Sequence[pathlib.Path], output: pathlib.Path) -> pathlib.Path:
+def write_html_report(run: pathlib.Path, notebooks: Sequence[pathlib.Path], output: pathlib.Path) -> RunSummary:
     """Write ``output`` and, beside it, one page for each executed notebook; pictures are embedded.
 
+    Of a data set that must not be published, the page of X-rays and what notebooks print stay out.
+
     Args:
-        run: the run folder; its ``figures/*.png`` and ``metrics.csv`` are shown.
+        run: the run folder of a finished and evaluated run.
         notebooks: executed notebooks in reading order.
         output: the front page, e.g. ``report/index.html``.
 
+    Returns:
+        What the front page begins with.
+
     Raises:
-        InputError: the run folder has no figures, or a notebook is missing.
+        InputError: a table of the run or a notebook is missing or unreadable, or the run has no figures. No page is
+            written then.
     """
-    figures = sorted((run / "figures").glob("*.png"))
+    finished = load_run(run)
+    summary = summarise(finished)
+    private = not data_source(finished.configuration.data).images_publishable
+    figures = sorted((run / FIGURES).glob("*.png"))
     if not figures:
-        raise InputError(f"{run / 'figures'} holds no PNG; run notebook 08_figures for this run first.")
-    pages = [_notebook_page(path, output.parent / "notebooks") for path in notebooks]
+        raise InputError(f"{run / FIGURES} holds no PNG; run notebook 08_figures for this run first.")
+    if private:
+        figures = [path for path in figures if not path.stem.startswith(OF_STUDIES)]
+    executed = {path: read_executed(path) for path in notebooks}
+    start = output.parent
+    pages = {start / "notebooks" / f"{path.stem}.html": content for path, content in executed.items()}
+    links = [_link(page, start, heading(content, page.stem)) for page, content in pages.items()]
+    for page, content in pages.items():
+        write_notebook_page(content, page, private)
     sections = [
-        f"<h1>FedMRG companion: {html.escape(' / '.join(run.parts[-4:]))}</h1>",
-        '<p class="note">Unless the data is named otherwise, every image and report is of PhantomCXR, a phantom: '
-        "numbers on it say nothing about patients.</p>",
-        _files(run, output.parent),
-        _metrics_table(run / "metrics.csv"),
+        f"<h1>FedMRG companion: {html.escape(summary.name)}</h1>",
+        f'<p class="result">{html.escape(summary.sentence)}</p>',
+        _table(summary.header, summary.rows),
+        f'<p class="note">{html.escape(summary.note)}</p>',
         "<h2>Figures</h2>",
-        *(_figure(path, output.parent) for path in figures),
+        *(_figure(path, start) for path in figures),
+        "<h2>Every measure</h2>",
+        *_all_measures(finished),
         "<h2>Notebooks as they were run</h2>",
-        "<ul>",
-        *(f"<li>{_link(page, output.parent, page.stem)}</li>" for page in pages),
-        "</ul>",
+        f'<p class="note">{html.escape(_left_out(finished))}</p>' if private else "",
+        f"<ul>{''.join(f'<li>{link}</li>' for link in links)}</ul>" if links else "",
+        "<h2>Stored results</h2>",
+        f"<p>{', '.join(_link(run / file, start, file) for file in STORED if (run / file).is_file())}</p>",
     ]
-    head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>FedMRG companion</title><style>{STYLE}'
-    write_text(output, head + "</style></head><body>\n" + "\n".join(sections) + "\n</body></html>\n")
-    return output
+    write_text(output, html_page(f"FedMRG companion: {summary.name}", STYLE, "\n".join(filter(None, sections))))
+    return summary
 
 
-def _notebook_page(notebook: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-    import nbconvert
-    import nbformat
-
-    from fedmrg_core.committed_notebooks import stripped_outputs
-
-    if not notebook.is_file():
-        raise InputError(f"{notebook}: no such executed notebook; run it first with `fedmrg run`.")
-    content = nbformat.read(notebook, as_version=4)
-    for cell in content.cells:
-        if cell.cell_type == "code":
-            cell.outputs = stripped_outputs(cell)
-    exporter = nbconvert.HTMLExporter(template_name="lab", embed_images=True)
-    body, _ = exporter.from_notebook_node(content, {"metadata": {"name": notebook.stem}})
-    page = folder / f"{notebook.stem}.html"
-    write_text(page, body)
-    return page
+def _left_out(run: Run) -> str:
+    return (
+        f"Images and reports of {run.configuration.data} must not be published: no page of X-rays is here, and what "
+        "the notebooks printed stands in the executed notebooks alone."
+    )
 
 
-def _files(run: pathlib.Path, start: pathlib.Path) -> str:
-    names = ("config.yaml", "rounds.csv", "ledger.csv", "predictions.csv", "metrics.csv", "manifest.json")
-    links = [_link(run / name, start, name) for name in names if (run / name).is_file()]
-    return f"<p>Stored results: {', '.join(links)}.</p>" if links else ""
+def _all_measures(run: Run) -> Iterator[str]:
+    """A folded table for each test set: every measure of every answer and floor."""
+    places = sorted(set(run.metrics["scope"]), key=lambda scope: ([*ROLES, scope].index(scope), scope))
+    for place in places:
+        rows = run.metrics[run.metrics["scope"] == place]
+        title = f"{ROLES.get(place, place)}: {int(rows['studies'].max())} test studies"
+        columns = {key: part.set_index("metric") for key, part in rows.groupby(["adapter", "system"], sort=False)}
+        header = ["Measure", *(_answer_name(adapter, system) for adapter, system in columns)]
+        body = [
+            [measure_name(metric), *(_cell(table, metric) for table in columns.values())]
+            for metric in dict.fromkeys(rows["metric"])
+        ]
+        yield f"<details><summary>{html.escape(title)}</summary>{_table(header, body)}</details>"
 
 
-def _metrics_table(path: pathlib.Path) -> str:
-    if not path.is_file():
-        return ""
-    with path.open(encoding="utf-8", newline="") as handle:
-        rows = [row for row in csv.DictReader(handle) if row["scope"] in ("home", "unseen")]
+def _answer_name(adapter: str, system: str) -> str:
+    return ADAPTER_NAMES.get(adapter, adapter) if system == "model" else floor_name(system)
+
+
+def _cell(table: pandas.DataFrame, metric: str) -> str:
+    return with_interval(metric, *table.loc[metric, ["value", "low", "high"]]) if metric in table.index else ""
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table whose first column is text and whose others are numbers."""
+    first = "".join(f"<th>{html.escape(name)}</th>" for name in header)
     lines = []
-    for scope, adapter, system in dict.fromkeys((row["scope"], row["adapter"], row["system"]) for row in rows):
-        same = [row for row in rows if (row["scope"], row["adapter"], row["system"]) == (scope, adapter, system)]
-        values = {row["metric"]: row for row in same}
-        cells = "".join(_number(values.get(metric)) for metric in FRONT_PAGE_METRICS)
-        lines.append(f"<tr><td>{html.escape(' '.join((scope, adapter, system)))}</td>{cells}</tr>")
-    header = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *FRONT_PAGE_METRICS))
-    return f"<h2>Measures on the test sets, with floors</h2><table><tr>{header}</tr>{''.join(lines)}</table>"
-
-
-def _number(row: dict[str, str] | None) -> str:
-    if row is None or not row["value"]:
-        return "<td></td>"
-    interval = f" [{float(row['low']):.3f}, {float(row['high']):.3f}]" if row.get("low") and row.get("high") else ""
-    return f'<td class="number">{float(row["value"]):.3f}{interval}</td>'
+    for name, *cells in rows:
+        numbers = "".join(f'<td class="number">{html.escape(cell)}</td>' for cell in cells)
+        lines.append(f"<tr><td>{html.escape(name)}</td>{numbers}</tr>")
+    return f"<table><tr>{first}</tr>{''.join(lines)}</table>"
 
 
 def _figure(path: pathlib.Path, start: pathlib.Path) -> str:
@@ -109,8 +131,20 @@ def _figure(path: pathlib.Path, start: pathlib.Path) -> str:
     others = [path.with_suffix(suffix) for suffix in (".pdf", ".svg", ".csv")]
     links = ", ".join(_link(other, start, other.suffix[1:].upper()) for other in others if other.is_file())
     name = html.escape(path.stem.replace("_", " "))
+    text = html.escape(figure_caption(path.stem))
     picture_tag = f'<img alt="{name}" src="data:image/png;base64,{picture}">'
-    return f"<figure>{picture_tag}<figcaption>{name} ({links or 'PNG only'})</figcaption></figure>"
+    caption = f"<b>{name.capitalize()}.</b> {text} ({links or 'PNG only'})"
+    return f"<figure>{picture_tag}<figcaption>{caption}</figcaption></figure>"
+
+
+def figure_caption(name: str) -> str:
+    """What to see in a figure, and what is drawn below it, as its script in figures/ says; empty without a script."""
+    if not (REPOSITORY / FIGURES / f"{name}.py").is_file():
+        return ""
+    if str(REPOSITORY) not in sys.path:
+        sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
+    script = importlib.import_module(f"{FIGURES}.{name}")
+    return " ".join(f"{getattr(script, 'TO_SEE', '')} {getattr(script, 'CAPTION', '')}".split())
 
 
 def _link(path: pathlib.Path, start: pathlib.Path, text: str) -> str:

@@ -11,15 +11,15 @@ import ast
 import contextlib
 import difflib
 import json
-import logging
 import os
 import pathlib
 import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
+from fedmrg_core.console import ConsoleFilter, last_lines, library_log
 from fedmrg_core.errors import InputError
 from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.run_folder import atomic_file
@@ -90,6 +90,12 @@ def read_notebook(path: pathlib.Path) -> NotebookNode:
     return notebook
 
 
+def heading(notebook: NotebookNode, otherwise: str) -> str:
+    """The first heading, number and purpose of a notebook of the repository, e.g. "07 · Evaluation"."""
+    lines = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
+    return next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), otherwise)
+
+
 def known_parameters(notebook: NotebookNode, name: str) -> dict[str, tuple[type, ...]]:
     """Name and accepted types of every assignment in the cell tagged `parameters`.
 
@@ -144,6 +150,9 @@ def run_notebook(
 ) -> pathlib.Path:
     """Run a notebook with strict parameters; paths inside it are relative to the caller's working directory.
 
+    What the cells print, and what libraries warn about, goes to a log beside the executed notebook; the console has
+    the notebook's heading, a bar and the project's own warnings, see :mod:`fedmrg_core.console`.
+
     Args:
         notebook: a percent .py or an .ipynb file.
         parameters: values for names of its `parameters` cell.
@@ -162,18 +171,24 @@ def run_notebook(
     content = read_notebook(notebook)
     check_parameters(content, notebook.name, parameters)
     target = output or EXECUTED / f"{notebook.stem}.ipynb"
-    logging.getLogger(__name__).info("%s", command_line(notebook, parameters, target))
+    title, log_path = heading(content, notebook.stem), target.with_suffix(".log")
+    print(title, file=sys.stderr)
     for name, value in KERNEL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     failed = target.with_suffix(".failed.ipynb")
     failed.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="fedmrg-") as folder, atomic_file(target) as partial:
+    with (
+        library_log(log_path, command_line(notebook, parameters, target)) as log,
+        tempfile.TemporaryDirectory(prefix="fedmrg-") as folder,
+        atomic_file(target) as partial,
+    ):
         source = pathlib.Path(folder) / f"{notebook.stem}.ipynb"
         nbformat.write(content, source)
         executing = pathlib.Path(folder) / "executing.ipynb"
         try:
             with _inline_figures():
-                _execute(source, executing, dict(parameters), progress)
+                bar = {"desc": title.partition(" ")[0]} if progress else False
+                _execute(source, executing, dict(parameters), bar, log)
         except (InputError, NotebookFailed) as error:
             if executing.exists():
                 with atomic_file(failed) as unfinished:
@@ -236,20 +251,23 @@ def _inline_figures() -> Iterator[None]:
             os.environ["MPLBACKEND"] = before
 
 
-def _execute(source: pathlib.Path, target: pathlib.Path, parameters: dict[str, Any], progress: bool) -> None:
+def _execute(
+    source: pathlib.Path, target: pathlib.Path, parameters: dict[str, Any], bar: dict[str, str] | bool, log: TextIO
+) -> None:
     import papermill
     from nbclient.exceptions import DeadKernelError
 
+    errors = ConsoleFilter(log)
     try:
         papermill.execute_notebook(
             source,
             target,
             parameters,
             kernel_name="python3",
-            progress_bar=progress,
+            progress_bar=bar,
             cwd=os.getcwd(),
-            stdout_file=sys.stderr,  # what the cells print is seen while they run
-            stderr_file=sys.stderr,
+            stdout_file=log,
+            stderr_file=errors,
             config=_kernel_connection(target.parent),
         )
     except papermill.PapermillExecutionError as error:
@@ -258,9 +276,12 @@ def _execute(source: pathlib.Path, target: pathlib.Path, parameters: dict[str, A
         print("\n".join(error.traceback), file=sys.stderr)
         raise NotebookFailed(_as_sentence(f"cell {error.exec_count} raised {error.ename}: {error.evalue}")) from error
     except DeadKernelError as error:
+        print(last_lines(pathlib.Path(log.name)), file=sys.stderr)
         raise NotebookFailed("the kernel died, most often because memory ran out.") from error
     except RuntimeError as error:
         raise NotebookFailed(f"the kernel did not start ({error}); run the notebook again.") from error
+    finally:
+        errors.close()
 
 
 def _kernel_connection(folder: pathlib.Path) -> Config:

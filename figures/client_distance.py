@@ -18,6 +18,12 @@ from fedmrg_core.evaluation.normalise import normalise
 from figures import common
 from figures.stored_features import read_features
 
+CAPTION = "Cosine distance between the clients' mean vectors; test studies."
+TO_SEE = (
+    "Each square is one pair of hospitals; the brighter, the further apart. Left their wording, right their images as "
+    "the trained encoder sees them. The scales differ: the numbers in the squares can be compared, the colours cannot."
+)
+
 
 def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
     """One figure a run: cosine distance between clients' mean vectors, of reference reports and of image features.
@@ -51,7 +57,7 @@ def _draw_run(run: pathlib.Path, runs: Sequence[pathlib.Path], out_folder: pathl
         axis.set(title=kind, xlabel="", ylabel="")
         axis.tick_params(axis="x", rotation=40)
         axis.tick_params(axis="y", rotation=0)
-    common.caption(figure, "Cosine distance between the clients' mean vectors; test studies.", [run])
+    common.caption(figure, CAPTION, [run])
     long = [
         table.rename_axis("first").melt(var_name="second", value_name="distance", ignore_index=False).reset_index()
         for table in distances.values()

@@ -18,6 +18,11 @@ WHOLE_MESSAGE = "message"
 SMALLEST_SHARE = 0.005  # modules below this share of a run's bytes are drawn together
 REST = "all else"
 DIRECTIONS = {"up": "Up: clients to server", "down": "Down: server to clients"}
+CAPTION = "Measured on the serialised messages, training and validation."
+TO_SEE = (
+    "The height of a bar is what one round costs, its colours which parts of the model travelled. A part that "
+    "the legend does not name stayed where it was."
+)
 _UNITS = ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"), (1, "bytes"))
 
 
@@ -52,7 +57,7 @@ def _draw_run(run: pathlib.Path, runs: Sequence[pathlib.Path], out_folder: pathl
     handles, labels = max((axis.get_legend_handles_labels() for axis in axes), key=lambda pair: len(pair[0]))
     axes[-1].legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.02, 1.0), title="Module")
     seaborn.despine(figure)
-    common.caption(figure, "Measured on the serialised messages, training and validation.", [run])
+    common.caption(figure, CAPTION, [run])
     return common.save_figure(figure, common.figure_name("communication", run, runs), data, out_folder)
 
 

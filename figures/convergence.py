@@ -21,6 +21,13 @@ MEASURES = {
     "validation_head_f1_micro_14": "Micro F1 of the diagnosis head",
 }
 
+_CAPTION = "Validation studies; {lines}. Language loss: with predicted prompts where the method has prompts."
+CAPTION = _CAPTION.format(lines="clients and their mean")
+TO_SEE = (
+    "A loss that falls and flattens has been trained long enough; one that still falls at the last round has not. "
+    "A line far from the others is a hospital that the shared model serves less well."
+)
+
 
 def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
     """One panel a measure. One run: a line for each client and their mean; several: each run's mean and range.
@@ -53,9 +60,8 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), title="Client" if len(runs) == 1 else "Run")
     seaborn.despine(figure)
-    shown_as = "clients and their mean" if len(runs) == 1 else "mean over clients, band: their range"
-    text = f"Validation studies; {shown_as}. Language loss: with predicted prompts where the method has prompts."
-    common.caption(figure, text, runs)
+    caption = CAPTION if len(runs) == 1 else _CAPTION.format(lines="mean over clients, band: their range")
+    common.caption(figure, caption, runs)
     return common.save_figure(figure, "convergence", data, out_folder)
 
 

@@ -21,6 +21,11 @@ from figures.stored_features import read_features
 
 LARGEST = 3000  # points; more are drawn from at random
 NAMED_FINDINGS = 6
+CAPTION = "t-SNE of test images' features; distances between far groups mean nothing."
+TO_SEE = (
+    "Every point is a test image, the same points in both panels. Groups of one colour on the left: the encoder tells "
+    "centres apart; on the right: it tells findings apart, which is what a report needs."
+)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -67,7 +72,7 @@ def _draw_run(run: pathlib.Path, runs: Sequence[pathlib.Path], out_folder: pathl
         axis.set(xlabel="", ylabel="", xticks=[], yticks=[], title=f"By {title.lower()}")
         axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), title=title, markerscale=1.2, handletextpad=0.2)
     seaborn.despine(figure, left=True, bottom=True)
-    common.caption(figure, "t-SNE of test images' features; distances between far groups mean nothing.", [run])
+    common.caption(figure, CAPTION, [run])
     columns = ["study_id", "site", "role", "states", "finding", "x", "y"]
     return common.save_figure(figure, common.figure_name("feature_map", run, runs), data[columns], out_folder)
 

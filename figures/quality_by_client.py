@@ -27,6 +27,14 @@ METRICS = {
     "clinical_f1_example_14_uncertain_negative": "Clinical F1, example, 14\n(uncertain as negative)",
     "clinical_f1_macro_14_uncertain_negative": "Clinical F1, macro, 14\n(uncertain as negative)",
 }
+CAPTION = (
+    f"Test studies; bars: {CONFIDENCE:.0%} bootstrap intervals.\nLeft of the grey line: each client by itself; "
+    "right of it: all clients' test studies together (home), and the centre that never trained (unseen)."
+)
+TO_SEE = (
+    "A point above the three horizontal lines of its place beats every floor: its reports are better than copied ones. "
+    "How high the lowest point lies shows whether one hospital is served worse than the others."
+)
 _FLOOR_STYLES = dict(zip(FLOORS, (":", "--", "-"), strict=True))
 _HALF = 0.36  # half the width of a scope's floor line
 
@@ -68,12 +76,7 @@ def _draw_run(run: pathlib.Path, runs: Sequence[pathlib.Path], out_folder: pathl
         Line2D([], [], color="0.4", ls=_FLOOR_STYLES[name], label=name.replace("_", ": ") + " report") for name in names
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
-    common.caption(
-        figure,
-        f"Test studies; bars: {CONFIDENCE:.0%} bootstrap intervals.\nLeft of the grey line: each client by itself; "
-        "right of it: all clients' test studies together (home), and the centre that never trained (unseen).",
-        [run],
-    )
+    common.caption(figure, CAPTION, [run])
     return common.save_figure(figure, common.figure_name("quality_by_client", run, runs), data, out_folder)
 
 

@@ -33,6 +33,14 @@ _CHARACTER = 0.602 * _FONT_SIZE  # width of a character of DejaVu Sans Mono in p
 _LINE = 1.4 * _FONT_SIZE  # points
 _LINE_WIDTH = 58  # characters
 _SHOWN = ("study_id", "site", "adapter", "reference", "generated")  # columns of predictions.csv
+CAPTION = (
+    "Test studies drawn at random; findings read by the labeller.\n"
+    "An uncertain statement is marked like a sure one; the clinical F1 of the tables counts it as negative."
+)
+TO_SEE = (
+    "Each row is one study: its image, the reference report, what the model wrote. Marks tell which findings the "
+    "model got right, which it missed and which it made up."
+)
 _LONGEST = 12  # lines of a report that fit beside its image
 
 
@@ -97,11 +105,7 @@ def _draw_run(
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=3)
     note = "" if common.is_phantom(run) else " PRIVATE: not to be published."
-    text = (
-        "Test studies drawn at random; findings read by the labeller.\n"
-        "An uncertain statement is marked like a sure one; the clinical F1 of the tables counts it as negative."
-    )
-    common.caption(figure, f"{text}{note}", [run])
+    common.caption(figure, f"{CAPTION}{note}", [run])
     return common.save_figure(figure, common.figure_name("report_page", run, runs), data, out_folder)
 
 

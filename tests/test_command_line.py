@@ -123,7 +123,7 @@ def test_run_writes_the_executed_notebook_and_sync_strips_it(notebook, tmp_path)
     output = run_notebook(notebook, {"seed": 4, "sites": ["x", "y"]}, pathlib.Path("out/tiny.ipynb"), progress=False)
     text = output.read_text()
     assert "fedmrg 5 0.5 ['x', 'y'] None" in text
-    assert [path.name for path in output.parent.iterdir()] == ["tiny.ipynb"]
+    assert {path.name for path in output.parent.iterdir()} == {"tiny.ipynb", "tiny.log"}
 
     committed = sync_notebook(notebook, output)
     stripped = committed.read_text()
@@ -192,6 +192,20 @@ def test_bad_input_in_a_cell_is_one_sentence_and_exit_code_2(notebook):
     assert done.returncode == 2
     assert "fedmrg: 01_tiny.py: method: 'bad input' is unknown." in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_console_has_steps_and_errors_and_the_log_has_the_rest(notebook):
+    said = """warnings.warn("old ways", DeprecationWarning)\nlogging.getLogger("x").warning("round 3: no reply")"""
+    notebook.write_text(NOTEBOOK.replace("import os, sys", f"import logging, os, sys, warnings\n{said}"))
+    output = pathlib.Path("out/tiny.ipynb")
+    done = fedmrg("run", "01_tiny", "-p", "method=broken", "--output", str(output))
+    log = output.with_suffix(".log").read_text()
+    assert done.returncode == 1 and done.stderr.startswith("A tiny notebook\n")
+    assert "| 0/5 [" in done.stderr and "round 3: no reply" in done.stderr
+    assert "Traceback" in done.stderr and "KeyError" in done.stderr and "tiny.log" in done.stderr
+    assert log.startswith("fedmrg run notebooks/01_tiny.py -p method=broken --output out/tiny.ipynb\n")
+    for words in ("DeprecationWarning: old ways", "broken 1 0.5"):
+        assert words in log and words not in done.stderr
 
 
 def test_run_refuses_before_anything_is_computed(notebook):

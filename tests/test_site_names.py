@@ -11,6 +11,7 @@ import urllib.parse
 import pytest
 from data_fixtures import make_folder, study_rows
 from federation_fake import FakeExperiment, fake_configuration
+from run_folders import write_run
 
 from fedmrg_core import site_names
 from fedmrg_core.data.folder import load_folder
@@ -205,11 +206,11 @@ def test_a_name_in_a_figure_is_text(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_page_links_to_the_folder_that_is_there(tmp_path: pathlib.Path) -> None:
-    run = tmp_path / "results" / RunSettings(data="folder", unseen=["A/B"]).name
-    (run / "figures").mkdir(parents=True)
+    run = write_run(tmp_path, studies=8, data="folder", unseen=["A/B"])
+    (run / "figures").mkdir()
     (run / "figures" / "convergence.png").write_bytes(b"")
-    (run / "config.yaml").write_text("data: folder\n")
-    page = write_html_report(run, [], tmp_path / "report" / "index.html").read_text()
+    write_html_report(run, [], tmp_path / "report" / "index.html")
+    page = (tmp_path / "report" / "index.html").read_text()
     links = re.findall(r'href="([^"]*)"', page)
     assert links and all((tmp_path / "report" / urllib.parse.unquote(link)).is_file() for link in links)
 

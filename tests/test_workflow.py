@@ -67,7 +67,9 @@ def test_the_workflow_runs_every_notebook_with_parameters_it_knows(planned_comma
 def test_the_report_collects_every_notebook(planned_commands):
     (report,) = [words for words in planned_commands if words[1] == "report"]
     assert report[2] == "results/smoke/phantom/fedmrg/seed-0"
-    assert [pathlib.Path(word).stem for word in report[5:]] == [path.stem for path in NOTEBOOKS[:8]]
+    given, (sign, result) = report[5:-2], report[-2:]
+    assert [pathlib.Path(word).stem for word in given] == [path.stem for path in NOTEBOOKS[:8]]
+    assert (sign, result) == (">", "report/result.txt")  # what make figures ends with
 
 
 @pytest.mark.parametrize(
@@ -175,6 +177,24 @@ def test_another_partition_is_checked_before_base_models_and_leaves_them_as_they
     assert other.returncode == 0, other.stdout + other.stderr
     assert checked.read_text() == "check-partition smoke/phantom,style/fedmrg/seed-0\n"
     assert "rule base_models" not in other.stdout + other.stderr
+
+
+def test_quiet_leaves_the_steps_and_what_is_wrong(tmp_path, monkeypatch):
+    """As `make figures` asks for: no words of the machinery around a step, every word of a failure."""
+    command = tmp_path / "bin" / "fedmrg"
+    command.parent.mkdir()
+    command.write_text("#!/bin/sh\necho STEP $1 >&2\n[ $1 = run ] && { echo 'fedmrg: no disk.' >&2; exit 1; }\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(command.parent), prepend=os.pathsep)
+    (quiet,) = re.findall(r"^STEPS_ALONE := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    done = snakemake(tmp_path, "--cores", "1", *quiet.split(), "--config", "seed=0")
+    output = done.stdout + done.stderr
+    assert done.returncode != 0 and "fedmrg: no disk." in output and "STEP run" in output
+    assert "notebooks/01_data.py" in output  # the command that failed
+    for word in ("Select jobs", "Execute 1", "Building DAG", "host:", "jobid", "resources"):
+        assert word not in output, word
+    refused = snakemake(tmp_path, "--cores", "1", *quiet.split(), "--config", "method=nothing")
+    assert "nothing" in refused.stdout + refused.stderr and refused.returncode != 0
 
 
 REMOTE = """
