@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 import yaml
 
 from fedmrg_core.errors import InputError
+from fedmrg_core.report_words import clean_name
 
 # What tables and figures call other things than one client's test studies.
 RESERVED = (
@@ -93,10 +94,13 @@ def find_sites(wanted: Iterable[str], sites: Iterable[str], parameter: str) -> l
         InputError: the data set has no such site; names the parameter.
     """
     known = sorted(set(sites))
+    by_spelling = {clean_name(site): site for site in known}
     by_digest = {_digest(site): site for site in known}
     found = []
     for name in wanted:
-        site = name if name in known else by_digest.get(name.rpartition("~")[2]) if _is_cut(name) else None
+        site = name if name in known else by_spelling.get(clean_name(name))
+        if site is None and _is_cut(name):
+            site = by_digest.get(name.rpartition("~")[2])
         if site is None:
             raise InputError(f"{parameter} names {name!r}; the data set has the sites {', '.join(known)}.")
         found.append(site)

@@ -229,3 +229,9 @@ def test_make_hands_names_on_as_they_are_written(repository: pathlib.Path, value
     quoted = value.replace("'", "'\\''")
     assert f"data_root='{quoted}'" in made(repository, "-n", "benchmark", *names).stdout
     assert f"  UNSEEN={value} " in made(repository, "help", *names).stdout
+
+
+def test_a_site_is_found_however_its_letters_were_typed():
+    composed, decomposed = "M\u00fcnchen", "Mu\u0308nchen"
+    assert find_sites([decomposed, " Kiel "], [composed, "Kiel"], "unseen") == [composed, "Kiel"]
+    assert find_sites([decomposed], [composed, decomposed], "unseen") == [decomposed]
