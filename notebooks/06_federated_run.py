@@ -79,7 +79,7 @@ pandas.DataFrame([(module, str(owner)) for module, owner in row.modules.items()]
 
 # %%
 listed = pandas.DataFrame(load_experiment(folder).leaving().rows())
-listed.style.hide().set_properties(**{"text-align": "left"})
+listed.style.set_uuid("leaving").hide().set_properties(**{"text-align": "left"})
 
 # %% [markdown]
 # ## The run
