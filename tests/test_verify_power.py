@@ -21,7 +21,7 @@ from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, REPRODUCED
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "benchmarks"))
 import verify_power
 
-WHOLE = [trial.name for trial in verify_power.TRIALS.values() if trial.is_whole and verify_power.is_kept(trial)]
+WHOLE = [trial.name for trial in verify_power.TRIALS.values() if trial.is_whole]
 LACKING = [trial.name for trial in verify_power.TRIALS.values() if not trial.is_whole]
 
 
@@ -40,7 +40,7 @@ def test_a_run_that_lacks_a_part_is_not_reproduced(name):
 def test_other_processors_are_reproduced_in_nineteen_of_twenty():
     found = [verdicts()[name] for name in WHOLE]
     missed = sum(verdict not in (EQUAL, REPRODUCED) for verdict in found)
-    assert found and 20 * missed <= len(found)
+    assert len(found) == 17 and 20 * missed <= len(found)
     # They are other runs: where the last bits differ, so do reports.
     assert sum(verdict == REPRODUCED for verdict in found) > len(found) / 2
 
