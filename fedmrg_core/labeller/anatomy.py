@@ -47,7 +47,8 @@ PREDICATES: tuple[tuple[str, str], ...] = (
     (
         "uncertain",
         r"border-?line(?: (?:normal|enlarged|in size|size|prominent|enlargement))*"
-        r"|normal to (?:mildly|slightly|minimally|borderline) enlarged"
+        r"|(?:upper limits? (?:of )?)?normal (?:to|or) (?:only )?(?:mildly|slightly|minimally|borderline)"
+        r" (?:enlarged|large)"
         r"|(?:may be|possibly|probably|questionabl[ey]|likely|might be|could be"
         r"|suspected to be) (?:[\w-]{1,30} ){0,2}"
         r"(?:enlarged|widened|large)",
