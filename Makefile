@@ -134,4 +134,4 @@ lint: environment  ## Check style and the notebooks' .ipynb copies
 	$(BIN)/fedmrg notebook check
 
 clean:  ## Delete what `make figures` made; the environment stays
-	rm -rf results prepared base_models report .snakemake
+	rm -rf results prepared clients base_models report .snakemake

@@ -27,27 +27,27 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from fedmrg_core.batch import Contrast, language_loss
 from fedmrg_core.client_batches import ClientBatches
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.report_experiment import ReportExperiment
 from fedmrg_core.methods import Losses, load_method
 from fedmrg_core.report_generator import ReportGenerator
 from fedmrg_core.seeds import numpy_stream
-from fedmrg_core.trained_run import finished_experiment, load_trained
+from fedmrg_core.tasks.reports.finished_run import FinishedRun
+from fedmrg_core.trained_run import load_trained
 
 
 def batches_with_contrast(
-    folder: pathlib.Path, experiment: ReportExperiment, count: int
+    folder: pathlib.Path, run: FinishedRun, count: int
 ) -> Iterator[tuple[ReportGenerator, ClientBatches, list[int], Contrast]]:
     """The first shuffled training batches of each client, the model loaded as that client has it."""
-    model, profile = experiment.model, experiment.configuration.profile
+    model, profile = run.model, run.configuration.profile
     by_client: dict[str, ClientBatches] = {}
     features: dict[str, Tensor] = {}
-    for site in experiment.sites:
-        load_trained(folder, experiment, site)
-        by_client[site] = ClientBatches(model, experiment.tensors(site, "train"), profile)
+    for site in run.sites:
+        load_trained(folder, run, site)
+        by_client[site] = ClientBatches(model, run.tensors(site, "train"), profile)
         features[site] = by_client[site].features(model)
-    prototypes = torch.stack([features[site].mean(dim=0) for site in experiment.sites])
-    for own, site in enumerate(experiment.sites):
-        load_trained(folder, experiment, site)
+    prototypes = torch.stack([features[site].mean(dim=0) for site in run.sites])
+    for own, site in enumerate(run.sites):
+        load_trained(folder, run, site)
         model.train()
         for indices in by_client[site].shuffled(numpy_stream(0, "diagnosis", site))[:count]:
             yield model, by_client[site], indices, Contrast(features[site][indices], prototypes, own)
@@ -72,10 +72,10 @@ def gradients(
     return found
 
 
-def pulls(folder: pathlib.Path, experiment: ReportExperiment, losses: Losses, count: int) -> pandas.DataFrame:
+def pulls(folder: pathlib.Path, run: FinishedRun, losses: Losses, count: int) -> pandas.DataFrame:
     """Rows: term, module, share of the norms, cosine with the language term; means over clients and batches."""
     rows = []
-    for model, batches, indices, contrast in batches_with_contrast(folder, experiment, count):
+    for model, batches, indices, contrast in batches_with_contrast(folder, run, count):
         found = gradients(model, batches, indices, contrast, losses)
         for module in found["language"]:
             norms = {term: by_module[module].norm().item() for term, by_module in found.items()}
@@ -88,13 +88,13 @@ def pulls(folder: pathlib.Path, experiment: ReportExperiment, losses: Losses, co
 
 
 @torch.no_grad()
-def exposure(folder: pathlib.Path, experiment: ReportExperiment) -> pandas.DataFrame:
+def exposure(folder: pathlib.Path, run: FinishedRun) -> pandas.DataFrame:
     """Validation language loss a token, all clients together: a row an adapter, columns true and predicted states."""
-    model, sums, tokens = experiment.model, {}, 0
-    for site in experiment.sites:
-        load_trained(folder, experiment, site)
+    model, sums, tokens = run.model, {}, 0
+    for site in run.sites:
+        load_trained(folder, run, site)
         model.eval()
-        batches = ClientBatches(model, experiment.tensors(site, "validation"), experiment.configuration.profile)
+        batches = ClientBatches(model, run.tensors(site, "validation"), run.configuration.profile)
         for indices in batches.in_order(by_length=True):
             batch = batches.batch(indices)
             count = int(batch.report_mask.sum())
@@ -115,12 +115,12 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=4, help="training batches a client")
     arguments = parser.parse_args()
     try:
-        experiment = finished_experiment(arguments.run_folder)
-        method = load_method(arguments.losses) if arguments.losses else experiment.configuration.method
-        if not isinstance(experiment.model, ReportGenerator):
+        run = FinishedRun(arguments.run_folder)
+        method = load_method(arguments.losses) if arguments.losses else run.configuration.method
+        if not isinstance(run.model, ReportGenerator):
             raise InputError(f"{arguments.run_folder}: its model has no LLM; give a run of one that has.")
-        table = pulls(arguments.run_folder, experiment, method.losses, arguments.batches)
-        losses = exposure(arguments.run_folder, experiment)
+        table = pulls(arguments.run_folder, run, method.losses, arguments.batches)
+        losses = exposure(arguments.run_folder, run)
     except InputError as error:
         sys.exit(str(error))
     for column in ("share", "cosine"):

@@ -11,7 +11,6 @@ process of its own.
 from __future__ import annotations
 
 import argparse
-import functools
 import io
 import json
 import os
@@ -29,13 +28,15 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from fedmrg_core.base_models import new_backbone, new_llm, save_base_models, train_tokenizer
 from fedmrg_core.configuration import load_profile
-from fedmrg_core.data.partition import ClientStudies, Partition
+from fedmrg_core.data.client_folders import write_client_folder
 from fedmrg_core.data.study import STUDY_FEATURES
-from fedmrg_core.federation.report_experiment import ReportExperiment
+from fedmrg_core.federation.roster import Roster, read_client
 from fedmrg_core.federation.run import configure_run, run_federation
+from fedmrg_core.federation.run_configuration import RunConfiguration
 from fedmrg_core.findings import FINDINGS
 from fedmrg_core.methods import load_method
 from fedmrg_core.run_folder import peak_memory
+from fedmrg_core.tasks.reports.task import ReportTask
 
 SENTENCES = [
     "The heart is mildly enlarged.",
@@ -48,29 +49,25 @@ SENTENCES = [
 OVERHEAD_LIMIT, MEMORY_LIMIT = 0.05, 1.15
 
 
-class RandomExperiment(ReportExperiment):
-    """Clients whose studies lie on disk as prepared ones do, one folder a client and split."""
+class RandomTask(ReportTask):
+    """Clients whose folders are made here; a single one is possible."""
 
-    @functools.cached_property
-    def partition(self) -> Partition:
-        """One client a folder; a single one is possible here."""
-        clients = {
-            folder.name: ClientStudies(**{part.name: datasets.load_from_disk(str(part)) for part in folder.iterdir()})
-            for folder in sorted(self._prepared_folder.iterdir())
-        }
-        return Partition(clients, {}, {})
-
-    def fingerprints(self) -> dict[str, str]:
-        """Nothing to identify."""
-        return {"data": "random"}
+    @classmethod
+    def deal(cls, run_folder: pathlib.Path, configuration: RunConfiguration) -> Roster:
+        """One client a folder."""
+        folders = sorted((run_folder / configuration.prepared).iterdir())
+        return Roster(tuple(read_client(folder, run_folder) for folder in folders), {"data": "random"})
 
 
 def make_studies(folder: pathlib.Path, clients: int, count: int, size: int) -> None:
     """Store `count` training studies for each client, a fifth as many for validation."""
     generator = numpy.random.default_rng(0)
+    about = {"data": "random", "data_version": "1", "image_size": size}
     for client in (f"client-{number:02d}" for number in range(clients)):
+        splits = {}
         for split, number in {"train": count, "validation": max(count // 5, 2), "test": 2}.items():
-            random_studies(generator, client, split, number, size).save_to_disk(str(folder / client / split))
+            splits[split] = random_studies(generator, client, split, number, size)
+        write_client_folder(folder / client, client, splits, about, "random")
 
 
 def random_studies(

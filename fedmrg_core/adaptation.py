@@ -17,16 +17,15 @@ from fedmrg_core.adapters import GENERIC, SPECIALISED
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.predictions import score_predictions
-from fedmrg_core.federation.report_experiment import ReportExperiment
 from fedmrg_core.fine_tuning import Plan, train_alone
 from fedmrg_core.methods import Method
 from fedmrg_core.report_generator import ADAPTER_MODULES
 from fedmrg_core.run_folder import write_text
 from fedmrg_core.seeds import numpy_stream, torch_threads
+from fedmrg_core.tasks.reports.finished_run import FinishedRun
 from fedmrg_core.trained_run import (
     TestSet,
     drop_outdated_reports,
-    finished_experiment,
     load_trained,
     place_reports,
     predictions_path,
@@ -52,11 +51,11 @@ def evaluate_adaptation(folder: pathlib.Path) -> pandas.DataFrame:
     Raises:
         InputError: the run is not finished, shares no model, or no unseen centre has training studies of its own.
     """
-    experiment = finished_experiment(folder)
-    drop_outdated_reports(folder, experiment)
-    settings = experiment.configuration
+    run = FinishedRun(folder)
+    drop_outdated_reports(folder, run)
+    settings = run.configuration
     with torch_threads(settings.threads):
-        by_count = adapt_to_sites(folder, experiment)
+        by_count = adapt_to_sites(folder, run)
     labels = {frame.adapter.iloc[0]: count for count, frame in by_count.items()}
     reports = pandas.concat(by_count.values(), ignore_index=True)
     scored = score_predictions(reports, settings.seed, settings.profile.bootstrap_samples)
@@ -67,7 +66,7 @@ def evaluate_adaptation(folder: pathlib.Path) -> pandas.DataFrame:
 
 
 def adapt_to_sites(
-    folder: pathlib.Path, experiment: ReportExperiment, counts: Sequence[int] = COUNTS
+    folder: pathlib.Path, run: FinishedRun, counts: Sequence[int] = COUNTS
 ) -> dict[int, pandas.DataFrame]:
     """Adapt the selected model to each unseen centre and write its test reports.
 
@@ -76,7 +75,7 @@ def adapt_to_sites(
 
     Args:
         folder: of the finished run.
-        experiment: its experiment.
+        run: the same, opened.
         counts: numbers of the centre's own training studies; 0 is the selected model as it is.
 
     Returns:
@@ -85,42 +84,42 @@ def adapt_to_sites(
     Raises:
         InputError: the method shares no model, or no unseen centre has training studies of its own.
     """
-    if not shares_a_model(experiment.configuration.method):
+    if not shares_a_model(run.configuration.method):
         raise InputError(f"{folder}: its method shares no model that a new centre could adapt; choose another method.")
-    studies = {s: ClientTensors(part) for s, part in experiment.partition.adaptation.items() if len(part)}
+    studies = {s: ClientTensors(part) for s, part in run.adaptation().items()}
     if not studies:
         raise InputError(f"{folder}: no unseen centre has training studies of its own to adapt with; prepare some.")
-    places = [place for place in test_sets(experiment) if place.role == "unseen" and place.site in studies]
+    places = [place for place in test_sets(run) if place.role == "unseen" and place.site in studies]
     usable = [count for count in counts if all(len(studies[place.site]) >= count for place in places)]
     jobs = [(count, place) for count in usable for place in places]
     frames: dict[int, list[pandas.DataFrame]] = {}
     for count, place in tqdm(jobs, desc="adaptation"):
-        frames.setdefault(count, []).append(_reports(folder, experiment, place, studies[place.site], count))
+        frames.setdefault(count, []).append(_reports(folder, run, place, studies[place.site], count))
     return {count: pandas.concat(parts, ignore_index=True) for count, parts in frames.items()}
 
 
 def _reports(
-    folder: pathlib.Path, experiment: ReportExperiment, place: TestSet, studies: ClientTensors, count: int
+    folder: pathlib.Path, run: FinishedRun, place: TestSet, studies: ClientTensors, count: int
 ) -> pandas.DataFrame:
     """One centre's test reports after adaptation to `count` of its studies, stored or written now."""
     if count == 0:
-        return place_reports(folder, experiment, place, GENERIC)
+        return place_reports(folder, run, place, GENERIC)
     label = f"adapted-{count}"
     path = predictions_path(folder, place.site, label)
     if path.is_file():
         return stored_rows(path)
-    adapt(folder, experiment, place.site, studies, count)
-    return stored_reports(path, experiment, place, GENERIC, label)
+    adapt(folder, run, place.site, studies, count)
+    return stored_reports(path, run, place, GENERIC, label)
 
 
-def adapt(folder: pathlib.Path, experiment: ReportExperiment, site: str, studies: ClientTensors, count: int) -> None:
+def adapt(folder: pathlib.Path, run: FinishedRun, site: str, studies: ClientTensors, count: int) -> None:
     """Leave in memory the selected model adapted to the first `count` studies of one centre, in a seeded order.
 
     The studies of a smaller count are among those of a larger one. A specialised adapter starts as a copy of the
     generic one: the centre has none of its own.
     """
-    settings, model = experiment.configuration, experiment.model
-    load_trained(folder, experiment)
+    settings, model = run.configuration, run.model
+    load_trained(folder, run)
     if {GENERIC, SPECIALISED} <= settings.method.modules.keys():
         model.load_state({f"{SPECIALISED}/{key}": t.detach() for key, t in model.tensors_of(GENERIC).items()})
     order = numpy_stream(settings.seed, "adaptation", site).permutation(len(studies)).tolist()

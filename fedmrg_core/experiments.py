@@ -125,6 +125,12 @@ class RunSettings(Strict):
         """The base models it starts from."""
         return base_models_folder(workspace, self.profile_name, corpus_name(self.data))
 
+    def dealt(self, workspace: pathlib.Path) -> pathlib.Path:
+        """The client folders it trains on, which runs that deal alike share."""
+        data = self.name.split("/")[1]
+        drawn = "" if self.partition == "site" else f",seed={self.seed}"  # partition "site" draws nothing
+        return workspace / "clients" / self.profile_name / f"{data}{drawn}"
+
     def load(self) -> tuple[Profile, Method]:
         """Profile and row of methods.yaml, with the variant's numbers.
 
@@ -155,6 +161,7 @@ class RunSettings(Strict):
             seed=self.seed,
             prepared=self.prepared(workspace),
             base_models=self.base_models(workspace),
+            dealt=self.dealt(workspace),
             **({"threads": threads} if threads else {}),
         )
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy
 import pandas
@@ -27,15 +27,14 @@ from fedmrg_core.evaluation.predictions import (
     write_predictions,
 )
 from fedmrg_core.evaluation.stored_runs import counting_answer
-from fedmrg_core.federation.experiment import load_experiment
 from fedmrg_core.federation.files import read_tensors
-from fedmrg_core.federation.report_experiment import ReportExperiment
 from fedmrg_core.findings import POSITIVE
 from fedmrg_core.inference import digits, image_features, state_probabilities, write_reports
 from fedmrg_core.methods import Method, Ownership
 from fedmrg_core.run_folder import RunFolder, write_text
 from fedmrg_core.seeds import torch_threads
 from fedmrg_core.site_names import path_part
+from fedmrg_core.tasks.reports.finished_run import FinishedRun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,17 +60,17 @@ def evaluate_run(folder: pathlib.Path) -> pandas.DataFrame:
     Raises:
         InputError: the run has no selected model yet.
     """
-    experiment = finished_experiment(folder)
-    drop_outdated_reports(folder, experiment)
-    with torch_threads(experiment.configuration.threads):
-        predictions = _predict_all(folder, experiment)
-        features = _store_features(folder, experiment)
-        _store_head_auroc(folder, experiment)
+    run = FinishedRun(folder)
+    drop_outdated_reports(folder, run)
+    with torch_threads(run.configuration.threads):
+        predictions = _predict_all(folder, run)
+        features = _store_features(folder, run)
+        _store_head_auroc(folder, run)
     training = pandas.concat(
         pandas.DataFrame({"study_id": studies.study_ids, "site": site, "reference": studies.texts})
-        for site, studies in ((site, experiment.tensors(site, "train")) for site in experiment.sites)
+        for site, studies in ((site, run.tensors(site, "train")) for site in run.sites)
     )
-    settings = experiment.configuration
+    settings = run.configuration
     floors = floor_predictions(predictions, training, settings.seed, features)
     everything = pandas.concat([predictions.assign(system="model"), floors], ignore_index=True)
     write_predictions(folder / "predictions.csv", everything)
@@ -80,39 +79,14 @@ def evaluate_run(folder: pathlib.Path) -> pandas.DataFrame:
     return metrics
 
 
-def finished_experiment(folder: pathlib.Path) -> ReportExperiment:
-    """The experiment of a run folder whose run has ended.
-
-    Raises:
-        InputError: the run has no selected model yet, writes no reports, or holds tensors of a client it has not.
-    """
-    if not (folder / "model" / "shared.safetensors").is_file():
-        raise InputError(f"{folder}: no model/shared.safetensors; finish the run with notebook 06_federated_run first.")
-    experiment = load_experiment(folder)
-    if not isinstance(experiment, ReportExperiment):
-        raise InputError(f"{folder}: its experiment writes no reports; expected the run of notebook 06_federated_run.")
-    _check_personal(folder / "model" / "personal", experiment.clients)
-    return experiment
-
-
-def _check_personal(folder: pathlib.Path, clients: Sequence[str]) -> None:
-    """Refuse tensors of nobody here: a client would be evaluated without its own, which lie under another name."""
-    unknown = {path.stem for path in folder.glob("*.safetensors")} - {path_part(client) for client in clients}
-    if unknown:
-        raise InputError(
-            f"{folder}: {min(unknown)}.safetensors belongs to no client of this run ({', '.join(clients)}); delete the "
-            "run folder and make the run again."
-        )
-
-
-def drop_outdated_reports(folder: pathlib.Path, experiment: ReportExperiment) -> None:
+def drop_outdated_reports(folder: pathlib.Path, run: FinishedRun) -> None:
     """Delete predictions/ unless what stands in `folder` now has written it: a report says nothing of its origin.
 
     Args:
         folder: of the finished run.
-        experiment: its experiment.
+        run: the same.
     """
-    mark, digest = folder / "predictions" / "made_by.sha256", _digest_of_reports(folder, experiment)
+    mark, digest = folder / "predictions" / "made_by.sha256", _digest_of_reports(folder, run)
     if mark.is_file() and mark.read_text(encoding="utf-8").strip() == digest:
         return
     if mark.parent.exists():
@@ -120,9 +94,9 @@ def drop_outdated_reports(folder: pathlib.Path, experiment: ReportExperiment) ->
     write_text(mark, digest + "\n")
 
 
-def _digest_of_reports(folder: pathlib.Path, experiment: ReportExperiment) -> str:
+def _digest_of_reports(folder: pathlib.Path, run: FinishedRun) -> str:
     """sha256 over all that decides the stored reports: the model's files, what it was trained from, settings, code."""
-    settings = [report_code_hash(), experiment.configuration.identity(), experiment.fingerprints()]
+    settings = [report_code_hash(), run.configuration.identity(), run.fingerprints()]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in sorted(path for path in (folder / "model").rglob("*") if path.is_file()):
         with path.open("rb") as content:
@@ -131,12 +105,12 @@ def _digest_of_reports(folder: pathlib.Path, experiment: ReportExperiment) -> st
     return digest.hexdigest()
 
 
-def test_sets(experiment: ReportExperiment) -> Iterator[TestSet]:
+def test_sets(run: FinishedRun) -> Iterator[TestSet]:
     """The sites' test sets, then those of the unseen centres if the method shares a model that they could use."""
-    for site in experiment.sites:
-        yield TestSet(site, "home", experiment.tensors(site, "test"))
-    if shares_a_model(experiment.configuration.method):
-        for site, studies in experiment.partition.unseen.items():
+    for site in run.sites:
+        yield TestSet(site, "home", run.tensors(site, "test"))
+    if shares_a_model(run.configuration.method):
+        for site, studies in run.unseen().items():
             yield TestSet(site, "unseen", ClientTensors(studies))
 
 
@@ -145,7 +119,7 @@ def shares_a_model(method: Method) -> bool:
     return Ownership.SHARED in method.modules.values()
 
 
-def load_trained(folder: pathlib.Path, experiment: ReportExperiment, client: str | None = None) -> None:
+def load_trained(folder: pathlib.Path, run: FinishedRun, client: str | None = None) -> None:
     """Load the selected model, with one client's own tensors if it is named and has any.
 
     What is personal and nobody's here starts as every client's did.
@@ -155,30 +129,28 @@ def load_trained(folder: pathlib.Path, experiment: ReportExperiment, client: str
     """
     path = folder / "model" / "shared.safetensors"
     shared = read_tensors(path)
-    missing = experiment.model.state(Ownership.SHARED).keys() - shared.keys()
+    missing = run.model.state(Ownership.SHARED).keys() - shared.keys()
     if missing:
         raise InputError(f"{path}: {min(missing)} is missing ({len(missing)} such); expected the model of this run.")
-    tensors = experiment.model.initial_personal | shared
+    tensors = run.model.initial_personal | shared
     if client is not None:
         personal = folder / "model" / "personal" / f"{path_part(client)}.safetensors"
         tensors |= read_tensors(personal) if personal.is_file() else {}
-    experiment.model.load_state(tensors)
+    run.model.load_state(tensors)
 
 
-def stored_reports(
-    path: pathlib.Path, experiment: ReportExperiment, place: TestSet, adapter: str, label: str
-) -> pandas.DataFrame:
+def stored_reports(path: pathlib.Path, run: FinishedRun, place: TestSet, adapter: str, label: str) -> pandas.DataFrame:
     """The reports of a test set by the model as it stands, written to `path`.
 
     Args:
         path: of the CSV file.
-        experiment: with the model loaded.
+        run: with the model loaded.
         place: the test set.
         adapter: which of the model's answers it is.
         label: what the column ``adapter`` says.
     """
-    generation = experiment.configuration.profile.generation
-    rows = write_reports(experiment.model, place.studies, adapter, generation, place.site)
+    generation = run.configuration.profile.generation
+    rows = write_reports(run.model, place.studies, adapter, generation, place.site)
     frame = pandas.DataFrame(map(dataclasses.asdict, rows))
     write_predictions(path, frame.assign(site=place.site, split="test", role=place.role, adapter=label))
     return stored_rows(path)
@@ -194,55 +166,55 @@ def predictions_path(folder: pathlib.Path, site: str, label: str) -> pathlib.Pat
     return folder / "predictions" / f"{path_part(site)}-{label}.csv"
 
 
-def place_reports(folder: pathlib.Path, experiment: ReportExperiment, place: TestSet, adapter: str) -> pandas.DataFrame:
+def place_reports(folder: pathlib.Path, run: FinishedRun, place: TestSet, adapter: str) -> pandas.DataFrame:
     """The selected model's reports of one test set, written now unless they are stored."""
     label = answer_label(adapter)
     path = predictions_path(folder, place.site, label)
     if path.is_file():
         return stored_rows(path)
-    load_trained(folder, experiment, place.site if place.role == "home" else None)
-    return stored_reports(path, experiment, place, adapter, label)
+    load_trained(folder, run, place.site if place.role == "home" else None)
+    return stored_reports(path, run, place, adapter, label)
 
 
-def _predict_all(folder: pathlib.Path, experiment: ReportExperiment) -> pandas.DataFrame:
+def _predict_all(folder: pathlib.Path, run: FinishedRun) -> pandas.DataFrame:
     jobs = [
         (place, adapter)
-        for place in test_sets(experiment)
-        for adapter in experiment.model.answers
-        if (_written_at_home(experiment, adapter) if place.role == "home" else adapter == GENERIC)
+        for place in test_sets(run)
+        for adapter in run.model.answers
+        if (_written_at_home(run, adapter) if place.role == "home" else adapter == GENERIC)
     ]
-    parts = [place_reports(folder, experiment, place, adapter) for place, adapter in tqdm(jobs, desc="test sets")]
+    parts = [place_reports(folder, run, place, adapter) for place, adapter in tqdm(jobs, desc="test sets")]
     return pandas.concat(parts, ignore_index=True)
 
 
-def _written_at_home(experiment: ReportExperiment, adapter: str) -> bool:
+def _written_at_home(run: FinishedRun, adapter: str) -> bool:
     """Whether the profile asks for this answer at home, or it is the one that counts there."""
-    settings, names = experiment.configuration, {answer_label(name) for name in experiment.model.answers}
+    settings, names = run.configuration, {answer_label(name) for name in run.model.answers}
     label = answer_label(adapter)
     return label in settings.profile.answers_at_home or label == counting_answer("home", names, settings.method)
 
 
-def _load_for_features(folder: pathlib.Path, experiment: ReportExperiment, site: str, role: str) -> None:
+def _load_for_features(folder: pathlib.Path, run: FinishedRun, site: str, role: str) -> None:
     """The model that sees a site's images: at home with the client's own tensors, BatchNorm statistics among them.
 
     Where every client was tuned afterwards, the shared one: features of as many encoders could not be compared.
     """
-    tuned = experiment.configuration.method.client.fine_tuning_epochs > 0
-    load_trained(folder, experiment, site if role == "home" and not tuned else None)
+    tuned = run.configuration.method.client.fine_tuning_epochs > 0
+    load_trained(folder, run, site if role == "home" and not tuned else None)
 
 
-def _store_features(folder: pathlib.Path, experiment: ReportExperiment) -> dict[str, numpy.ndarray]:
+def _store_features(folder: pathlib.Path, run: FinishedRun) -> dict[str, numpy.ndarray]:
     """Feature h of every training and test study under the selected model, stored for the figures.
 
     Returns:
         (D,) by study id.
     """
-    sets = [(site, "home", "train", experiment.tensors(site, "train")) for site in experiment.sites]
-    sets += [(place.site, place.role, "test", place.studies) for place in test_sets(experiment)]
+    sets = [(site, "home", "train", run.tensors(site, "train")) for site in run.sites]
+    sets += [(place.site, place.role, "test", place.studies) for place in test_sets(run)]
     arrays, frames = [], []
     for site, role, split, studies in tqdm(sets, desc="features"):
-        _load_for_features(folder, experiment, site, role)
-        arrays.append(image_features(experiment.model, studies))
+        _load_for_features(folder, run, site, role)
+        arrays.append(image_features(run.model, studies))
         frames.append(
             pandas.DataFrame(
                 {
@@ -260,15 +232,15 @@ def _store_features(folder: pathlib.Path, experiment: ReportExperiment) -> dict[
     return dict(zip(table.study_id, features, strict=True))
 
 
-def _store_head_auroc(folder: pathlib.Path, experiment: ReportExperiment) -> None:
+def _store_head_auroc(folder: pathlib.Path, run: FinishedRun) -> None:
     """head_auroc.csv: the selected diagnosis head on all sites' validation studies pooled, finding by finding."""
-    if "diagnosis_head" not in experiment.configuration.method.modules:
+    if "diagnosis_head" not in run.configuration.method.modules:
         return
     probabilities, states = [], []
-    for site in experiment.sites:
-        studies = experiment.tensors(site, "validation")
-        _load_for_features(folder, experiment, site, "home")
-        probabilities.append(state_probabilities(experiment.model, studies))
+    for site in run.sites:
+        studies = run.tensors(site, "validation")
+        _load_for_features(folder, run, site, "home")
+        probabilities.append(state_probabilities(run.model, studies))
         states.append(studies.states.numpy())
     probabilities, states = numpy.concatenate(probabilities), numpy.concatenate(states)
     rows = [

@@ -42,11 +42,11 @@ import seaborn
 
 from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.experiments import RunSettings
-from fedmrg_core.federation.experiment import load_experiment
 from fedmrg_core.federation.payload import PROTOTYPES
 from fedmrg_core.federation.round_record import LEFT_OUT, NOT_VALIDATED
 from fedmrg_core.federation.run import run_federation
 from fedmrg_core.federation.run_configuration import write_configuration
+from fedmrg_core.federation.task import load_task
 from fedmrg_core.methods import Ownership
 from fedmrg_core.paths import REPOSITORY, workspace_folder
 from fedmrg_core.trained_model import parameter_counts
@@ -69,7 +69,7 @@ print(f"{run.name}: {row.description}")
 # %%
 folder.mkdir(parents=True, exist_ok=True)
 configuration = write_configuration(folder, run.configuration(root, threads))
-counts = parameter_counts(load_experiment(folder).model)
+counts = parameter_counts(load_task(folder).model)
 print(", ".join(f"{name} {count:,}" for name, count in counts.items()))
 pandas.DataFrame([(module, str(owner)) for module, owner in row.modules.items()], columns=["module", "owner"])
 
@@ -78,7 +78,7 @@ pandas.DataFrame([(module, str(owner)) for module, owner in row.modules.items()]
 # when it arrives.
 
 # %%
-listed = pandas.DataFrame(load_experiment(folder).leaving().rows())
+listed = pandas.DataFrame(load_task(folder).leaving().rows())
 listed.style.set_uuid("leaving").hide().set_properties(**{"text-align": "left"})
 
 # %% [markdown]

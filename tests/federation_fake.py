@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection
 
 import safetensors.torch
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor
 from fedmrg_core.client_state import HospitalState, LocalUpdate
 from fedmrg_core.configuration import load_profile
 from fedmrg_core.federation.declaration import Declaration
+from fedmrg_core.federation.files import write_tensors
+from fedmrg_core.federation.roster import Client, Roster
 from fedmrg_core.federation.run_configuration import RunConfiguration
 from fedmrg_core.methods import Payload, ServerRule, load_method
 from fedmrg_core.seeds import torch_stream
@@ -33,16 +35,24 @@ def failure(client: str, round_number: int) -> str | None:
     return None
 
 
-class FakeExperiment:
-    """Its local update adds noise, the personal numbers and the momentum to the shared ones."""
+class FakeTask:
+    """Three hospitals without a folder."""
 
-    clients = tuple(EXAMPLES)
+    names = tuple(EXAMPLES)
 
     def __init__(self, run_folder: pathlib.Path, configuration: RunConfiguration) -> None:
         self.configuration, self.seed = configuration, configuration.seed
 
+    @classmethod
+    def deal(cls, run_folder: pathlib.Path, configuration: RunConfiguration) -> Roster:
+        clients = tuple(Client(name, EXAMPLES.get(name, 1), f"studies of {name}") for name in cls.names)
+        return Roster(clients, {"data": "fake"})
+
+    def hospital(self, client: Client, folders: Collection[pathlib.Path]) -> FakeHospital:
+        return FakeHospital(self, client)
+
     def fingerprints(self) -> dict[str, str]:
-        return {"data": "fake"}
+        return {}
 
     def parameter_counts(self) -> dict[str, int]:
         return {"shared": 13}
@@ -64,17 +74,27 @@ class FakeExperiment:
     def leaving(self) -> Declaration:
         """The model, a prototype and one loss each."""
         modules = sorted({key.partition("/")[0] for key in self.initial_shared()})
-        return Declaration(tuple(modules), True, ("train_loss",), ("validation_loss",))
+        return Declaration(tuple(modules), True, ("train_loss",), ("validation_loss",), ("test_loss",))
+
+    def save_shared(self, folder: pathlib.Path, shared: dict[str, Tensor]) -> None:
+        safetensors.torch.save_file(shared, folder / "shared.safetensors")
+
+
+class FakeHospital:
+    """Its local update adds noise, the personal numbers and the momentum to the shared ones."""
+
+    def __init__(self, task: FakeTask, client: Client) -> None:
+        self.task, self.client, self.seed = task, client, task.seed
 
     def train(
         self,
-        client: str,
         round_number: int,
         shared: dict[str, Tensor],
         state: HospitalState | None,
         prototypes: dict[str, Tensor],
         progress: bool,
     ) -> LocalUpdate:
+        client = self.client.name
         kind = failure(client, round_number)
         if kind == "raises":
             raise ValueError("the scanner is on fire")
@@ -88,7 +108,7 @@ class FakeExperiment:
             for key, tensor in shared.items()
         }
         if not shared:
-            return self._alone(client, momentum, weights, kept)
+            return self._alone(momentum, weights, kept)
         new["encoder/stage.variance"] = new["encoder/stage.variance"].abs()
         new["generic_adapter/lora_A"] += 0.1 * momentum + 0.01 * weights.sum()
         prototype = new["encoder/stage.weight"].mean(dim=0)
@@ -105,15 +125,15 @@ class FakeExperiment:
         metrics = {"train_loss": float(new["encoder/stage.weight"].square().nan_to_num().mean())}
         if kind == "tells":
             metrics["patients"] = 3.0
-        return LocalUpdate(new, prototype, state, EXAMPLES.get(client, 1), metrics)
+        return LocalUpdate(new, prototype, state, self.client.train, metrics)
 
-    def _alone(self, client: str, momentum: Tensor, weights: Tensor, kept: dict[str, Tensor]) -> LocalUpdate:
+    def _alone(self, momentum: Tensor, weights: Tensor, kept: dict[str, Tensor]) -> LocalUpdate:
         personal = {"personal/specialised_adapter/w": kept["personal/specialised_adapter/w"] + momentum}
         state = HospitalState({**personal, "optimiser/momentum": momentum, "disease_weights": weights})
-        return LocalUpdate({}, None, state, EXAMPLES.get(client, 1), {"train_loss": 1.0})
+        return LocalUpdate({}, None, state, self.client.train, {"train_loss": 1.0})
 
     def validate(
-        self, client: str, shared: dict[str, Tensor], state: HospitalState | None
+        self, shared: dict[str, Tensor], state: HospitalState | None
     ) -> tuple[dict[str, float], HospitalState, int]:
         state = state or HospitalState({"optimiser/momentum": torch.ones(5), "disease_weights": torch.ones(2)})
         own = state.tensors["optimiser/momentum"].abs().sum()
@@ -121,25 +141,26 @@ class FakeExperiment:
         weights = state.tensors["disease_weights"] * 0.9
         return {"validation_loss": loss}, HospitalState({**state.tensors, "disease_weights": weights}), 2
 
-    def save_model(
-        self, folder: pathlib.Path, shared: dict[str, Tensor], personal: Mapping[str, dict[str, Tensor]]
-    ) -> None:
-        safetensors.torch.save_file(shared, folder / "shared.safetensors")
-        for client, tensors in personal.items():
-            safetensors.torch.save_file(tensors, folder / f"{client}.safetensors")
+    def finish(self, folder: pathlib.Path, shared: dict[str, Tensor], state: HospitalState | None) -> None:
+        if failure(self.client.name, 0) == "unfinished":
+            raise OSError("the disk is full")
+        write_tensors(folder / f"{self.client.name}.safetensors", state.part("personal") if state else {})
+
+    def test(self, run_folder: pathlib.Path) -> tuple[dict[str, float], int]:
+        return {"test_loss": float(len(self.client.name))}, 4
 
 
-class AloneExperiment(FakeExperiment):
+class AloneTask(FakeTask):
     """Nothing is shared."""
 
     def initial_shared(self) -> dict[str, Tensor]:
         return {}
 
 
-class PooledExperiment(FakeExperiment):
+class PooledTask(FakeTask):
     """One client has everything."""
 
-    clients = ("pooled",)
+    names = ("pooled",)
 
 
 def fake_configuration(

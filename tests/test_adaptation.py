@@ -14,9 +14,9 @@ from fedmrg_core.adapters import GENERIC, SPECIALISED
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.experiment import load_experiment
 from fedmrg_core.federation.run import configure_run, run_federation
 from fedmrg_core.methods import Ownership, load_method, load_methods
+from fedmrg_core.tasks.reports.finished_run import FinishedRun
 from fedmrg_core.trained_run import load_trained
 
 STUDIES = 9
@@ -58,28 +58,28 @@ def all_tensors(model) -> dict[str, torch.Tensor]:
 
 
 def test_only_adapters_and_prompts_learn(run):
-    experiment = load_experiment(run)
-    load_trained(run, experiment)
-    before = all_tensors(experiment.model)
-    studies = ClientTensors(experiment.partition.adaptation["centre-f"])
-    adapt(run, experiment, "centre-f", studies, 8)
-    after = all_tensors(experiment.model)
+    opened = FinishedRun(run)
+    load_trained(run, opened)
+    before = all_tensors(opened.model)
+    studies = ClientTensors(opened.adaptation()["centre-f"])
+    adapt(run, opened, "centre-f", studies, 8)
+    after = all_tensors(opened.model)
     moved = {key.split("/")[0] for key in after if not torch.equal(after[key], before[key])}
     assert moved == {GENERIC, SPECIALISED, "prompt_table"}
-    adapt(run, experiment, "centre-f", studies, 8)
-    again = all_tensors(experiment.model)
+    adapt(run, opened, "centre-f", studies, 8)
+    again = all_tensors(opened.model)
     assert all(torch.equal(again[key], after[key]) for key in after)
-    adapt(run, experiment, "centre-f", studies, 4)
-    assert any(not torch.equal(tensor, after[key]) for key, tensor in all_tensors(experiment.model).items())
+    adapt(run, opened, "centre-f", studies, 4)
+    assert any(not torch.equal(tensor, after[key]) for key, tensor in all_tensors(opened.model).items())
 
 
 def test_studies_of_a_smaller_count_are_among_those_of_a_larger_one(run, monkeypatch):
     plans = []
     monkeypatch.setattr(adaptation, "train_alone", lambda model, studies, plan, **_: plans.append(plan))
-    experiment = load_experiment(run)
-    studies = ClientTensors(experiment.partition.adaptation["centre-f"])
+    opened = FinishedRun(run)
+    studies = ClientTensors(opened.adaptation()["centre-f"])
     for count in (4, 8):
-        adapt(run, experiment, "centre-f", studies, count)
+        adapt(run, opened, "centre-f", studies, count)
     small, large = (plan.studies for plan in plans)
     assert large[:4] == small and len(set(large)) == 8
 
@@ -119,16 +119,14 @@ def test_adapted_reports_of_another_model_are_dropped(run, monkeypatch):
     assert left == [4, 0]
 
 
-def test_nothing_to_adapt_or_to_adapt_with(workspace, run):
+def test_nothing_to_adapt_or_to_adapt_with(workspace, run, monkeypatch):
     local = finished(workspace, "local")
     with pytest.raises(InputError, match="shares no model"):
-        adapt_to_sites(local, load_experiment(local))
-    experiment = load_experiment(run)
-    kept = dict(experiment.partition.adaptation)
-    experiment.partition.adaptation.clear()
+        adapt_to_sites(local, FinishedRun(local))
+    opened = FinishedRun(run)
+    monkeypatch.setattr(FinishedRun, "adaptation", lambda self: {})
     with pytest.raises(InputError, match="no unseen centre has training studies"):
-        adapt_to_sites(run, experiment)
-    experiment.partition.adaptation.update(kept)
+        adapt_to_sites(run, opened)
 
 
 @pytest.mark.parametrize("name", load_methods())

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 import torch
-from federation_fake import EXAMPLES, FakeExperiment, fake_configuration, last_shared
+from federation_fake import EXAMPLES, FakeTask, fake_configuration, last_shared
 from small_model import PROFILE, small_model, small_studies
 
 from fedmrg_core.batch_statistics import is_statistic, pooled_statistics
@@ -37,10 +37,10 @@ def test_the_server_pools_them_under_every_rule(
     monkeypatch: pytest.MonkeyPatch,
     updates: list,
 ) -> None:
-    initial = FakeExperiment.initial_shared
+    initial = FakeTask.initial_shared
     added = {"encoder/norm.running_mean": torch.zeros(3), "encoder/norm.running_var": torch.full((3,), 2.0)}
-    monkeypatch.setattr(FakeExperiment, "initial_shared", lambda self: initial(self) | added)
-    monkeypatch.setattr(FakeExperiment, "shared_buffers", lambda self: set(added) | {"encoder/stage.variance"})
+    monkeypatch.setattr(FakeTask, "initial_shared", lambda self: initial(self) | added)
+    monkeypatch.setattr(FakeTask, "shared_buffers", lambda self: set(added) | {"encoder/stage.variance"})
     run_federation(tmp_path, fake_configuration(rounds=1, server=rule), progress=False)
     weights = torch.tensor(list(EXAMPLES.values())).double() / sum(EXAMPLES.values())
     means, variances = (torch.stack([torch.as_tensor(u[key]) for u in updates]) for key in added)

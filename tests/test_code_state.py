@@ -85,7 +85,7 @@ def test_the_labeller_decides_what_is_stored_with_a_report(monkeypatch, change, 
 
 def test_the_hash_holds_what_training_runs_through():
     """On the package itself: the measure that training reports is in it, tables and tests of finished runs are not."""
-    names = code_state.imported_modules(code_state._SOURCES, [*code_state.TRAINING, "federation.report_experiment"])
+    names = code_state.imported_modules(code_state._SOURCES, [*code_state.TRAINING, "tasks.reports.task"])
     assert {"evaluation/clinical_metrics.py", "local_training.py", "encoder.py"} <= set(names)
     assert not {"evaluation/comparison.py", "command_line.py", "html_report.py"} & set(names)
 

@@ -10,7 +10,7 @@ import pandas
 import pytest
 import safetensors.torch
 import torch
-from federation_fake import FakeExperiment, everything, failure, fake_configuration, server_json
+from federation_fake import FakeHospital, FakeTask, everything, failure, fake_configuration, server_json
 from flwr.app import Array, ArrayRecord
 
 from fedmrg_core.errors import InputError
@@ -208,7 +208,7 @@ def test_a_packed_run_killed_in_training_and_in_validation(
     """Killed at the last client's training, and at the last one's validation, when others have gone on."""
     for name in ("train", "validate"):
         with monkeypatch.context() as patch:
-            original, calls = getattr(FakeExperiment, name), []
+            original, calls = getattr(FakeHospital, name), []
 
             def then_die(*arguments, original=original, calls=calls, **options):
                 calls.append(arguments)
@@ -216,7 +216,7 @@ def test_a_packed_run_killed_in_training_and_in_validation(
                     raise KeyboardInterrupt
                 return original(*arguments, **options)
 
-            patch.setattr(FakeExperiment, name, then_die)
+            patch.setattr(FakeHospital, name, then_die)
             with pytest.raises(KeyboardInterrupt):
                 run_federation(tmp_path / name, fake_configuration(rounds=4, payload=PACKED), progress=False)
         run_federation(tmp_path / name, fake_configuration(rounds=4, payload=PACKED), progress=False)
@@ -319,7 +319,7 @@ def test_a_hospital_whose_initial_model_differs_is_sent_the_servers(
     from fedmrg_core.federation import model_exchange
 
     run_federation(tmp_path / "same", fake_configuration(payload=PACKED), progress=False)
-    other = FakeExperiment(tmp_path, fake_configuration(seed=5)).initial_shared()
+    other = FakeTask(tmp_path, fake_configuration(seed=5)).initial_shared()
     monkeypatch.setattr(model_exchange, "initial_model", lambda run_folder: other)
     run_federation(tmp_path / "other", fake_configuration(payload=PACKED), progress=False)
     name = "model/shared.safetensors"
@@ -339,7 +339,7 @@ def test_the_model_goes_down_once_a_round(tmp_path: pathlib.Path) -> None:
     ledger = pandas.read_csv(tmp_path / "ledger.csv")
     down = ledger[(ledger.direction == "down") & (ledger.module == "encoder")]
     assert set(down.phase) == {"evaluate"} and len(down) == 9
-    shared = FakeExperiment(tmp_path, fake_configuration()).initial_shared()
+    shared = FakeTask(tmp_path, fake_configuration()).initial_shared()
     assert (down.bytes > 4 * sum(t.numel() for key, t in shared.items() if key.startswith("encoder/"))).all()
 
 

@@ -8,8 +8,8 @@ import yaml
 from fedmrg_core.configuration import apply_variant, load_profile
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.configuration_format import FORMAT, upgraded
-from fedmrg_core.federation.experiment import load_experiment
 from fedmrg_core.federation.run_configuration import read_configuration
+from fedmrg_core.federation.task import load_task
 from fedmrg_core.methods import load_method, load_methods
 from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.strict_yaml import dumped, read_literal, read_yaml
@@ -286,4 +286,4 @@ def test_a_configuration_of_another_version_or_task_is_refused(tmp_path, key, va
         content = upgraded(content, "stored")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(content | {key: value}), encoding="utf-8")
     with pytest.raises(InputError, match=clue):
-        load_experiment(tmp_path)
+        load_task(tmp_path)

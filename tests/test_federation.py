@@ -44,8 +44,12 @@ def _die_at(folder: pathlib.Path, moment: int) -> None:
 
     def then_die(function, name):
         def wrapper(*arguments, **options):
-            # Arguments of train: experiment, client, round. Of os.replace: from, to.
-            what = f"{arguments[1]}-{arguments[2]}" if name == "train" else pathlib.Path(str(arguments[-1])).name
+            # Arguments of train: hospital, round. Of os.replace: from, to.
+            what = (
+                f"{arguments[0].client.name}-{arguments[1]}"
+                if name == "train"
+                else pathlib.Path(str(arguments[-1])).name
+            )
             moments.append(f"{name} {what if name != 'flush' else ''}")
             if len(moments) == moment:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -54,7 +58,7 @@ def _die_at(folder: pathlib.Path, moment: int) -> None:
         return wrapper
 
     os.replace, os.fsync = then_die(os.replace, "place"), then_die(os.fsync, "flush")
-    federation_fake.FakeExperiment.train = then_die(federation_fake.FakeExperiment.train, "train")
+    federation_fake.FakeHospital.train = then_die(federation_fake.FakeHospital.train, "train")
     run_federation(folder, fake_configuration(rounds=2), progress=False)
     (folder / "moments.json").write_text(json.dumps(moments))
 
@@ -100,7 +104,7 @@ def test_stopped_after_a_round_and_continued(finished: pathlib.Path, tmp_path: p
 
 def test_a_finished_run_is_left_alone(finished: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.stat().st_mtime_ns for path in (finished / "model").rglob("*")}
-    monkeypatch.setattr(federation_fake.FakeExperiment, "train", None)  # calling it would raise
+    monkeypatch.setattr(federation_fake.FakeHospital, "train", None)  # calling it would raise
     run_federation(finished, fake_configuration(), progress=False)
     assert {path: path.stat().st_mtime_ns for path in (finished / "model").rglob("*")} == before
 
@@ -266,14 +270,14 @@ def test_another_configuration_is_refused(tmp_path: pathlib.Path) -> None:
 
 def test_other_data_are_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_federation(tmp_path, fake_configuration(), stop_after_round=1, progress=False)
-    monkeypatch.setattr(federation_fake.FakeExperiment, "fingerprints", lambda self: {"data": "other"})
+    monkeypatch.setattr(federation_fake.FakeTask, "fingerprints", lambda self: {"data": "other"})
     with pytest.raises(InputError, match="another configuration, base model, data or training code"):
         run_federation(tmp_path, fake_configuration(), progress=False)
 
 
 def test_other_training_code_does_not_go_on_with_a_run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_federation(tmp_path, fake_configuration(), stop_after_round=1, progress=False)
-    monkeypatch.setattr("fedmrg_core.federation.experiment.training_code_hash", lambda task: "other")
+    monkeypatch.setattr("fedmrg_core.federation.task.training_code_hash", lambda task: "other")
     with pytest.raises(InputError, match="training code; choose another run folder or delete this one"):
         run_federation(tmp_path, fake_configuration(), progress=False)
 

@@ -11,8 +11,8 @@ import safetensors.torch
 import torch
 from federation_fake import (
     EXAMPLES,
-    AloneExperiment,
-    FakeExperiment,
+    FakeHospital,
+    FakeTask,
     everything,
     fake_configuration,
     last_shared,
@@ -53,7 +53,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(rule: str, tmp_path: pathlib.Pat
 def test_fedavgm_is_its_formula(tmp_path: pathlib.Path, updates: list) -> None:
     configuration = fake_configuration(rounds=4, server=RULES["fedavgm"])
     run_federation(tmp_path, configuration, progress=False)
-    for key, start in FakeExperiment(tmp_path, configuration).initial_shared().items():
+    for key, start in FakeTask(tmp_path, configuration).initial_shared().items():
         x, v = start.double().numpy(), 0.0
         for round_number in range(1, 5):
             average = mean(updates, round_number, key)
@@ -67,7 +67,7 @@ def test_fedadam_is_its_formula(tmp_path: pathlib.Path, updates: list) -> None:
     """With Flower's bias correction, which counts from round 2."""
     configuration = fake_configuration(rounds=4, server=RULES["fedadam"])
     run_federation(tmp_path, configuration, progress=False)
-    for key, start in FakeExperiment(tmp_path, configuration).initial_shared().items():
+    for key, start in FakeTask(tmp_path, configuration).initial_shared().items():
         x, m, v = start.double().numpy(), 0.0, 0.0
         for t in range(1, 5):
             average = mean(updates, t, key)
@@ -86,7 +86,7 @@ def test_a_variance_stays_positive_under_a_server_optimiser(
     rule = ServerRule(rule="fedadam", learning_rate=2.0)
     run_federation(tmp_path / "plain", fake_configuration(server=rule), progress=False)
     assert (last_shared(tmp_path / "plain")[BUFFER] > 0).all()
-    monkeypatch.setattr(FakeExperiment, "shared_buffers", lambda self: set())
+    monkeypatch.setattr(FakeTask, "shared_buffers", lambda self: set())
     run_federation(tmp_path / "optimised", fake_configuration(server=rule), progress=False)
     assert not torch.equal(last_shared(tmp_path / "plain")[BUFFER], last_shared(tmp_path / "optimised")[BUFFER])
 
@@ -234,10 +234,10 @@ def test_nothing_shared(tmp_path: pathlib.Path) -> None:
 def test_hospitals_that_share_nothing_keep_each_its_own_best_round(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def validate(self, client, shared, state):
+    def validate(self, shared, state):
         return {"validation_loss": float(state.tensors["optimiser/momentum"][0])}, state, 2  # up and down
 
-    monkeypatch.setattr(AloneExperiment, "validate", validate)
+    monkeypatch.setattr(FakeHospital, "validate", validate)
     run_federation(tmp_path, fake_configuration(rounds=6, task="fake-alone"), progress=False)
     table = pandas.read_csv(tmp_path / "rounds.csv")
     own = {client: int(part.set_index("round").validation_loss.idxmin()) for client, part in table.groupby("client")}

@@ -10,7 +10,7 @@ import urllib.parse
 
 import pytest
 from data_fixtures import make_folder, study_rows
-from federation_fake import FakeExperiment, fake_configuration
+from federation_fake import FakeTask, fake_configuration
 from run_folders import write_run
 
 from fedmrg_core import site_names
@@ -161,22 +161,24 @@ def test_names_that_differ_in_case_only_need_a_file_system_that_tells_them_apart
     site_names.check_apart(["north", "North"], tmp_path)
 
 
-class OddExperiment(FakeExperiment):
+class OddTask(FakeTask):
     """Hospitals with names that whoever made the data has chosen."""
 
-    clients = tuple(sorted(("ก" * 31, "😀", "A/B", "..", "north", "North")))
+    names = tuple(sorted(("ก" * 31, "😀", "A/B", "..", "north", "North")))
 
-    def save_model(self, folder, shared, personal) -> None:
-        super().save_model(folder, shared, {})
+    def hospital(self, client, folders):
+        hospital = super().hospital(client, folders)
+        hospital.finish = lambda *_: None
+        return hospital
 
 
 def test_hospitals_of_any_name_train_and_keep_their_state(tmp_path: pathlib.Path) -> None:
     configuration = fake_configuration(rounds=2).model_copy(update={"task": "odd-names"})
     run_federation(tmp_path / "run", configuration, progress=False)
     rounds = read_table(tmp_path / "run" / "rounds.csv", ("round", "client"), "run again")
-    assert set(rounds["client"]) == set(OddExperiment.clients) and set(rounds["status"]) == {"ok"}
+    assert set(rounds["client"]) == set(OddTask.names) and set(rounds["status"]) == {"ok"}
     folders = sorted(path.name for path in (tmp_path / "run" / "hospitals").iterdir())
-    assert folders == sorted(map(path_part, OddExperiment.clients))
+    assert folders == sorted(map(path_part, OddTask.names))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

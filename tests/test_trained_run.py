@@ -14,12 +14,13 @@ from fedmrg_core.adapters import GENERIC, SPECIALISED
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import load_run
-from fedmrg_core.federation.experiment import forget_experiments, load_experiment
 from fedmrg_core.federation.run import configure_run, run_federation
+from fedmrg_core.federation.task import forget_tasks
 from fedmrg_core.findings import FINDINGS
 from fedmrg_core.inference import Prediction, image_features
 from fedmrg_core.methods import Ownership, load_method
-from fedmrg_core.trained_run import evaluate_run, finished_experiment, load_trained, place_reports
+from fedmrg_core.tasks.reports.finished_run import FinishedRun
+from fedmrg_core.trained_run import evaluate_run, load_trained, place_reports
 from fedmrg_core.trained_run import test_sets as place_list
 from figures import client_distance, communication, convergence, feature_map, quality_by_client, report_page
 
@@ -140,13 +141,13 @@ def test_reports_that_something_else_has_written_are_dropped(run, metrics, monke
 def test_each_client_is_evaluated_with_its_own_specialised_adapter(run, metrics, tmp_path, monkeypatch):
     """In memory when the reports of a test set are written: the client's own modules; at an unseen centre, nobody's."""
     shutil.copytree(run / "model", tmp_path / "model")
-    forget_experiments()
-    experiment = load_experiment(run)
+    forget_tasks()
+    opened = FinishedRun(run)
     loaded, seen = [], []
 
-    def load(folder, experiment, client=None):
+    def load(folder, opened, client=None):
         loaded.append(client)
-        load_trained(folder, experiment, client)
+        load_trained(folder, opened, client)
 
     def written(model, studies, adapter, *_):
         seen.append((adapter, {key: tensor.clone() for key, tensor in model.state(Ownership.PERSONAL).items()}))
@@ -155,13 +156,13 @@ def test_each_client_is_evaluated_with_its_own_specialised_adapter(run, metrics,
 
     monkeypatch.setattr("fedmrg_core.trained_run.load_trained", load)
     monkeypatch.setattr("fedmrg_core.trained_run.write_reports", written)
-    places = list(place_list(experiment))
+    places = list(place_list(opened))
     for place in places:
-        place_reports(tmp_path, experiment, place, SPECIALISED if place.role == "home" else GENERIC)
-    assert loaded == [*experiment.clients, None]
+        place_reports(tmp_path, opened, place, SPECIALISED if place.role == "home" else GENERIC)
+    assert loaded == [*opened.sites, None]
     for place, (adapter, state) in zip(places, seen, strict=True):
         path = run / "model" / "personal" / f"{place.site}.safetensors"
-        own = safetensors.torch.load_file(path) if place.role == "home" else experiment.model.initial_personal
+        own = safetensors.torch.load_file(path) if place.role == "home" else opened.model.initial_personal
         assert state and all(torch.equal(tensor, own[key]) for key, tensor in state.items()), place.site
         assert adapter == (SPECIALISED if place.role == "home" else GENERIC)
     (_, first), (_, second) = seen[:2]
@@ -200,10 +201,10 @@ def test_every_hospital_alone(workspace):
     assert set(scores.scope) == {"centre-a", "centre-b", "home"}
     features = pandas.read_csv(folder / "features.csv")
     stored = safetensors.torch.load_file(folder / "features.safetensors")["features"]
-    experiment = load_experiment(folder)
-    for site in experiment.sites:
-        load_trained(folder, experiment, site)
-        expected = image_features(experiment.model, experiment.tensors(site, "test"))
+    opened = FinishedRun(folder)
+    for site in opened.sites:
+        load_trained(folder, opened, site)
+        expected = image_features(opened.model, opened.tensors(site, "test"))
         rows = features.index[(features.site == site) & (features.split == "test")]
         torch.testing.assert_close(stored[rows], torch.from_numpy(expected), rtol=1e-5, atol=1e-6)
 
@@ -214,12 +215,14 @@ def test_all_studies_in_one_place(workspace):
     rounds = pandas.read_csv(folder / "rounds.csv")
     assert list(rounds.client) == ["pooled"]
     assert (rounds.num_examples.item(), rounds.validation_examples.item()) == (2 * 5, 2 * 3)
-    experiment = load_experiment(folder)
-    both = [i for site in experiment.sites for i in experiment.tensors(site, "train").study_ids]
-    assert experiment.tensors("pooled", "train").study_ids == both
-    sites = [(place.site, place.role) for place in place_list(experiment)]
+    opened = FinishedRun(folder)
+    both = [i for site in opened.sites for i in opened.tensors(site, "train").study_ids]
+    pooled = opened.roster.get("pooled")
+    hospital = opened.task.hospital(pooled, [folder / part for part in pooled.folders])
+    assert hospital.tensors("train").study_ids == both and pooled.train == len(both)
+    sites = [(place.site, place.role) for place in place_list(opened)]
     assert sites == [("centre-a", "home"), ("centre-b", "home"), *((site, "unseen") for site in FEW["unseen_sites"])]
-    load_trained(folder, experiment, "centre-a")  # has nothing of its own
+    load_trained(folder, opened, "centre-a")  # has nothing of its own
 
 
 def test_a_client_is_not_evaluated_without_its_own_tensors(workspace):
@@ -230,7 +233,7 @@ def test_a_client_is_not_evaluated_without_its_own_tensors(workspace):
     stranger.touch()
     try:
         with pytest.raises(InputError, match="elsewhere.safetensors belongs to no client of this run .pooled.; delete"):
-            finished_experiment(folder)
+            FinishedRun(folder)
     finally:
         stranger.unlink()
 
@@ -243,12 +246,12 @@ def test_fine_tuned_clients_have_a_whole_model_each(workspace):
     assert tuned[0].keys() == tuned[1].keys() == shared.keys()
     assert not torch.equal(tuned[0]["projection/0.weight"], tuned[1]["projection/0.weight"])
     assert {path.name for path in (model / "generic").iterdir()} == {"centre-a", "centre-b"}
-    experiment = load_experiment(folder)
-    load_trained(folder, experiment, "centre-b")
-    state = experiment.model.state(Ownership.SHARED)
+    opened = FinishedRun(folder)
+    load_trained(folder, opened, "centre-b")
+    state = opened.model.state(Ownership.SHARED)
     assert all(torch.equal(state[key].cpu(), tensor) for key, tensor in tuned[1].items())
-    load_trained(folder, experiment)  # an unseen centre's
-    state = experiment.model.state(Ownership.SHARED)
+    load_trained(folder, opened)  # an unseen centre's
+    state = opened.model.state(Ownership.SHARED)
     assert all(torch.equal(tensor.cpu(), shared[key]) for key, tensor in state.items())
     content = {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
     (folder / "manifest.json").unlink()  # as if killed before the end: the model is written again, whole
@@ -258,7 +261,7 @@ def test_fine_tuned_clients_have_a_whole_model_each(workspace):
 
 @pytest.mark.parametrize("spoil", ["lacking", "cut off"])
 def test_a_trained_model_that_is_not_whole_is_refused(spoil, run):
-    experiment, path = load_experiment(run), run / "model" / "shared.safetensors"
+    opened, path = FinishedRun(run), run / "model" / "shared.safetensors"
     content = path.read_bytes()
     try:
         if spoil == "lacking":
@@ -268,7 +271,7 @@ def test_a_trained_model_that_is_not_whole_is_refused(spoil, run):
         else:
             path.write_bytes(content[: len(content) // 2])
         with pytest.raises(InputError, match=r"shared\.safetensors: (diagnosis_head/\S+ is missing|not a readable)"):
-            load_trained(run, experiment)
+            load_trained(run, opened)
     finally:
         path.write_bytes(content)
 
@@ -283,11 +286,11 @@ def test_controls_are_no_part_of_the_model(workspace):
 
 def test_an_unseen_centre_has_nobodys_personal_modules(workspace):
     folder = federated(workspace, "fedper", 1, "fedper", **FEW)
-    experiment = load_experiment(folder)
-    load_trained(folder, experiment, "centre-a")
-    load_trained(folder, experiment)
-    personal = experiment.model.state(Ownership.PERSONAL)
-    initial = experiment.model.initial_personal
+    opened = FinishedRun(folder)
+    load_trained(folder, opened, "centre-a")
+    load_trained(folder, opened)
+    personal = opened.model.state(Ownership.PERSONAL)
+    initial = opened.model.initial_personal
     assert all(torch.equal(personal[key].cpu(), tensor.cpu()) for key, tensor in initial.items())
 
 

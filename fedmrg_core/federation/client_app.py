@@ -6,24 +6,33 @@ How the shared tensors travel is the mod's business: `fedmrg_core.federation.mod
 from __future__ import annotations
 
 import logging
+import pathlib
 import time
 
 from flwr.app import ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
+from torch import Tensor
 
+from fedmrg_core.client_state import without_controls
+from fedmrg_core.federation.files import read_tensors
 from fedmrg_core.federation.hospital import write_failure
 from fedmrg_core.federation.model_exchange import exchange_model, open_hospital, run_folder_of
 from fedmrg_core.federation.payload import (
     ARRAYS,
     BEST_ROUND,
+    CLIENT,
     CONFIG,
     EXAMPLES,
+    FINGERPRINT,
     METRICS,
     PROTOTYPES,
     SECONDS,
     SERVER_ROUND,
     STATE_ROUND,
+    TEST,
+    TRAINING_STUDIES,
+    digest_of,
     error_reply,
     from_record,
     to_record,
@@ -46,10 +55,10 @@ def only_declared(message: Message, context: Context, call_next: ClientAppCallab
     """A Flower mod: a reply with anything that the task has not declared is not sent."""
     reply = call_next(message, context)
     if reply.has_content():
-        experiment, _, _ = open_hospital(context)
-        declared = experiment.leaving()
-        trained = message.metadata.message_type == MessageType.TRAIN
-        declared.check(reply.content, declared.training if trained else declared.validation)
+        task, _, _ = open_hospital(context)
+        declared = task.leaving()
+        metrics = {MessageType.TRAIN: declared.training, MessageType.EVALUATE: declared.validation}
+        declared.check(reply.content, metrics.get(message.metadata.message_type, declared.testing))
     return reply
 
 
@@ -59,22 +68,23 @@ app = ClientApp(mods=[report_errors, exchange_model, only_declared])
 
 @app.query()
 def identify(message: Message, context: Context) -> Message:
-    """Tell the server which client this node is; loads model and data, so that what is missing shows before round 1."""
-    _, client, _ = open_hospital(context)
-    return Message(RecordDict({CONFIG: ConfigRecord({"client": client})}), reply_to=message)
+    """Tell the server which client this node is; opens its folder, so that what is missing shows before round 1."""
+    _, hospital, _ = open_hospital(context)
+    client = hospital.client
+    answer = {CLIENT: client.name, TRAINING_STUDIES: client.train, FINGERPRINT: client.fingerprint}
+    return Message(RecordDict({CONFIG: ConfigRecord(answer)}), reply_to=message)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train on the shared tensors that came; send the new ones. Personal modules and optimiser go to the disk."""
-    experiment, client, disk = open_hospital(context)
+    _, hospital, disk = open_hospital(context)
     config = message.content[CONFIG]
     round_number, state_round = int(config[SERVER_ROUND]), int(config[STATE_ROUND])
     shared = from_record(message.content[ARRAYS])
     state = disk.load(state_round)
     started = time.perf_counter()
-    update = experiment.train(
-        client,
+    update = hospital.train(
         round_number,
         shared,
         state,
@@ -94,7 +104,7 @@ def train(message: Message, context: Context) -> Message:
         }
     )
     if update.prototype is not None:
-        content[PROTOTYPES] = to_record({client: update.prototype})
+        content[PROTOTYPES] = to_record({hospital.client.name: update.prototype})
     return Message(content, reply_to=message)
 
 
@@ -105,15 +115,41 @@ def evaluate(message: Message, context: Context) -> Message:
     Those of this round, or of the last in which it trained. What validation changes is kept in the first case only: a
     round may be run again after a crash, and must not change what an earlier one has left.
     """
-    experiment, client, disk = open_hospital(context)
+    _, hospital, disk = open_hospital(context)
     config = message.content[CONFIG]
     state_round = int(config[STATE_ROUND])
     shared = from_record(message.content[ARRAYS])
     trained = disk.load(state_round)
     started = time.perf_counter()
-    measures, validated, examples = experiment.validate(client, shared, trained)
+    measures, validated, examples = hospital.validate(shared, trained)
     seconds = time.perf_counter() - started
     if state_round == int(config[SERVER_ROUND]):
         disk.save_validated(state_round, trained, validated)
     metrics = MetricRecord({**measures, EXAMPLES: examples, SECONDS: seconds})
     return Message(RecordDict({METRICS: metrics}), reply_to=message)
+
+
+@app.query("finish")
+def finish(message: Message, context: Context) -> Message:
+    """Save the chosen model with the hospital's own part of it, and test it on its own studies where asked."""
+    task, hospital, disk = open_hospital(context)
+    config, run_folder = message.content[CONFIG], run_folder_of(context)
+    shared, state = from_record(message.content[ARRAYS]), disk.load(int(config[STATE_ROUND]))
+    started = time.perf_counter()
+    folder = run_folder / "model"
+    if not _holds(folder / "shared.safetensors", shared):  # on one machine the server has just written it
+        folder.mkdir(parents=True, exist_ok=True)
+        task.save_shared(folder, shared)
+    hospital.finish(folder, shared, state)
+    measures, examples = hospital.test(run_folder) if config[TEST] else ({}, hospital.client.train)
+    metrics = MetricRecord({**measures, EXAMPLES: examples, SECONDS: time.perf_counter() - started})
+    return Message(RecordDict({METRICS: metrics}), reply_to=message)
+
+
+def _holds(path: pathlib.Path, shared: dict[str, Tensor]) -> bool:
+    """Whether a file has the model's own tensors of a message (not a rule's, such as SCAFFOLD's controls)."""
+    if not path.is_file():
+        return False
+    model = without_controls(shared)
+    stored = read_tensors(path)
+    return stored.keys() == model.keys() and digest_of(stored) == digest_of(model)

@@ -17,7 +17,12 @@ def _tasks_by_name(content: Content) -> Content:
     return content | {"task": names.get(where, where)}
 
 
-STEPS: tuple[Callable[[Content], Content], ...] = (_tasks_by_name,)
+def _with_client_folders(content: Content) -> Content:
+    """2 to 3: studies were dealt in memory; dealt again they lie in the run folder."""
+    return content | {"dealt": "clients"}
+
+
+STEPS: tuple[Callable[[Content], Content], ...] = (_tasks_by_name, _with_client_folders)
 FORMAT = len(STEPS) + 1  # of what is written today; format 1 had no number
 
 

@@ -1,6 +1,6 @@
 """What leaves a hospital: one declared list a run, held against every message before it is sent and when it arrives.
 
-A task declares it from its method (`Experiment.leaving`). What is not on the list does not leave.
+A task declares it from its method (`Task.leaving`). What is not on the list does not leave.
 """
 
 from __future__ import annotations
@@ -11,12 +11,24 @@ from collections.abc import Collection, Iterable
 from flwr.app import RecordDict
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.payload import ARRAYS, CONFIG, EXAMPLES, METRICS, PROTOTYPES, SECONDS, module_of
+from fedmrg_core.federation.payload import (
+    ARRAYS,
+    CLIENT,
+    CONFIG,
+    EXAMPLES,
+    FINGERPRINT,
+    METRICS,
+    NEEDS_MODEL,
+    PROTOTYPES,
+    SECONDS,
+    TRAINING_STUDIES,
+    module_of,
+)
 
 # Of every update and every validation: how many studies it is of, and how long it took.
 COUNTS = (EXAMPLES, SECONDS)
 # The answers beside updates and validations: who a node is, and that it lacks the model it was told of.
-ANSWERS = ("client", "needs-model")
+ANSWERS = (CLIENT, TRAINING_STUDIES, FINGERPRINT, NEEDS_MODEL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +40,14 @@ class Declaration:
         prototype: whether the mean feature of the training images goes with it.
         training: metrics that go with an update.
         validation: metrics that answer a validation.
+        testing: metrics that answer a test, where whoever runs the server asks for one.
     """
 
     modules: tuple[str, ...]
     prototype: bool
     training: tuple[str, ...]
     validation: tuple[str, ...]
+    testing: tuple[str, ...] = ()
 
     def check(self, content: RecordDict, metrics: Collection[str]) -> None:
         """Hold the content of a message against the list, before it is packed and sent.
@@ -56,18 +70,15 @@ class Declaration:
     def rows(self) -> list[dict[str, str]]:
         """The list as rows of a table: when, what and which names."""
         listed = [
-            ("once", "the client's name", ()),
+            ("once", "who it is", ("name", "number of training studies", "fingerprint of the studies")),
             ("each round, after training", "tensors of the modules", self.modules),
             ("each round, after training", "mean feature of the training images", ("prototype",) * self.prototype),
             ("each round, after training", "numbers", (*self.training, *COUNTS)),
             ("each round, after validation", "numbers", (*self.validation, *COUNTS)),
-            ("when something fails", "the error's class", ()),
+            ("once at the end, if asked for", "numbers", (*self.testing, *COUNTS) if self.testing else ()),
+            ("when something fails", "the error's class", ("class name",)),
         ]
-        return [
-            {"when": when, "what": what, "names": ", ".join(names)}
-            for when, what, names in listed
-            if names or what in ("the client's name", "the error's class")
-        ]
+        return [{"when": when, "what": what, "names": ", ".join(names)} for when, what, names in listed if names]
 
 
 def _names_in(content: RecordDict) -> Iterable[str]:

@@ -112,9 +112,13 @@ class HospitalDisk:
             return None
 
     def save_model(self, round_number: int, tensors: Mapping[str, Tensor]) -> None:
-        """Keep the shared model of a round, and the one before it, on which the round is run again after a crash."""
+        """Keep the shared model of a round, and the one before it, on which the round is run again after a crash.
+
+        Also those of rounds whose state is kept: the best one so far is among them, and need not be sent at the end.
+        """
         write_tensors(self._model(round_number), tensors)
-        self._remove_others("model-*", {self._model(round_number), self._model(round_number - 1)})
+        with_state = {int(path.stem[-4:]) for path in self.folder.glob("round-????.safetensors")}
+        self._remove_others("model-*", {self._model(n) for n in {round_number, round_number - 1, *with_state}})
 
     def _remove_others(self, pattern: str, kept: Collection[pathlib.Path]) -> None:
         for path in self.folder.glob(pattern):

@@ -20,7 +20,6 @@ from flwr.clientapp.typing import ClientAppCallable
 from torch import Tensor
 
 from fedmrg_core.federation.compression import pack, unpack
-from fedmrg_core.federation.experiment import Experiment, buffers_of, initial_model, load_experiment
 from fedmrg_core.federation.hospital import HospitalDisk
 from fedmrg_core.federation.payload import (
     ARRAYS,
@@ -35,34 +34,44 @@ from fedmrg_core.federation.payload import (
     from_record,
     to_record,
 )
+from fedmrg_core.federation.roster import read_client, read_roster
+from fedmrg_core.federation.task import HospitalTask, Task, initial_model, load_task
 
 
-def open_hospital(context: Context) -> tuple[Experiment, str, HospitalDisk]:
-    """The experiment, which of its clients this node is, and that hospital's disk."""
-    # In a real federation each hospital has a run folder of its own, named in its node's configuration.
-    experiment = load_experiment(run_folder_of(context))
-    torch.set_num_threads(experiment.configuration.threads)
-    client = experiment.clients[int(context.node_config["partition-id"])]
-    return experiment, client, HospitalDisk(run_folder_of(context), client)
+def open_hospital(context: Context) -> tuple[Task, HospitalTask, HospitalDisk]:
+    """The task, the half of it that is this node's, and the hospital's disk.
+
+    In a real federation each node's configuration names its own run folder and its own client folder; on one machine
+    clients.json says where the folder of each lies.
+    """
+    run_folder = run_folder_of(context)
+    task = load_task(run_folder)
+    torch.set_num_threads(task.configuration.threads)
+    if "client-folder" in context.node_config:
+        client = read_client(pathlib.Path(str(context.node_config["client-folder"])), run_folder)
+    else:
+        client = read_roster(run_folder).clients[int(context.node_config["partition-id"])]
+    hospital = task.hospital(client, [run_folder / folder for folder in client.folders])
+    return task, hospital, HospitalDisk(run_folder, client.name)
 
 
 def exchange_model(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """The mod: hands on the message with the whole model in it, and packs the update that comes back."""
     if message.metadata.message_type == MessageType.QUERY:
         return call_next(message, context)
-    experiment, _, disk = open_hospital(context)
-    model = _received(message, context, experiment, disk)
+    task, _, disk = open_hospital(context)
+    model = _received(message, context, task, disk)
     if model is None:
         return Message(RecordDict({CONFIG: ConfigRecord({NEEDS_MODEL: True})}), reply_to=message)
     message.content[ARRAYS] = to_record(model)
     config = message.content[CONFIG]
     reply = call_next(message, context)
-    payload = experiment.configuration.method.payload
+    payload = task.configuration.method.payload
     if message.metadata.message_type == MessageType.TRAIN and payload.compressed and reply.has_content():
         update, unsent = from_record(reply.content[ARRAYS]), {}
         if payload.error_feedback:
             unsent = disk.load_unsent(int(config[STATE_ROUND]))
-        packed = pack(update, model, unsent, payload, buffers_of(experiment))
+        packed = pack(update, model, unsent, payload, frozenset(task.shared_buffers()))
         if payload.error_feedback:
             disk.save_unsent(int(config[SERVER_ROUND]), packed.unsent)
         reply.content[ARRAYS] = packed.record
@@ -74,9 +83,7 @@ def run_folder_of(context: Context) -> pathlib.Path:
     return pathlib.Path(context.node_config.get("run-folder", context.run_config["run-folder"]))
 
 
-def _received(
-    message: Message, context: Context, experiment: Experiment, disk: HospitalDisk
-) -> dict[str, Tensor] | None:
+def _received(message: Message, context: Context, task: Task, disk: HospitalDisk) -> dict[str, Tensor] | None:
     """The shared model that a message is about, kept on disk; None if it cannot be had from message and disk."""
     config, records = message.content[CONFIG], message.content.array_records
     round_number, digest = int(config[MODEL_ROUND]), config[MODEL_DIGEST]
@@ -88,7 +95,7 @@ def _received(
         base = _kept(round_number - 1, None, context, disk)
         if base is None:
             return None
-        model = unpack(records[ARRAYS], base, experiment.configuration.method.payload, buffers_of(experiment))
+        model = unpack(records[ARRAYS], base, task.configuration.method.payload, frozenset(task.shared_buffers()))
     if digest_of(model) != digest:
         return None
     disk.save_model(round_number, model)

@@ -24,6 +24,10 @@ LONGEST_NAME = 60  # characters of a name that a hospital chose, in a message
 SERVER_ROUND, STATE_ROUND, BEST_ROUND = "server-round", "state-round", "best-round"
 # The shared model of a message: after which round it is, its digest, and whether its arrays are packed.
 MODEL_ROUND, MODEL_DIGEST, MODEL_PACKED = "model-round", "model-digest", "model-packed"
+# What a hospital says of itself when it is asked who it is.
+CLIENT, TRAINING_STUDIES, FINGERPRINT = "client", "training-studies", "fingerprint"
+# The last message: its type, and whether the hospital is asked to test itself.
+FINISH, TEST = "query.finish", "test"
 NEEDS_MODEL = "needs-model"  # a hospital's answer when it has not the model of that digest
 
 

@@ -19,19 +19,15 @@ from torch import Tensor
 
 from fedmrg_core.federation.checkpoints import BestRound, ServerState, load_checkpoint, save_checkpoint
 from fedmrg_core.federation.downlink import Downlink, SentModel, in_full, needs_model, with_model
-from fedmrg_core.federation.experiment import (
-    SELECTION_MEASURE,
-    Experiment,
-    buffers_of,
-    initial_model,
-    run_fingerprint,
-)
 from fedmrg_core.federation.grid import stored_on_disk
 from fedmrg_core.federation.payload import (
     ARRAYS,
     BEST_ROUND,
+    CLIENT,
     CONFIG,
     EXAMPLES,
+    FINGERPRINT,
+    LONGEST_NAME,
     METRICS,
     PROTOTYPES,
     STATE_ROUND,
@@ -40,9 +36,10 @@ from fedmrg_core.federation.payload import (
     from_record,
     to_record,
 )
+from fedmrg_core.federation.roster import ROSTER, Roster
 from fedmrg_core.federation.round_record import NOT_VALIDATED, RoundRecord, write_tables, write_timing
-from fedmrg_core.federation.run_configuration import RunConfiguration
 from fedmrg_core.federation.server_rules import load_state, make_strategy, state_of
+from fedmrg_core.federation.task import SELECTION_MEASURE, Task, initial_model, run_fingerprint
 from fedmrg_core.seeds import numpy_stream
 
 logger = logging.getLogger(__name__)
@@ -65,8 +62,8 @@ class FederatedRounds:
     Args:
         grid: any of Flower's grids.
         run_folder: receives checkpoint/, rounds.csv, ledger.csv and timing.csv.
-        configuration: of the run.
-        experiment: the model and its clients.
+        task: the server's half of it.
+        roster: who takes part.
         strategy: what aggregates, if not what the method's row of methods.yaml says.
         report: called after each round with its rows of rounds.csv.
     """
@@ -75,19 +72,19 @@ class FederatedRounds:
         self,
         grid: Grid,
         run_folder: pathlib.Path,
-        configuration: RunConfiguration,
-        experiment: Experiment,
+        task: Task,
+        roster: Roster,
         strategy: Strategy | None = None,
         report: Callable[[list[dict]], None] = log_round,
     ) -> None:
-        self.grid, self.run_folder, self.experiment = grid, run_folder, experiment
-        self.settings, self.seed = configuration.profile.federation, configuration.seed
-        method, buffers = configuration.method, buffers_of(experiment)
+        self.grid, self.run_folder, self.task, self.roster = grid, run_folder, task, roster
+        self.settings, self.seed = task.configuration.profile.federation, task.configuration.seed
+        method, buffers = task.configuration.method, frozenset(task.shared_buffers())
         self.strategy = strategy or make_strategy(method.server, buffers)
         self.report = report
-        self.fingerprint = run_fingerprint(configuration, experiment)
+        self.fingerprint = run_fingerprint(task, roster)
         self.clients: dict[int, str] = {}  # by node
-        nothing_yet = dict.fromkeys(experiment.clients, 0)
+        nothing_yet = dict.fromkeys(roster.names, 0)
         self.state = load_checkpoint(run_folder / "checkpoint", self.fingerprint) or ServerState(
             0, initial_model(run_folder), {}, nothing_yet, nothing_yet
         )
@@ -103,7 +100,7 @@ class FederatedRounds:
         write_tables(self.run_folder, self.state.rounds, self.state.ledger)
         for round_number in range(self.state.round_number + 1, last_round + 1):
             started = time.perf_counter()
-            record = RoundRecord(round_number, self.experiment.clients)
+            record = RoundRecord(round_number, self.roster.names)
             try:
                 self._round(record)
             except TooFewClients:
@@ -118,9 +115,9 @@ class FederatedRounds:
 
     def _round(self, record: RoundRecord) -> None:
         """Train and validate once; `self.state` is the state after it."""
-        self._meet_clients(wait=not self.clients)
-        sampled = sampled_clients(self.experiment.clients, self.settings.participation, self.seed, record.round_number)
-        resting = [client for client in self.experiment.clients if client not in sampled]
+        self.meet_clients()
+        sampled = sampled_clients(self.roster.names, self.settings.participation, self.seed, record.round_number)
+        resting = [client for client in self.roster.names if client not in sampled]
         for client in resting:
             record.pause(client)
         updates, prototypes = self._train(record, sampled)
@@ -162,10 +159,10 @@ class FederatedRounds:
                 f"left out: {record.why_too_few()}."
             )
 
-    def _meet_clients(self, wait: bool) -> None:
-        """Ask every node not met before which client it is; wait for all of them, at most `round_timeout`."""
-        deadline = time.monotonic() + (self.settings.round_timeout if wait else 0.0)
-        while len(nodes := list(self.grid.get_node_ids())) < len(self.experiment.clients):
+    def meet_clients(self) -> None:
+        """Ask every node not met before which client it is; at first wait for all, at most `round_timeout`."""
+        deadline = time.monotonic() + (0.0 if self.clients else self.settings.round_timeout)
+        while len(nodes := list(self.grid.get_node_ids())) < len(self.roster.names):
             if time.monotonic() >= deadline:
                 break
             time.sleep(0.2)
@@ -182,9 +179,23 @@ class FederatedRounds:
             if reply.has_error():
                 logger.warning("node %d cannot take part: %s", node, reply.error.reason)
                 continue
-            client = str(reply.content[CONFIG]["client"])
-            if client in self.experiment.clients and client not in self.clients.values():
+            if (client := self._welcome(node, reply.content[CONFIG])) is not None:
                 self.clients[node] = client
+
+    def _welcome(self, node: int, answer: Mapping[str, object]) -> str | None:
+        """Hold what a node says of itself against clients.json; a node that is not expected takes no part."""
+        name = str(answer[CLIENT])[:LONGEST_NAME]
+        expected = self.roster.get(name)
+        if expected is None:
+            reason = f"is not in {ROSTER} ({', '.join(self.roster.names)}); add it there or correct its client.json"
+        elif name in self.clients.values():
+            reason = "takes part already on another node; give every hospital a name of its own"
+        elif answer[FINGERPRINT] != expected.fingerprint:
+            reason = f"has other studies than {ROSTER} says; write both anew from one client.json"
+        else:
+            return name
+        logger.warning("node %d cannot take part: client %r %s.", node, name, reason)
+        return None
 
     def _train(self, record: RoundRecord, sampled: Collection[str]) -> tuple[dict[str, Message], dict[str, Tensor]]:
         """Have the sampled clients train from the shared model.
@@ -201,17 +212,17 @@ class FederatedRounds:
             rounds = {STATE_ROUND: self.state.state_rounds[client], BEST_ROUND: best.get(client, 0)}
             with_model(message, sent, self._has_model(client), rounds)
             message.content[PROTOTYPES] = prototypes
-        replies = self._exchange(record, "train", outgoing, sent)
+        replies = self.exchange(record, "train", outgoing, sent)
         usable: dict[str, Message] = {}
         received: dict[str, Tensor] = {}
         length = next((len(tensor) for tensor in self.state.prototypes.values()), None)
         for client in sampled:
             try:
                 metrics, reply = self.downlink.read_update(
-                    _arrived(replies, client),
+                    arrived(replies, client),
                     sent,
                     length,
-                    self.experiment.leaving().training,
+                    self.task.leaving().training,
                     lambda message: stored_on_disk(message, self.run_folder),
                 )
             except UnusableReply as reason:
@@ -255,11 +266,11 @@ class FederatedRounds:
         )
         for client, message in outgoing.items():
             with_model(message, sent, client in taken or self._has_model(client), {STATE_ROUND: state_rounds[client]})
-        replies = self._exchange(record, "evaluate", outgoing, sent)
+        replies = self.exchange(record, "evaluate", outgoing, sent)
         losses = {}
         for client in clients:
             try:
-                metrics = check_metrics(_arrived(replies, client), self.experiment.leaving().validation)
+                metrics = check_metrics(arrived(replies, client), self.task.leaving().validation)
                 loss = metrics.get(SELECTION_MEASURE, math.nan)
                 if not math.isfinite(loss):
                     raise UnusableReply(f"{SELECTION_MEASURE} is {loss}")
@@ -275,7 +286,7 @@ class FederatedRounds:
         by_client = {self.clients.get(message.metadata.dst_node_id): message for message in messages}
         return {client: by_client[client] for client in sorted(clients) if client in by_client}
 
-    def _exchange(
+    def exchange(
         self, record: RoundRecord, phase: str, outgoing: Mapping[str, Message], sent: SentModel
     ) -> dict[str, Message]:
         """Send messages and wait for the replies; those who turn out to need the whole model get it.
@@ -310,7 +321,12 @@ def sampled_clients(clients: Sequence[str], participation: float, seed: int, rou
     return [client for client in clients if client in chosen]
 
 
-def _arrived(replies: Mapping[str, Message], client: str) -> Message:
+def arrived(replies: Mapping[str, Message], client: str) -> Message:
+    """A client's reply.
+
+    Raises:
+        UnusableReply: there is none.
+    """
     if client not in replies:
         raise UnusableReply("sent nothing")
     return replies[client]

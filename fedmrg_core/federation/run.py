@@ -15,11 +15,11 @@ from flwr.app import Context, RecordDict
 from fedmrg_core.code_state import training_code_hash
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation import client_app, server_app
-from fedmrg_core.federation.checkpoints import ServerState, load_checkpoint, load_shared
-from fedmrg_core.federation.experiment import Experiment, forget_experiments, load_experiment, run_fingerprint
-from fedmrg_core.federation.files import partial_folder, remove_partial, replace_folder
+from fedmrg_core.federation.checkpoints import ServerState, load_checkpoint
+from fedmrg_core.federation.files import remove_partial
+from fedmrg_core.federation.finish import Unfinished
 from fedmrg_core.federation.grid import RUN_ID, SERVER_NODE, InProcessGrid
-from fedmrg_core.federation.hospital import HospitalDisk
+from fedmrg_core.federation.roster import Roster, write_roster
 from fedmrg_core.federation.rounds import TooFewClients
 from fedmrg_core.federation.run_configuration import (
     RunConfiguration,
@@ -28,6 +28,7 @@ from fedmrg_core.federation.run_configuration import (
     write_configuration,
 )
 from fedmrg_core.federation.simulation import end_simulation, run_simulation
+from fedmrg_core.federation.task import Task, forget_tasks, load_task, run_fingerprint
 from fedmrg_core.run_folder import RunFolder
 from fedmrg_core.seeds import torch_threads
 
@@ -42,8 +43,9 @@ def run_federation(
     engine: Engine = "in-process",
     stop_after_round: int | None = None,
     progress: bool = True,
+    test: bool = False,
 ) -> None:
-    """Run the rounds that a run folder lacks, and write the model of the round that validation chose.
+    """Deal the data, run the rounds that a run folder lacks, and have the model of the chosen round saved.
 
     Killed at any moment and called again, it ends with the same bytes; a finished run returns at once.
 
@@ -53,10 +55,12 @@ def run_federation(
         engine: "in-process" (one model in memory, clients in turn) or "simulation" (`flwr run`).
         stop_after_round: end there, without a model, if the run has more rounds.
         progress: show bars, or in a simulation Flower's log.
+        test: have every hospital test itself at the end; their numbers become hospital_tests.csv.
 
     Raises:
         InputError: the folder holds another run, is in use, or the data or base models are missing.
         TooFewClients: in some round fewer than `min_clients` were left.
+        Unfinished: a hospital did not save its part of the model.
         RuntimeError: the simulation ended before its last round.
     """
     if engine not in ("in-process", "simulation"):
@@ -68,26 +72,27 @@ def run_federation(
         configuration = write_configuration(run_folder, configuration)
         end_simulation(run_folder)  # one that outlived its killed parent must not write here any more
         remove_partial(run_folder)
-        forget_experiments()  # what is in memory may be older than the folders on disk
-        experiment = load_experiment(run_folder)
+        forget_tasks()  # what is in memory may be older than the folders on disk
+        task = load_task(run_folder)
+        roster = task.deal(run_folder, configuration)
+        write_roster(run_folder, roster)
         rounds = configuration.profile.federation.rounds
         last_round = rounds if stop_after_round is None else min(stop_after_round, rounds)
-        fingerprint = run_fingerprint(configuration, experiment)
+        fingerprint = run_fingerprint(task, roster)
         state = load_checkpoint(run_folder / "checkpoint", fingerprint)
         if state is not None and state.round_number == rounds and (run_folder / "manifest.json").exists():
             return
         (run_folder / server_app.FAILURE_FILE).unlink(missing_ok=True)
         if engine == "simulation":
-            run_simulation(run_folder, len(experiment.clients), last_round, configuration.threads, progress)
+            run_simulation(run_folder, len(roster.clients), last_round, configuration.threads, progress, test)
             _raise_failure(run_folder)
         else:
-            _run_in_process(run_folder, experiment, last_round, configuration.threads, progress)
+            _run_in_process(run_folder, roster, last_round, configuration.threads, progress, test)
         state = load_checkpoint(run_folder / "checkpoint", fingerprint)
         if state is None or state.round_number < last_round:
             raise RuntimeError(f"{run_folder}: the {engine} engine ended before round {last_round}; see its log.")
         if last_round == rounds:
-            _write_model(run_folder, state, experiment)
-            _write_manifest(run_folder, state, engine, configuration, experiment)
+            _write_manifest(run_folder, state, engine, task, roster)
 
 
 def continue_federation(run_folder: pathlib.Path, engine: Engine = "in-process", progress: bool = True) -> None:
@@ -96,10 +101,16 @@ def continue_federation(run_folder: pathlib.Path, engine: Engine = "in-process",
 
 
 def _run_in_process(
-    run_folder: pathlib.Path, experiment: Experiment, last_round: int, threads: int, progress: bool
+    run_folder: pathlib.Path, roster: Roster, last_round: int, threads: int, progress: bool, test: bool
 ) -> None:
-    count = len(experiment.clients)
-    run_config = {"run-folder": str(run_folder.resolve()), "last-round": last_round, "progress": progress, "log": False}
+    count = len(roster.clients)
+    run_config = {
+        "run-folder": str(run_folder.resolve()),
+        "last-round": last_round,
+        "progress": progress,
+        "log": False,
+        "test": test,
+    }
     nodes = [{"partition-id": k, "num-partitions": count} for k in range(count)]
     grid = InProcessGrid(client_app.app, nodes, run_config, run_folder)
     context = Context(RUN_ID, SERVER_NODE, {}, RecordDict(), run_config)
@@ -118,31 +129,20 @@ def _raise_failure(run_folder: pathlib.Path) -> None:
     path = run_folder / server_app.FAILURE_FILE
     if path.exists():
         kind, _, sentence = path.read_text(encoding="utf-8").strip().partition(": ")
-        known = {error.__name__: error for error in (InputError, TooFewClients)}
+        known = {error.__name__: error for error in (InputError, TooFewClients, Unfinished)}
         raise known.get(kind, RuntimeError)(sentence)
-
-
-def _write_model(run_folder: pathlib.Path, state: ServerState, experiment: Experiment) -> None:
-    """model/: the shared tensors of the best round and each hospital's personal modules that went with them."""
-    partial, best = partial_folder(run_folder / "model"), state.best
-    personal = {}
-    for client, round_number in best.state_rounds.items():
-        kept = HospitalDisk(run_folder, client).load(round_number)
-        personal[client] = kept.part("personal") if kept else {}  # nothing: it was never asked to train
-    experiment.save_model(partial, load_shared(run_folder / "checkpoint", best.round_number), personal)
-    replace_folder(partial, run_folder / "model")
 
 
 def _write_manifest(
     run_folder: pathlib.Path,
     state: ServerState,
     engine: Engine,
-    configuration: RunConfiguration,
-    experiment: Experiment,
+    task: Task,
+    roster: Roster,
 ) -> None:
     """manifest.json: what the run started from, the round that was chosen, and what it cost."""
     timing = pandas.read_csv(run_folder / "timing.csv")
-    fingerprints = experiment.fingerprints()
+    configuration, fingerprints = task.configuration, {**roster.fingerprints, **task.fingerprints()}
     RunFolder(run_folder).write_manifest(
         data_fingerprint=fingerprints["data"],
         seeds={"root": configuration.seed},
@@ -150,7 +150,7 @@ def _write_manifest(
         local_seconds=float(timing.local_seconds.sum()),
         training_code=training_code_hash(configuration.task),
         fingerprints=fingerprints,
-        parameters=experiment.parameter_counts(),
+        parameters=task.parameter_counts(),
         engine=engine,
         threads=configuration.threads,
         rounds=state.round_number,

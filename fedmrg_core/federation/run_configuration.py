@@ -25,6 +25,7 @@ class RunConfiguration(Strict):
     data: str  # name of the data, as in the run folder's path
     prepared: str  # folder of the prepared studies, relative to the run folder
     base_models: str  # folder of the base models, relative to the run folder
+    dealt: str = "clients"  # folder of the client folders on the machine that deals, relative to the run folder
     partition: str = "site"
     clients: int | None = pydantic.Field(None, gt=0)  # number of clients; None: as many as the data have sites
     unseen_sites: tuple[str, ...] | None = None  # sites that no client holds; None: those the data were prepared with
@@ -37,11 +38,16 @@ class RunConfiguration(Strict):
 
     def identity(self) -> dict:
         """What makes two runs the same run: all but the number of threads and where the input folders lie."""
-        return self.model_dump(mode="json", exclude={"threads", "prepared", "base_models", "format"})
+        return self.model_dump(mode="json", exclude={"threads", "prepared", "base_models", "dealt", "format"})
 
 
 def configure_run(
-    run_folder: pathlib.Path, *, prepared: pathlib.Path, base_models: pathlib.Path, **settings: object
+    run_folder: pathlib.Path,
+    *,
+    prepared: pathlib.Path,
+    base_models: pathlib.Path,
+    dealt: pathlib.Path | None = None,
+    **settings: object,
 ) -> RunConfiguration:
     """The configuration of a run, its input folders stored relative to the run folder.
 
@@ -49,14 +55,16 @@ def configure_run(
         run_folder: where the run is or will be.
         prepared: folder of the prepared studies.
         base_models: folder of the base models.
+        dealt: folder of the client folders, which runs that deal alike share; None: one in the run folder.
         settings: further fields of :class:`RunConfiguration`.
 
     Raises:
         InputError: a setting is unknown or ill-typed.
     """
+    inputs = {"prepared": prepared, "base_models": base_models, "dealt": dealt or run_folder / "clients"}
     folders = {
         name: pathlib.PurePath(os.path.relpath(folder.resolve(), run_folder.resolve())).as_posix()
-        for name, folder in (("prepared", prepared), ("base_models", base_models))
+        for name, folder in inputs.items()
     }
     return validated(RunConfiguration, {**settings, **folders}, "run configuration")
 

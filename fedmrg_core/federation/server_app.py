@@ -10,9 +10,10 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from tqdm.auto import tqdm
 
-from fedmrg_core.federation.experiment import SELECTION_MEASURE, load_experiment
+from fedmrg_core.federation.finish import finish
+from fedmrg_core.federation.roster import read_roster
 from fedmrg_core.federation.rounds import FederatedRounds, log_round
-from fedmrg_core.federation.run_configuration import read_configuration
+from fedmrg_core.federation.task import SELECTION_MEASURE, load_task
 from fedmrg_core.run_folder import write_text
 from fedmrg_core.seeds import torch_threads
 
@@ -23,15 +24,16 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the rounds that are left, under a progress bar or with a line of log a round.
+    """Run the rounds that are left and finish, under a progress bar or with a line of log a round.
 
     On an error its sentence is left in the run folder, for whoever waits in another process.
     """
     run_folder = pathlib.Path(str(context.run_config["run-folder"]))
     last_round = int(context.run_config["last-round"])
     try:
-        configuration = read_configuration(run_folder)
-        rounds = FederatedRounds(grid, run_folder, configuration, load_experiment(run_folder))
+        task = load_task(run_folder)
+        configuration = task.configuration
+        rounds = FederatedRounds(grid, run_folder, task, read_roster(run_folder))
         if context.run_config["log"]:
             logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
             logging.getLogger("fedmrg_core").setLevel(logging.INFO)
@@ -51,6 +53,8 @@ def main(grid: Grid, context: Context) -> None:
             rounds.report = report
             with torch_threads(configuration.threads):  # what the server computes depends on it as well
                 rounds.run(last_round)
+                if last_round == configuration.profile.federation.rounds:
+                    finish(rounds, test=bool(context.run_config["test"]))
     except Exception as error:
         write_text(run_folder / FAILURE_FILE, f"{type(error).__name__}: {error}\n")
         raise

@@ -24,7 +24,9 @@ import torch
 STARTUP_SECONDS = 60.0  # the SuperLink imports half of Flower before it answers
 
 
-def run_simulation(run_folder: pathlib.Path, clients: int, last_round: int, threads: int, progress: bool) -> None:
+def run_simulation(
+    run_folder: pathlib.Path, clients: int, last_round: int, threads: int, progress: bool, test: bool
+) -> None:
     """Run the rounds up to `last_round` as a Flower simulation, one simulated SuperNode a client.
 
     As many clients work at the same time as the processors hold `threads` each. Whether it came to its end shows in the
@@ -36,6 +38,7 @@ def run_simulation(run_folder: pathlib.Path, clients: int, last_round: int, thre
         last_round: see above.
         threads: CPU threads of one client.
         progress: pass Flower's log on.
+        test: have the hospitals test themselves at the end.
 
     Raises:
         RuntimeError: the SuperLink did not start.
@@ -45,7 +48,7 @@ def run_simulation(run_folder: pathlib.Path, clients: int, last_round: int, thre
     # Ray's sockets need a short path.
     with tempfile.TemporaryDirectory(prefix="ray-") as ray_folder:
         environment = _environment(home, pathlib.Path(ray_folder))
-        _write_app(home, run_folder.resolve(), last_round)
+        _write_app(home, run_folder.resolve(), last_round, test)
         (home / "config.toml").write_text(
             f'[superlink]\ndefault = "own"\n\n[superlink.own]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
         )
@@ -106,7 +109,7 @@ def _environment(home: pathlib.Path, ray_folder: pathlib.Path) -> dict[str, str]
     }
 
 
-def _write_app(home: pathlib.Path, run_folder: pathlib.Path, last_round: int) -> None:
+def _write_app(home: pathlib.Path, run_folder: pathlib.Path, last_round: int, test: bool) -> None:
     """A Flower app folder that only points at this package."""
     folder = home / "app"
     folder.mkdir()
@@ -128,6 +131,7 @@ run-folder = {json.dumps(str(run_folder))}
 last-round = {last_round}
 progress = false
 log = true
+test = {str(test).lower()}
 """
     )
 

@@ -1,6 +1,6 @@
 """What a federation can train. A task stands under a name, which stored runs keep while the code behind it may move.
 
-A task is made of a run folder and its configuration, and is what `federation.experiment.Experiment` asks for. Another
+A task is made of a run folder and its configuration, and is what `federation.task.Task` asks for. Another
 package adds its own by an entry point of the group ``fedmrg.tasks``: a name, and "module:what makes the task".
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from fedmrg_core.errors import InputError
 
-TASKS: dict[str, str] = {"reports": "fedmrg_core.federation.report_experiment:ReportExperiment"}
+TASKS: dict[str, str] = {"reports": "fedmrg_core.tasks.reports.task:ReportTask"}
 GROUP = "fedmrg.tasks"
 
 

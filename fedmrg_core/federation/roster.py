@@ -1,0 +1,113 @@
+"""Who takes part: clients.json in the run folder, the server's only knowledge of who there is.
+
+On one machine dealing writes it. In a real federation whoever runs the server does, from the ``client.json`` that each
+hospital hands over. What a hospital then says of itself is held against it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedmrg_core.errors import InputError
+from fedmrg_core.federation.files import read_json
+from fedmrg_core.run_folder import write_text
+
+ROSTER = "clients.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Client:
+    """One client.
+
+    Attributes:
+        name: as tables have it.
+        train: number of its training studies.
+        fingerprint: of its studies.
+        folders: where they lie on its own machine, relative to the run folder there; the server does not look there.
+    """
+
+    name: str
+    train: int
+    fingerprint: str
+    folders: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Roster:
+    """The clients of a run, and hashes of all their data together.
+
+    Attributes:
+        clients: sorted by name; partition k of Flower is the k-th.
+        fingerprints: ``data`` and ``data_version``, for checkpoints and the manifest.
+    """
+
+    clients: tuple[Client, ...]
+    fingerprints: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        names = [client.name for client in self.clients]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"{ROSTER}: client {name!r} stands twice; every client needs a name of its own.")
+        object.__setattr__(self, "clients", tuple(sorted(self.clients, key=lambda client: client.name)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The clients' names, sorted."""
+        return tuple(client.name for client in self.clients)
+
+    def get(self, name: str) -> Client | None:
+        """The client of a name."""
+        return next((client for client in self.clients if client.name == name), None)
+
+
+def write_roster(run_folder: pathlib.Path, roster: Roster) -> None:
+    """Write clients.json."""
+    content = {"clients": [dataclasses.asdict(client) for client in roster.clients], **roster.fingerprints}
+    write_text(run_folder / ROSTER, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_roster(run_folder: pathlib.Path) -> Roster:
+    """Read clients.json.
+
+    Raises:
+        InputError: it is missing, damaged, or a client stands in it twice.
+    """
+    path = run_folder / ROSTER
+    if not path.is_file():
+        raise InputError(
+            f"{path} does not exist; it names the clients: deal the data, or write it with fedmrg clients."
+        )
+    content: dict[str, Any] = read_json(path)
+    try:
+        rows = [{**row, "folders": tuple(row.get("folders", ()))} for row in content.pop("clients")]
+        return Roster(tuple(Client(**row) for row in rows), content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a list of clients ({error}); write it again with fedmrg clients.") from error
+
+
+def read_client(folder: pathlib.Path, run_folder: pathlib.Path) -> Client:
+    """What a hospital says of itself, from the ``client.json`` in its client folder.
+
+    Raises:
+        InputError: it is missing or lacks a name, its counts or its fingerprint.
+    """
+    content = read_json(folder / "client.json")
+    try:
+        train = int(content["studies"]["train"])
+        return Client(str(content["name"]), train, str(content["fingerprint"]), relative_folders(run_folder, [folder]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{folder / 'client.json'}: {error} is missing or wrong; write it with fedmrg deal."
+        ) from error
+
+
+def relative_folders(run_folder: pathlib.Path, folders: Sequence[pathlib.Path]) -> tuple[str, ...]:
+    """Folders as clients.json has them."""
+    root = run_folder.resolve()
+    return tuple(pathlib.PurePath(os.path.relpath(folder.resolve(), root)).as_posix() for folder in folders)

@@ -1,0 +1,62 @@
+"""The parts of a chosen model on disk: the shared one, and what is each hospital's own."""
+
+from __future__ import annotations
+
+import pathlib
+
+from torch import Tensor
+
+from fedmrg_core.federation.files import partial_folder, replace_folder, write_tensors
+from fedmrg_core.methods import Method, Ownership
+from fedmrg_core.site_names import path_part
+from fedmrg_core.trained_model import TrainedModel
+
+
+class ModelSaver:
+    """Writes adapters and tensors of a model that is loaded.
+
+    Args:
+        model: in memory, with the tensors to save loaded.
+        method: its row of methods.yaml.
+        base_models: the folder whose path PEFT and transformers note in what they write; it is taken out again.
+    """
+
+    def __init__(self, model: TrainedModel, method: Method, base_models: pathlib.Path) -> None:
+        self.model, self.method, self.base_models = model, method, base_models
+
+    def save_shared(self, folder: pathlib.Path) -> None:
+        """The adapters that are not personal as PEFT folders, and the tokenizer."""
+        for name, owner in self._adapters().items():
+            if owner is not Ownership.PERSONAL:
+                self.model.save_adapter(name, folder / name)
+        self.model.tokenizer.save_pretrained(folder / "tokenizer")
+        self._without_paths(folder)
+
+    def save_own(self, folder: pathlib.Path, client: str, tensors: dict[str, Tensor]) -> None:
+        """personal/<client>.safetensors, and the client's own adapters as PEFT folders <adapter>/<client>.
+
+        With `client.fine_tuning_epochs` every adapter is the client's own.
+        """
+        write_tensors(folder / "personal" / f"{path_part(client)}.safetensors", tensors)
+        tuned = self.method.client.fine_tuning_epochs > 0
+        for name, owner in self._adapters().items():
+            if tuned or owner is Ownership.PERSONAL:
+                place = folder / name.removesuffix("_adapter") / path_part(client)
+                partial = partial_folder(place)
+                self.model.save_adapter(name, partial)
+                self._without_paths(partial)
+                replace_folder(partial, place)
+
+    def _adapters(self) -> dict[str, Ownership]:
+        """The adapters that can be saved, and who owns them."""
+        if self.method.model != "llm":
+            return {}
+        owners = {name: self.model.adapter_owner(name) for name in self.model.adapters}
+        return {name: owner for name, owner in owners.items() if owner is not None}
+
+    def _without_paths(self, folder: pathlib.Path) -> None:
+        """PEFT and transformers note where the LLM lay on this machine."""
+        for path in (*folder.rglob("*.json"), *folder.rglob("*.md")):
+            text = path.read_text(encoding="utf-8")
+            if str(self.base_models) in text:
+                path.write_text(text.replace(str(self.base_models), "base_models"), encoding="utf-8")

@@ -1,0 +1,105 @@
+"""Report generation as a federation trains it: the server's half, and the model that both halves share in memory."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import pathlib
+from collections.abc import Collection, Iterable
+
+import safetensors.torch
+from torch import Tensor
+
+from fedmrg_core.client_rules import initial_controls
+from fedmrg_core.client_state import without_controls
+from fedmrg_core.federation.declaration import Declaration
+from fedmrg_core.federation.roster import Client, Roster, read_roster
+from fedmrg_core.federation.run_configuration import RunConfiguration
+from fedmrg_core.methods import Ownership
+from fedmrg_core.pretrained import compute_device
+from fedmrg_core.tasks.reports.build import build_report_generator
+from fedmrg_core.tasks.reports.hospital import ReportHospital
+from fedmrg_core.tasks.reports.leaving import leaving
+from fedmrg_core.tasks.reports.saving import ModelSaver
+from fedmrg_core.trained_model import TrainedModel, parameter_counts
+
+
+class ReportTask:
+    """One report generator in memory, made when it is first asked for. It opens no study.
+
+    Args:
+        run_folder: the folders of the configuration are relative to it.
+        configuration: of the run.
+    """
+
+    def __init__(self, run_folder: pathlib.Path, configuration: RunConfiguration) -> None:
+        self.run_folder, self.configuration = run_folder, configuration
+        self.base_models = (run_folder / configuration.base_models).resolve()
+        self._hospitals: dict[str, ReportHospital] = {}
+
+    @classmethod
+    def deal(cls, run_folder: pathlib.Path, configuration: RunConfiguration) -> Roster:
+        """See :func:`fedmrg_core.tasks.reports.dealing.deal_run`."""
+        from fedmrg_core.tasks.reports.dealing import deal_run  # the only part that sees all studies
+
+        return deal_run(run_folder, configuration)
+
+    @functools.cached_property
+    def model(self) -> TrainedModel:
+        """The model; whoever uses it loads its tensors first."""
+        settings = self.configuration
+        model = build_report_generator(settings.profile, settings.method, self.base_models, settings.seed)
+        return model.to(compute_device())
+
+    def hospital(self, client: Client, folders: Collection[pathlib.Path]) -> ReportHospital:
+        """The half of one client; its studies are opened once."""
+        if client.name not in self._hospitals:
+            count = len(read_roster(self.run_folder).clients)
+            self._hospitals[client.name] = ReportHospital(self, client, folders, in_this_process=count)
+        return self._hospitals[client.name]
+
+    def fingerprints(self) -> dict[str, str]:
+        """A hash of the base models."""
+        return {"base_models": _hash_of_models(self.configuration.profile.base_models.sources(self.base_models))}
+
+    def parameter_counts(self) -> dict[str, int]:
+        """See :func:`fedmrg_core.trained_model.parameter_counts`."""
+        return parameter_counts(self.model)
+
+    def initial_shared(self) -> dict[str, Tensor]:
+        """The shared modules as the seed initialises them, and SCAFFOLD's controls at zero."""
+        controls = initial_controls(self.model) if self.configuration.method.client.control_variates else {}
+        return {key: tensor.cpu().clone() for key, tensor in self.model.state(Ownership.SHARED).items()} | controls
+
+    def shared_buffers(self) -> frozenset[str]:
+        """The shared tensors that are no parameters: BatchNorm statistics."""
+        return frozenset(self.model.state(Ownership.SHARED).keys() - self.model.trainable().keys())
+
+    def leaving(self) -> Declaration:
+        """See :func:`fedmrg_core.tasks.reports.leaving.leaving`."""
+        return leaving(self.configuration.method, self.model.validated)
+
+    @property
+    def saver(self) -> ModelSaver:
+        """Writes the parts of the model in memory."""
+        return ModelSaver(self.model, self.configuration.method, self.base_models)
+
+    def save_shared(self, folder: pathlib.Path, shared: dict[str, Tensor]) -> None:
+        """Write shared.safetensors, the shared adapters as PEFT folders, and the tokenizer."""
+        shared = without_controls(shared)
+        safetensors.torch.save_file(shared, folder / "shared.safetensors")
+        self.model.load_state(shared)
+        self.saver.save_shared(folder)
+
+
+def _hash_of_models(sources: Iterable[str | pathlib.Path]) -> str:
+    """Names, sizes and first megabyte of every file in the folders; a model that is no folder counts by its name."""
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(str(source).encode() if isinstance(source, str) else source.name.encode())
+        for path in sorted(pathlib.Path(source).rglob("*")):
+            if path.is_file():
+                digest.update(f"{path.relative_to(source)} {path.stat().st_size}".encode())
+                with path.open("rb") as handle:
+                    digest.update(handle.read(2**20))
+    return digest.hexdigest()
