@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import pathlib
 import re
 import sys
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated
 
 import typer
-from typer.core import TyperArgument, TyperCommand
 
 import fedmrg_core
+from fedmrg_core.commands import federation
+from fedmrg_core.commands.described import DescribedCommand
 from fedmrg_core.errors import InputError
 
 BAD_INPUT, FAILED = 2, 1  # exit codes
@@ -27,19 +27,9 @@ app = typer.Typer(
 )
 
 
-class DescribedCommand(TyperCommand):
-    """A command whose help describes its arguments, too: click 8.5 forgets what typer 0.20 tells it about them."""
-
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
-        hints = get_type_hints(inspect.unwrap(self.callback), include_extras=True)
-        for parameter in self.params:
-            if isinstance(parameter, TyperArgument):
-                parameter.help = hints[parameter.name].__metadata__[0].help
-
-
 notebook_app = typer.Typer(help="The .ipynb copies of the notebooks.", no_args_is_help=True)
 app.add_typer(notebook_app, name="notebook")
+app.add_typer(federation.app, name="federation")
 
 
 @app.command(cls=DescribedCommand)

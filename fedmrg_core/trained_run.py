@@ -12,7 +12,6 @@ from collections.abc import Iterator
 import numpy
 import pandas
 import torch
-from tqdm.auto import tqdm
 
 from fedmrg_core.adapters import GENERIC, answer_label
 from fedmrg_core.code_state import report_code_hash
@@ -28,6 +27,7 @@ from fedmrg_core.evaluation.predictions import (
 )
 from fedmrg_core.evaluation.stored_runs import counting_answer
 from fedmrg_core.federation.files import read_tensors
+from fedmrg_core.federation.workers import side_by_side, worker_count
 from fedmrg_core.findings import POSITIVE
 from fedmrg_core.inference import digits, image_features, state_probabilities, write_reports
 from fedmrg_core.methods import Method, Ownership
@@ -46,13 +46,17 @@ class TestSet:
     studies: ClientTensors
 
 
-def evaluate_run(folder: pathlib.Path) -> pandas.DataFrame:
+def evaluate_run(folder: pathlib.Path, workers: int = 1) -> pandas.DataFrame:
     """Write predictions.csv, head_auroc.csv, features.safetensors, features.csv and metrics.csv of a finished run.
 
     Every place and adapter is stored as soon as it is done, so that an interrupted evaluation goes on where it stopped;
     reports that another model or other code has written are dropped first.
     The test studies are read here and nowhere else. A method that shares nothing has no model for a centre that never
     trained: its tables have no rows of role "unseen".
+
+    Args:
+        folder: of the run.
+        workers: how many test sets are written about at the same time; 0: one a core, one on a GPU.
 
     Returns:
         The long table of metrics.csv.
@@ -63,9 +67,11 @@ def evaluate_run(folder: pathlib.Path) -> pandas.DataFrame:
     run = FinishedRun(folder)
     drop_outdated_reports(folder, run)
     with torch_threads(run.configuration.threads):
-        predictions = _predict_all(folder, run)
-        features = _store_features(folder, run)
-        _store_head_auroc(folder, run)
+        run.model.eval()  # in memory before workers are forked, so that they share it
+        workers = worker_count(workers, 100, run.configuration.threads)
+        predictions = _predict_all(folder, run, workers)
+        features = _store_features(folder, run, workers)
+        _store_head_auroc(folder, run, workers)
     training = pandas.concat(
         pandas.DataFrame({"study_id": studies.study_ids, "site": site, "reference": studies.texts})
         for site, studies in ((site, run.tensors(site, "train")) for site in run.sites)
@@ -176,14 +182,14 @@ def place_reports(folder: pathlib.Path, run: FinishedRun, place: TestSet, adapte
     return stored_reports(path, run, place, adapter, label)
 
 
-def _predict_all(folder: pathlib.Path, run: FinishedRun) -> pandas.DataFrame:
+def _predict_all(folder: pathlib.Path, run: FinishedRun, workers: int) -> pandas.DataFrame:
     jobs = [
         (place, adapter)
         for place in test_sets(run)
         for adapter in run.model.answers
         if (_written_at_home(run, adapter) if place.role == "home" else adapter == GENERIC)
     ]
-    parts = [place_reports(folder, run, place, adapter) for place, adapter in tqdm(jobs, desc="test sets")]
+    parts = side_by_side(lambda job: place_reports(folder, run, *job), jobs, workers, "test sets")
     return pandas.concat(parts, ignore_index=True)
 
 
@@ -203,7 +209,7 @@ def _load_for_features(folder: pathlib.Path, run: FinishedRun, site: str, role: 
     load_trained(folder, run, site if role == "home" and not tuned else None)
 
 
-def _store_features(folder: pathlib.Path, run: FinishedRun) -> dict[str, numpy.ndarray]:
+def _store_features(folder: pathlib.Path, run: FinishedRun, workers: int) -> dict[str, numpy.ndarray]:
     """Feature h of every training and test study under the selected model, stored for the figures.
 
     Returns:
@@ -211,38 +217,42 @@ def _store_features(folder: pathlib.Path, run: FinishedRun) -> dict[str, numpy.n
     """
     sets = [(site, "home", "train", run.tensors(site, "train")) for site in run.sites]
     sets += [(place.site, place.role, "test", place.studies) for place in test_sets(run)]
-    arrays, frames = [], []
-    for site, role, split, studies in tqdm(sets, desc="features"):
+
+    def features_of(part: tuple[str, str, str, ClientTensors]) -> numpy.ndarray:
+        site, role, _, studies = part
         _load_for_features(folder, run, site, role)
-        arrays.append(image_features(run.model, studies))
-        frames.append(
-            pandas.DataFrame(
-                {
-                    "study_id": studies.study_ids,
-                    "site": site,
-                    "role": role,
-                    "split": split,
-                    "states": [digits(row) for row in studies.states.tolist()],
-                }
-            )  # fmt: skip
-        )
-    features, table = numpy.concatenate(arrays), pandas.concat(frames, ignore_index=True)
+        return image_features(run.model, studies)
+
+    frames = [
+        pandas.DataFrame(
+            {
+                "study_id": studies.study_ids,
+                "site": site,
+                "role": role,
+                "split": split,
+                "states": [digits(row) for row in studies.states.tolist()],
+            }
+        )  # fmt: skip
+        for site, role, split, studies in sets
+    ]
+    features = numpy.concatenate(side_by_side(features_of, sets, workers, "features"))
+    table = pandas.concat(frames, ignore_index=True)
     RunFolder(folder).write_safetensors("features.safetensors", {"features": torch.from_numpy(features)})
     write_text(folder / "features.csv", table.to_csv(index=False))
     return dict(zip(table.study_id, features, strict=True))
 
 
-def _store_head_auroc(folder: pathlib.Path, run: FinishedRun) -> None:
+def _store_head_auroc(folder: pathlib.Path, run: FinishedRun, workers: int) -> None:
     """head_auroc.csv: the selected diagnosis head on all sites' validation studies pooled, finding by finding."""
     if "diagnosis_head" not in run.configuration.method.modules:
         return
-    probabilities, states = [], []
-    for site in run.sites:
-        studies = run.tensors(site, "validation")
+
+    def probabilities_at(site: str) -> numpy.ndarray:
         _load_for_features(folder, run, site, "home")
-        probabilities.append(state_probabilities(run.model, studies))
-        states.append(studies.states.numpy())
-    probabilities, states = numpy.concatenate(probabilities), numpy.concatenate(states)
+        return state_probabilities(run.model, run.tensors(site, "validation"))
+
+    probabilities = numpy.concatenate(side_by_side(probabilities_at, run.sites, workers, "diagnosis head"))
+    states = numpy.concatenate([run.tensors(site, "validation").states.numpy() for site in run.sites])
     rows = [
         {"finding": name, "auroc": value, "positive": int((states[:, k] == POSITIVE).sum()), "studies": len(states)}
         for k, (name, value) in enumerate(head_auroc(probabilities, states).items())

@@ -193,7 +193,7 @@ def everything(run_folder: pathlib.Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(run_folder)): path.read_bytes()
         for path in sorted(run_folder.rglob("*"))
-        if path.is_file() and path.name not in timed and path.suffix != ".log"
+        if path.is_file() and path.name not in timed and path.suffix not in (".log", ".lock")
     }
 
 

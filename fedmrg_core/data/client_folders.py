@@ -136,5 +136,5 @@ def open_client_folder(path: pathlib.Path) -> ClientFolder:
         return ClientFolder(path, **_described(path, (path / DESCRIPTION).stat().st_mtime_ns))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path}: not a client folder ({error}); make one from a prepared folder with: fedmrg deal --help"
+            f"{path}: not a client folder ({error}); make one with: fedmrg federation client-folder --help"
         ) from error

@@ -46,8 +46,9 @@ def report_errors(message: Message, context: Context, call_next: ClientAppCallab
     try:
         return call_next(message, context)
     except Exception as error:  # whatever it is, it must not end the other hospitals' round
-        log = write_failure(run_folder_of(context), int(context.node_config["partition-id"]), error)
-        logger.warning("partition %s: %s (%s)", context.node_config["partition-id"], error, log.name)
+        partition = context.node_config.get("partition-id", "here")
+        log = write_failure(run_folder_of(context), str(partition), error)
+        logger.warning("partition %s: %s (%s)", partition, error, log.name)
         return error_reply(error, message)
 
 

@@ -1,4 +1,4 @@
-"""Engine (a): Flower's grid inside this process. One model in memory, the clients take it in turns.
+"""Engine (a): Flower's grid on one machine. One model in memory; clients take it in turns, or work side by side.
 
 This is the only module that touches Flower's private state (`TaskIdentity`, a message's id); flwr is pinned for it.
 Messages pass through Flower's own serialisation both ways, so that what arrives is what would arrive by wire. Arrays
@@ -12,6 +12,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from multiprocessing.connection import Connection
 from typing import IO
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -24,6 +25,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedmrg_core.federation.payload import error_reply
+from fedmrg_core.federation.workers import Workers
 
 RUN_ID = 1  # any number: one run to a grid
 SERVER_NODE = 1
@@ -75,6 +77,15 @@ class InProcessGrid(Grid):
         self._run = Run.create_empty(RUN_ID)
         self._replies: dict[str, Message] = {}
         self._pushed = 0
+
+    def __enter__(self) -> InProcessGrid:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(at_once=kind is not None)
+
+    def close(self, at_once: bool = False) -> None:
+        """Let go of what the grid has started: nothing here."""
 
     @contextlib.contextmanager
     def identity(self) -> Iterator[None]:
@@ -136,15 +147,119 @@ class InProcessGrid(Grid):
         return self.pull_messages(self.push_messages(messages))
 
     def _deliver(self, message: Message) -> Message | None:
-        received = _over_the_wire(message)
+        node = message.metadata.dst_node_id
+        reply = self.answer(node, _over_the_wire(message))
+        return None if reply is None else stored_on_disk(_over_the_wire(reply), self._folder)
+
+    def answer(self, node: int, received: Message) -> Message | None:
+        """What the client app on a node answers to a message that has arrived there."""
         try:
-            reply = self._app(received, self._contexts[message.metadata.dst_node_id])
+            return self._app(received, self._contexts[node])
         except Exception as error:
             # Any failure of one hospital, whatever its kind, must not end the others' round.
-            reply = error_reply(error, received)
+            return error_reply(error, received)
+
+
+class WorkerGrid(InProcessGrid):
+    """The same with hospitals side by side in worker processes; see `workers`.
+
+    Args:
+        client_app: the app all clients run.
+        node_configs: each node's configuration.
+        run_config: the run's configuration.
+        folder: where replies wait.
+        workers: how many processes.
+    """
+
+    def __init__(
+        self,
+        client_app: ClientApp,
+        node_configs: list[dict],
+        run_config: Mapping[str, str | int],
+        folder: pathlib.Path,
+        workers: int,
+    ) -> None:
+        super().__init__(client_app, node_configs, {**run_config, "progress": False}, folder)
+        self._workers = Workers(self._work, workers)
+
+    def close(self, at_once: bool = False) -> None:
+        """End the workers."""
+        self._workers.end(at_once)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Have the workers run the app on the messages, and wait for all of them.
+
+        Returns:
+            The messages' ids.
+        """
+        sent: list[str] = []
+
+        def tasks() -> Iterator[tuple[int, bytes, list[tuple[str, str, bytes]]]]:
+            for message in messages:
+                self._pushed += 1
+                message.metadata.__dict__["_message_id"] = f"{self._pushed:036d}"
+                sent.append(message.metadata.message_id)
+                yield (message.metadata.dst_node_id, *_in_parts(message))
+
+        for index, reply in self._workers.do(tasks(), self._receive):
+            if reply is not None:
+                self._replies[sent[index]] = reply
+        return sent
+
+    def _work(self, connection: Connection, task: tuple[int, bytes, list[tuple[str, str, bytes]]]) -> None:
+        """In a worker: one message, and the reply in parts."""
+        node, *parts = task
+        reply = self.answer(node, _from_parts(*parts))
         if reply is None:
+            connection.send(None)
+            return
+        frame, arrays = _in_parts(reply)
+        connection.send((frame, len(arrays)))
+        for part in arrays:
+            connection.send(part)
+
+    def _receive(self, connection: Connection) -> Message | None:
+        """A reply, its arrays on disk one by one."""
+        header = connection.recv()
+        if header is None:
             return None
-        return stored_on_disk(_over_the_wire(reply), self._folder)
+        frame, count = header
+        message = _from_parts(frame, [])
+        file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - open as long as one of its arrays lives
+        for _ in range(count):
+            name, key, content = connection.recv()
+            array = array_from_proto(ArrayProto.FromString(content))
+            message.content.array_records[name][key] = StoredArray(array, file)
+        file.flush()
+        return message
+
+
+def _in_parts(message: Message) -> tuple[bytes, list[tuple[str, str, bytes]]]:
+    """A message as bytes: what frames its arrays, and each of them with the names of its record and of itself."""
+    if not message.has_content():
+        return message_to_proto(message).SerializeToString(), []
+    whole = message.content
+    try:
+        message.content = RecordDict(
+            {name: ArrayRecord() if isinstance(record, ArrayRecord) else record for name, record in whole.items()}
+        )
+        frame = message_to_proto(message).SerializeToString()
+    finally:
+        message.content = whole
+    arrays = [
+        (name, key, array_to_proto(array).SerializeToString())
+        for name, record in whole.array_records.items()
+        for key, array in record.items()
+    ]
+    return frame, arrays
+
+
+def _from_parts(frame: bytes, arrays: list[tuple[str, str, bytes]]) -> Message:
+    """The message that `_in_parts` took apart."""
+    message = message_from_proto(MessageProto.FromString(frame))
+    for name, key, content in arrays:
+        message.content.array_records[name][key] = array_from_proto(ArrayProto.FromString(content))
+    return message
 
 
 def _over_the_wire(message: Message) -> Message:

@@ -23,7 +23,7 @@ from fedmrg_core.federation.files import read_tensors, write_tensors
 from fedmrg_core.site_names import path_part
 
 
-def write_failure(run_folder: pathlib.Path, partition: int, error: Exception) -> pathlib.Path:
+def write_failure(run_folder: pathlib.Path, partition: str, error: Exception) -> pathlib.Path:
     """Add an error with its traceback to the log of a hospital, which never leaves its disk.
 
     Returns:

@@ -7,6 +7,7 @@ hospital hands over. What a hospital then says of itself is held against it.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -81,14 +82,16 @@ def read_roster(run_folder: pathlib.Path) -> Roster:
     path = run_folder / ROSTER
     if not path.is_file():
         raise InputError(
-            f"{path} does not exist; it names the clients: deal the data, or write it with fedmrg clients."
+            f"{path} does not exist; it names the clients: deal the data, or write it with fedmrg federation clients."
         )
     content: dict[str, Any] = read_json(path)
     try:
         rows = [{**row, "folders": tuple(row.get("folders", ()))} for row in content.pop("clients")]
         return Roster(tuple(Client(**row) for row in rows), content)
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a list of clients ({error}); write it again with fedmrg clients.") from error
+        raise InputError(
+            f"{path}: not a list of clients ({error}); write it again with fedmrg federation clients."
+        ) from error
 
 
 def read_client(folder: pathlib.Path, run_folder: pathlib.Path) -> Client:
@@ -97,13 +100,30 @@ def read_client(folder: pathlib.Path, run_folder: pathlib.Path) -> Client:
     Raises:
         InputError: it is missing or lacks a name, its counts or its fingerprint.
     """
-    content = read_json(folder / "client.json")
+    client = _described(folder / "client.json")
+    return dataclasses.replace(client, folders=relative_folders(run_folder, [folder]))
+
+
+def roster_of(descriptions: Sequence[pathlib.Path]) -> Roster:
+    """The roster of hospitals that have each handed over their ``client.json``.
+
+    Raises:
+        InputError: a file is missing or wrong, two name the same client, or there are fewer than two.
+    """
+    clients = sorted(map(_described, descriptions), key=lambda client: client.name)
+    if len(clients) < 2:
+        raise InputError(f"{len(clients)} client.json was given; a federation needs at least 2 hospitals.")
+    together = hashlib.sha256("\n".join(f"{client.name} {client.fingerprint}" for client in clients).encode())
+    return Roster(tuple(clients), {"data": together.hexdigest()})
+
+
+def _described(path: pathlib.Path) -> Client:
     try:
-        train = int(content["studies"]["train"])
-        return Client(str(content["name"]), train, str(content["fingerprint"]), relative_folders(run_folder, [folder]))
-    except (KeyError, TypeError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Client(str(content["name"]), int(content["studies"]["train"]), str(content["fingerprint"]))
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{folder / 'client.json'}: {error} is missing or wrong; write it with fedmrg deal."
+            f"{path}: not a client's description ({error}); make it with fedmrg federation client-folder."
         ) from error
 
 

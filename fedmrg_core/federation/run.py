@@ -18,7 +18,7 @@ from fedmrg_core.federation import client_app, server_app
 from fedmrg_core.federation.checkpoints import ServerState, load_checkpoint
 from fedmrg_core.federation.files import remove_partial
 from fedmrg_core.federation.finish import Unfinished
-from fedmrg_core.federation.grid import RUN_ID, SERVER_NODE, InProcessGrid
+from fedmrg_core.federation.grid import RUN_ID, SERVER_NODE, InProcessGrid, WorkerGrid
 from fedmrg_core.federation.roster import Roster, write_roster
 from fedmrg_core.federation.rounds import TooFewClients
 from fedmrg_core.federation.run_configuration import (
@@ -29,12 +29,14 @@ from fedmrg_core.federation.run_configuration import (
 )
 from fedmrg_core.federation.simulation import end_simulation, run_simulation
 from fedmrg_core.federation.task import Task, forget_tasks, load_task, run_fingerprint
+from fedmrg_core.federation.workers import worker_count
 from fedmrg_core.run_folder import RunFolder
 from fedmrg_core.seeds import torch_threads
 
 __all__ = ["configure_run", "continue_federation", "run_federation"]
 
 Engine = Literal["in-process", "simulation"]
+PATIENCE = 2.0  # seconds to wait for a run folder: the workers of a run that was killed let go of it a moment later
 
 
 def run_federation(
@@ -44,6 +46,7 @@ def run_federation(
     stop_after_round: int | None = None,
     progress: bool = True,
     test: bool = False,
+    workers: int = 1,
 ) -> None:
     """Deal the data, run the rounds that a run folder lacks, and have the model of the chosen round saved.
 
@@ -56,6 +59,8 @@ def run_federation(
         stop_after_round: end there, without a model, if the run has more rounds.
         progress: show bars, or in a simulation Flower's log.
         test: have every hospital test itself at the end; their numbers become hospital_tests.csv.
+        workers: how many hospitals of the in-process engine work at the same time; 0: one a core, one on a GPU. The
+            bytes do not depend on it.
 
     Raises:
         InputError: the folder holds another run, is in use, or the data or base models are missing.
@@ -87,7 +92,8 @@ def run_federation(
             run_simulation(run_folder, len(roster.clients), last_round, configuration.threads, progress, test)
             _raise_failure(run_folder)
         else:
-            _run_in_process(run_folder, roster, last_round, configuration.threads, progress, test)
+            count = worker_count(workers, len(roster.clients), configuration.threads)
+            _run_in_process(run_folder, roster, last_round, configuration.threads, progress, test, count)
         state = load_checkpoint(run_folder / "checkpoint", fingerprint)
         if state is None or state.round_number < last_round:
             raise RuntimeError(f"{run_folder}: the {engine} engine ended before round {last_round}; see its log.")
@@ -95,13 +101,21 @@ def run_federation(
             _write_manifest(run_folder, state, engine, task, roster)
 
 
-def continue_federation(run_folder: pathlib.Path, engine: Engine = "in-process", progress: bool = True) -> None:
+def continue_federation(
+    run_folder: pathlib.Path, engine: Engine = "in-process", progress: bool = True, workers: int = 1
+) -> None:
     """Run what is left of a run folder, by its own config.yaml; see :func:`run_federation`."""
-    run_federation(run_folder, read_configuration(run_folder), engine=engine, progress=progress)
+    run_federation(run_folder, read_configuration(run_folder), engine=engine, progress=progress, workers=workers)
 
 
 def _run_in_process(
-    run_folder: pathlib.Path, roster: Roster, last_round: int, threads: int, progress: bool, test: bool
+    run_folder: pathlib.Path,
+    roster: Roster,
+    last_round: int,
+    threads: int,
+    progress: bool,
+    test: bool,
+    workers: int,
 ) -> None:
     count = len(roster.clients)
     run_config = {
@@ -112,13 +126,14 @@ def _run_in_process(
         "test": test,
     }
     nodes = [{"partition-id": k, "num-partitions": count} for k in range(count)]
-    grid = InProcessGrid(client_app.app, nodes, run_config, run_folder)
+    side_by_side = (workers,) if workers > 1 else ()
+    grid = (WorkerGrid if side_by_side else InProcessGrid)(client_app.app, nodes, run_config, run_folder, *side_by_side)
     context = Context(RUN_ID, SERVER_NODE, {}, RecordDict(), run_config)
     flower = logging.getLogger("flwr")
     level = flower.level
     flower.setLevel(logging.WARNING)  # it reports every sampling of nodes
     try:
-        with grid.identity(), torch_threads(threads):
+        with grid.identity(), torch_threads(threads), grid:
             server_app.app(grid, context)
     finally:
         flower.setLevel(level)
@@ -164,7 +179,7 @@ def _write_manifest(
 def _locked(run_folder: pathlib.Path) -> Iterator[None]:
     """Keep every other process out of the run folder; the lock ends with its process, however that ends."""
     try:
-        with filelock.FileLock(run_folder / ".lock", timeout=0):
+        with filelock.FileLock(run_folder / ".lock", timeout=PATIENCE):
             yield
     except filelock.Timeout as error:
         raise InputError(f"{run_folder}: another process is running this run folder; wait for it or end it.") from error

@@ -13,7 +13,7 @@ from torch import Tensor
 from fedmrg_core.client_rules import initial_controls
 from fedmrg_core.client_state import without_controls
 from fedmrg_core.federation.declaration import Declaration
-from fedmrg_core.federation.roster import Client, Roster, read_roster
+from fedmrg_core.federation.roster import ROSTER, Client, Roster, read_roster
 from fedmrg_core.federation.run_configuration import RunConfiguration
 from fedmrg_core.methods import Ownership
 from fedmrg_core.pretrained import compute_device
@@ -54,7 +54,9 @@ class ReportTask:
     def hospital(self, client: Client, folders: Collection[pathlib.Path]) -> ReportHospital:
         """The half of one client; its studies are opened once."""
         if client.name not in self._hospitals:
-            count = len(read_roster(self.run_folder).clients)
+            # A hospital on its own machine has no list of the others, and the memory for itself.
+            roster = self.run_folder / ROSTER
+            count = len(read_roster(self.run_folder).clients) if roster.is_file() else 1
             self._hospitals[client.name] = ReportHospital(self, client, folders, in_this_process=count)
         return self._hospitals[client.name]
 
