@@ -30,10 +30,10 @@ GOLD_FINDINGS = {
     "Pneumonia": "pneumonia",
 }
 COLUMNS = (*GOLD_FINDINGS, "normal")
-# The indexers code what is more probable than not, either of two affirmed alternatives ("atelectasis or scarring") and a
+# The indexers code what is more probable than not, either of two affirmed alternatives ("atelectasis or scarring", "versus") and a
 # borderline heart. They leave out what is only possible ("may represent", "question", "suggestive of"). Chosen on the
 # even half. Kinds of cues, and words within one.
-HEDGES_PRESENT = ("either", "predicate")
+HEDGES_PRESENT = ("either", "versus", "predicate")
 PROBABLE = re.compile(r"\b(?:probabl[ey]|likely|presum\w+|favou?r\w*)\b(?<!less likely)(?<!not likely)", re.IGNORECASE)
 
 # What MeSH indexes, so that a report is not "normal", beside the 14 findings. Chosen on the even half.

@@ -60,12 +60,12 @@ PREDICATES: tuple[tuple[str, str], ...] = (
         r"|within (?:[\w-]{1,30} )?limits|unremarkable|wnl"
         r"|(?:without|no) (?:(?:significant|definite|evidence of|gross|focal) )?(?:enlargement|widening"
         r"|abnormalit\w+)"
-        r"|(?:not|in)? ?(?:below|under|less than) (?:0\.5|50)\S*",
+        r"|(?:not|in)? ?(?:below|under|less than) (?:0\.5|50)\S*|(?:is|of|measures|at) 0\.[34]\d?",
     ),
     (
         "positive",
         r"enlarged?|widened|wide|increased(?: in)?(?: size)?|dilated|(?:too )?(?:large|big)"
-        r"|(?:exceeds|above|over|greater than) (?:0\.5|50)\S*",
+        r"|(?:exceeds|above|over|greater than) (?:0\.5|50)\S*|(?:is|of|measures|at) 0\.(?:5[1-9]|[6-9]\d?)",
     ),
     ("clear", r"clear(?:ed)?"),
     (

@@ -3,6 +3,7 @@
 Kinds: `negated`, `uncertain`, `history` and `procedure` act on the phrases behind them, `negated_back` and
 `uncertain_back` on those before; `negated_both` and `uncertain_both` answer a heading or a form's question.
 `uncertain_list` reaches over every comma ("the differential includes ...").
+`versus` doubts what stands on both sides of it.
 `uncertain_link` stays denied behind a denial ("no opacity suspicious for pneumonia"); `either` is "A or B"; `break`
 ends what acts so far, `with` ends a denial or a history; `pseudo` looks like a cue and is none.
 """
@@ -51,6 +52,12 @@ ASSESSED = one_of(
     """assess(?:ed|able)?|evaluat(?:ed|e|able)|judged?|determined?|determinable|commented on|interpret(?:ed|able)
     |diagnosed"""
 )
+SETTING = r"in the (?:appropriate|proper|correct|right) (?:clinical )?(?:setting|context)"
+STUDY = r"(?:stud(?:y|ies)|exam\w*|scans?|radiographs?|films?|cts?|mri|x-?rays?)"
+CORRELATE = (
+    r"correlat\w+ (?:clinically )?(?:for|as to|regarding"
+    r"|with (?:any )?(?:clinical )?(?:(?:signs?|symptoms?|evidence|findings)(?: and | or |/)?){1,2} of)"
+)
 LIKELY = one_of(
     """possible|possibility|suspected|questioned|questionable|likely|unlikely|probable|considered|suggested|a concern
     |uncertain|unclear|doubtful|equivocal|debatable|conceivable|undetermined|presumed|in question|in doubt
@@ -89,14 +96,15 @@ CUES: tuple[tuple[str, str], ...] = (
     (
         "uncertain",
         r"(?:possibly|probably|likely|perhaps|presumably|questionably) (?:due|secondary|related|attributable) to"
-        r"|in the (?:appropriate|proper|correct|right) (?:clinical )?(?:setting|context),",
+        # The blank behind the comma belongs to it: "in the right setting, this is pneumonia" is one statement.
+        rf"|{SETTING}, ?",
     ),
-    ("uncertain_back", r"(?<!,\s)in the (?:appropriate|proper|correct|right) (?:clinical )?(?:setting|context)"),
+    ("uncertain_back", rf"(?<!,\s){SETTING}"),
     # Doubt about exclusion.
     (
         "uncertain_back",
         rf"{CANNOT} (?:be )?{few_words(3)}{EXCLUDED}"
-        rf"|(?:is|are|remains?) (?:difficult|hard|not possible|impossible) to {EXCLUDE}"
+        rf"|(?:is|are|remains?|would be) (?:difficult|hard|not possible|impossible) to {EXCLUDE}"
         rf"|(?:should|must|needs? to|has to|have to|is to|are to|ought to|to) be {few_words(2)}(?:{EXCLUDED}"
         rf"|considered)",
     ),
@@ -128,9 +136,9 @@ CUES: tuple[tuple[str, str], ...] = (
     (
         "negated_back",
         r"(?:has|have|had|is|are|now)(?: (?:now|since|completely|been|interval|entirely|fully|subsequently|all))* "
-        rf"(?:resolved|cleared|absent|disappeared|{EXCLUDED}|removed|withdrawn|discontinued|gone|negative)"
+        rf"(?:resolved|cleared|absent|disappeared|{EXCLUDED}|removed|withdrawn|discontinued|evacuated|gone|negative)"
         r"|resolved|has gone|(?:nil|none|not) (?:seen|identified|noted|present|evident|found|visuali[sz]ed)"
-        r"|absent(?= ?(?:$|[,.)]))",
+        r"|absent(?= ?(?:$|[,.)]))|removal(?! of)",
     ),
     (
         "uncertain_back",
@@ -147,7 +155,7 @@ CUES: tuple[tuple[str, str], ...] = (
     ),
     (
         "negated",
-        r"(?:no|nil|without|w/o|w/out|negative for|neg\.? for|-ve for|absence of|absent|free of|free from"
+        r"(?:no|nil|nothing|without|w/o|w/out|negative for|neg\.? for|-ve for|absence of|absent|free of|free from"
         r"|clear of|clear (?=(?:air-? ?space|focal|infiltrat\w+))|lack of|lacking"
         r"|neither|nor|never|denies|devoid of|zero|rather than|instead of|(?:\w{1,30}ly )?resolution of"
         r"|resolved|clearing of"
@@ -168,7 +176,10 @@ CUES: tuple[tuple[str, str], ...] = (
         r"(?:history|hx|h/o|evidence of prior|evidence of previous) of(?: (?:prior|previous|remote))?|h/o|hx"
         r"|treated for"
         r"|treatment (?:for|of)|follow-?up (?:for|of)|therapy for|known history of|clinical history|indication"
-        r"|reason for exam\w*",
+        r"|reason for exam\w*"
+        # "On the prior CT, there was an effusion" tells of another day.
+        rf"|\Aon (?:the |an? )?(?:previous|prior|old|outside|earlier|last) {few_words(4)}{STUDY}(?: \([^)]{{0,40}}\))?,? "
+        rf"(?:the |an? )?{few_words(4)}(?:was|were|had|showed|demonstrated)",
     ),
     (
         "uncertain_link",
@@ -178,19 +189,21 @@ CUES: tuple[tuple[str, str], ...] = (
         r"|obscure|mask"
         r"|have)\w*|(?:suspicious|concerning|worrisome) (?:for|of)|suggest(?:s|ed|ing|ive|ion)?|suspicion"
         r"|suspected|suspects?"
-        r"|concern|concerns|favou?rs?(?:ed|ing)?|thought to|hint of|query|queries",
+        r"|concern|concerns|favou?rs?(?:ed|ing)?|(?:thought|felt|believed) to|hint of|query|queries",
     ),
     (
         "uncertain",
         r"possib(?:le|ly|ility|ilities)|probab(?:le|ly)|(?:un)?likely|questionabl[ey]|question(?:ed|s)?|may"
         r"|might|could|perhaps"
-        r"|maybe|presum(?:ed|ably|ptive)|potential(?:ly)?|versus|vs\.?|equivocal|apparent|evaluat(?:e|ion) for"
-        r"|assess(?:ment)? for|uncertain|unclear|correlat\w+ for|vague suggestion|doubtful|doubt|doubts"
+        r"|maybe|presum(?:ed|ably|ptive)|potential(?:ly)?|equivocal|apparent|evaluat(?:e|ion) for"
+        rf"|assess(?:ment)? for|uncertain|unclear|{CORRELATE}|vague suggestion|doubtful|doubt|doubts"
         r"|conceivabl[ey]|debatable"
         r"|conceivabl[ey]|consider|consideration of|raises?(?= )|\+/-|unsure|not (?:certain|sure"
         r"|definite) (?:for|of|if|whether)",
     ),
+    ("uncertain", r"(?<=favored\s)over|(?<=favoured\s)over"),
     ("uncertain_list", r"differential|ddx?"),
+    ("versus", r"versus|vs\.?"),
     ("uncertain", r"(?<!\w)\?+ ?(?=\w)"),
     ("either", r"and/or|or(?! (?:more|less))"),
     (
@@ -209,7 +222,7 @@ CUES: tuple[tuple[str, str], ...] = (
 UNCERTAIN_AHEAD = ("uncertain", "uncertain_both", "uncertain_list")
 _PATTERN = compile_table(pattern for _, pattern in CUES)
 _KINDS = [kind for kind, _ in CUES]
-FORWARD = frozenset({"negated", "negated_both", *UNCERTAIN_AHEAD, "uncertain_link", "history", "procedure"})
+FORWARD = frozenset({"negated", "versus", "negated_both", *UNCERTAIN_AHEAD, "uncertain_link", "history", "procedure"})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,10 @@ from fedmrg_core.labeller.cues import UNCERTAIN_AHEAD, Cue
 from fedmrg_core.labeller.mentions import Phrase
 from fedmrg_core.labeller.sentences import WORD
 
-LIST_GAP = re.compile(r"[\s,/]*(?:(?:and|or|nor)\b)?[\s,/]*(?:[\w-]{1,30} ?){0,2}$")
+# Words that say what a finding is or comes from; what they join is no list.
+LINK = r"\b(?:(?:compatible|consistent|keeping) with|for|to|from|due|after|following|since|despite|status|post|represent\w*|reflect\w*|suggest\w*|causing)\b"
+LIST_GAP = re.compile(rf"(?!.*{LINK})[\s,/]*(?:(?:and|or|nor)\b)?[\s,/]*(?:[\w-]{{1,30}} ?){{0,2}}$")
+JOINED_GAP = re.compile(rf"(?!.*{LINK}|.*,)", re.DOTALL)
 FAR = 12  # words between a cue and the phrases before it
 FURTHEST = 100  # characters between two members of a list
 NEAR = 2  # words between "or" and what it joins
@@ -56,6 +59,9 @@ def _decide_forward(sentence: str, events: Sequence[Phrase | Cue]) -> None:
                 state, acting = UNCERTAIN, event
         elif kind == "either" and state == POSITIVE:
             joined = _either(sentence, events, position)
+        elif kind == "versus" and state == POSITIVE:
+            _either(sentence, events, position)
+            state, acting, previous = UNCERTAIN, event, None
         elif kind == "break" or (kind == "with" and state in (NEGATIVE, BLANK)):
             state, acting, previous = POSITIVE, None, None
         elif kind in ("history", "procedure"):
@@ -75,7 +81,8 @@ def _either(sentence: str, events: Sequence[Phrase | Cue], position: int) -> int
     assert isinstance(cue, Cue)
     before = events[position - 1] if position else None
     if isinstance(before, Phrase) and len(WORD.findall(sentence, before.end, cue.start)) <= NEAR:
-        _set(before, UNCERTAIN, cue)
+        if JOINED_GAP.match(sentence[before.end : cue.start]):
+            _set(before, UNCERTAIN, cue)
     after = events[position + 1] if position + 1 < len(events) else None
     if isinstance(after, Phrase) and len(WORD.findall(sentence, cue.end, after.start)) <= NEAR:
         _set(after, UNCERTAIN, cue)
