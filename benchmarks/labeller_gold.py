@@ -56,7 +56,10 @@ OTHER_ABNORMALITIES = re.compile(
     r"|curve|nipple ring|svc|cavo-?atrial|caval"
     r"|generator|shunt|tubing|(?:lung )?volumes (?:are |is )?(?:low|decreased|diminished)|nondiagnostic"
     r"|technically limited|underpenetrat\w+|limited exam"
-    r"|paratracheal)\b"
+    r"|paratracheal|fusion|bronchitis|peribronchial|cuffing|air[- ]?trapping|pneumoperitoneum|deviat\w+|cholecystectomy"
+    r"|gallstones?|redistribution|cephali[sz]\w+|empyema|cavit\w+|lipoma|goit(?:er|re)|pneumatocel\w+|stranding"
+    r"|infarct\w*|histoplasm\w+|asthma|reticul\w+|hypertension|obscur\w+|retract\w+|tenting|asymmetr\w+"
+    r"|deminerali[sz]\w+|hypertroph\w+|chronic|healed|nonunion)\b"
 )
 
 

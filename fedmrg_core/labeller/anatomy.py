@@ -110,7 +110,7 @@ def anatomy_states(sentence: str) -> Iterator[AnatomyState]:
             inherited = None if _kind(parts[position]) == "break" else inherited
             continue
         before, attribute = parts[position - 1] if position else None, None
-        if before is not None and before[0] >= len(_FINDINGS) and _adjacent(sentence, before[2], start):
+        if before is not None and _is_attribute(sentence, before, start):
             attribute = inherited = before  # "normal heart size"
         predicate = attribute or _predicate_after(sentence, parts, position) or inherited
         if predicate is None:
@@ -122,6 +122,13 @@ def anatomy_states(sentence: str) -> Iterator[AnatomyState]:
 
 def _kind(predicate: Part) -> str:
     return _KINDS[predicate[0] - len(_FINDINGS)]
+
+
+def _is_attribute(sentence: str, before: Part, start: int) -> bool:
+    """Whether the part `before` stands right before the noun at `start` and tells of it; "but the heart" does not."""
+    if before[0] < len(_FINDINGS) or not _adjacent(sentence, before[2], start):
+        return False
+    return _kind(before) != "break" or sentence[before[1] : before[2]] in ("no", "without")
 
 
 def _adjacent(sentence: str, start: int, end: int) -> bool:

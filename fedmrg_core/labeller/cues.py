@@ -3,7 +3,7 @@
 Kinds: `negated`, `uncertain`, `history` and `procedure` act on the phrases behind them, `negated_back` and
 `uncertain_back` on those before; `negated_both` and `uncertain_both` answer a heading or a form's question.
 `uncertain_list` reaches over every comma ("the differential includes ...").
-`versus` doubts what stands on both sides of it.
+`indication` sets all of its sentence aside; `versus` doubts what stands on both sides of it.
 `uncertain_link` stays denied behind a denial ("no opacity suspicious for pneumonia"); `either` is "A or B"; `break`
 ends what acts so far, `with` ends a denial or a history; `pseudo` looks like a cue and is none.
 """
@@ -77,6 +77,12 @@ CUES: tuple[tuple[str, str], ...] = (
         r"\? ?(?:yes|present|positive)|resolving|clearing(?! of)|not only|no longer requires|no doubt"
         r"|without (?:a )?doubt|doubtless",
     ),
+    # "Follow-up to document resolution of the pneumonia": it is there.
+    (
+        "pseudo",
+        r"(?:to|until) (?:(?:document|ensure|confirm|assure|demonstrate|verify|show|establish|assess) )?(?:(?:for"
+        rf"|complete|full|interval) ){{0,2}}{RESOLUTION}(?: of)?",
+    ),
     ("pseudo", r"to (?:suggest|indicate)|not (?:just|merely)|nothing but|no (?:less|fewer|more) than|not unlike"),
     # A form's answer.
     (
@@ -137,7 +143,7 @@ CUES: tuple[tuple[str, str], ...] = (
         "negated_back",
         r"(?:has|have|had|is|are|now)(?: (?:now|since|completely|been|interval|entirely|fully|subsequently|all))* "
         rf"(?:resolved|cleared|absent|disappeared|{EXCLUDED}|removed|withdrawn|discontinued|evacuated|gone|negative)"
-        r"|resolved|has gone|(?:nil|none|not) (?:seen|identified|noted|present|evident|found|visuali[sz]ed)"
+        r"|(?:was|were) (?:removed|withdrawn|discontinued|evacuated|excluded|ruled[- ]?out)|resolved|has gone|(?:nil|none|not) (?:seen|identified|noted|present|evident|found|visuali[sz]ed)"
         r"|absent(?= ?(?:$|[,.)]))|removal(?! of)",
     ),
     (
@@ -146,8 +152,14 @@ CUES: tuple[tuple[str, str], ...] = (
         r"|\?(?= ?$)|\(\?\)",
     ),
     (
+        "uncertain",
+        r"(?:(?:is|are|was|were|seems?|appears?) )?(?:(?:thought|felt|considered|less|more|most|very|also) ){0,2}"
+        r"(?:un)?likely to (?:be(?! (?:present|there|due|related|acute|old|chronic|new|large|small))|represent|reflect"
+        r"|indicate)",
+    ),
+    (
         "uncertain_back",
-        r"(?:is|are|was|were|would be|remains?|being|also|seems?|appears?) (?:(?:also|thought|felt|less|more"
+        r"(?:is|are|was|were|would be|remains?|being|also|seems?|appears?) (?:(?:also|thought|felt|to be|less|more"
         r"|most|very|still"
         rf"|a|the|un|considered|not|entirely|certainly) )*{LIKELY}(?! (?:that|whether|if))"
         r"|(?:less|more) likely|(?:may|might|could) (?:also )?be (?:present|considered|possible|suspected)"
@@ -170,6 +182,7 @@ CUES: tuple[tuple[str, str], ...] = (
         rf"|consistent|in keeping|associated) with|due to|{SEEN})\w*"
         r"|not|isn't|aren't",
     ),
+    ("indication", r"\A(?:clinical )?(?:indications?|reason for (?:exam\w*|study|test)|history)(?= ?:)"),
     ("procedure", r"status[- ]post|s/p|post(?:-|\s)?(?:op|operative)? (?=removal|placement|cabg|sternotomy|surgery)"),
     (
         "history",
@@ -213,6 +226,7 @@ CUES: tuple[tuple[str, str], ...] = (
         r"|because|otherwise|there (?:is|are|has|have|was|were)|again (?:seen|noted)|demonstrat(?:es?|ing)|shows?"
         r"|secondary to|due to|as well as a|now(?= (?:with|has|have|an?|there|shows?|demonstrates?|new"
         r"|presents?|presenting))"
+        rf"|(?:after|following|since) (?={few_words(4)}(?:placement|insertion|removal|exchange|(?:re)?positioning)\b)"
         r"|(?:in whom|who) (?:now )?(?:has|have|had)|presents? with|presenting with",
     ),
     ("with", r"(?:with|w/(?!o\b|out\b))(?! (?:no|respect))"),
@@ -222,7 +236,7 @@ CUES: tuple[tuple[str, str], ...] = (
 UNCERTAIN_AHEAD = ("uncertain", "uncertain_both", "uncertain_list")
 _PATTERN = compile_table(pattern for _, pattern in CUES)
 _KINDS = [kind for kind, _ in CUES]
-FORWARD = frozenset({"negated", "versus", "negated_both", *UNCERTAIN_AHEAD, "uncertain_link", "history", "procedure"})
+FORWARD = frozenset({"negated", "versus", "indication", "negated_both", *UNCERTAIN_AHEAD, "uncertain_link", "history", "procedure"})
 
 
 @dataclasses.dataclass(frozen=True)

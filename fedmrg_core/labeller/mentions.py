@@ -74,7 +74,9 @@ MENTIONS: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
     (
         ("pleural other",),
-        r"(?<=effusion\sor\s)thickening|(?<=effusions\sor\s)thickening|(?<=effusion\sand\s)thickening",
+        r"(?<=effusion\sor\s)thickening|(?<=effusions\sor\s)thickening|(?<=effusion\sand\s)thickening"
+        r"|(?<=effusion\sand/or\s)thickening|(?<=effusions\sand/or\s)thickening|(?<=effusion/)thickening"
+        r"|(?<=effusion\sversus\s)thickening|(?<=effusion\svs\s)thickening|(?<=effusion\svs\.\s)thickening",
     ),
     # Lung lesion before lung opacity: a "nodular opacity" is a lesion.
     (

@@ -13,7 +13,12 @@ from fedmrg_core.labeller.sentences import WORD
 # Words that say what a finding is or comes from; what they join is no list.
 LINK = r"\b(?:(?:compatible|consistent|keeping) with|for|to|from|due|after|following|since|despite|status|post|represent\w*|reflect\w*|suggest\w*|causing)\b"
 LIST_GAP = re.compile(rf"(?!.*{LINK})[\s,/]*(?:(?:and|or|nor)\b)?[\s,/]*(?:[\w-]{{1,30}} ?){{0,2}}$")
-JOINED_GAP = re.compile(rf"(?!.*{LINK}|.*,)", re.DOTALL)
+NO_LINK = re.compile(rf"(?!.*{LINK}|.*,)", re.DOTALL)
+# "or early right lower lobe pneumonia": five words at most, none of them a verb or preposition.
+ADJECTIVES = re.compile(
+    r"\s*(?:(?!(?:is|are|was|were|has|have|had|be|in|on|at|of|over|under|by|near|and|or|no|not|the|there)\b)[\w-]{1,30}\s+){0,5}"
+)
+COMMA_GAP = re.compile(r",\s*(?:[\w-]{1,30}\s+){0,2}")
 FAR = 12  # words between a cue and the phrases before it
 FURTHEST = 100  # characters between two members of a list
 NEAR = 2  # words between "or" and what it joins
@@ -47,6 +52,8 @@ def _decide_forward(sentence: str, events: Sequence[Phrase | Cue]) -> None:
             previous, named = event, True
             continue
         kind = event.kind
+        if acting is not None and acting.kind == "indication":
+            continue
         if kind in ("negated", "negated_both") or (kind == "negated_back" and not named):  # "Resolved edema."
             state, acting, previous = NEGATIVE, event, None
         elif kind in UNCERTAIN_AHEAD:
@@ -64,7 +71,7 @@ def _decide_forward(sentence: str, events: Sequence[Phrase | Cue]) -> None:
             state, acting, previous = UNCERTAIN, event, None
         elif kind == "break" or (kind == "with" and state in (NEGATIVE, BLANK)):
             state, acting, previous = POSITIVE, None, None
-        elif kind in ("history", "procedure"):
+        elif kind in ("history", "indication", "procedure"):
             state, acting, previous = BLANK, event, None
 
 
@@ -81,13 +88,30 @@ def _either(sentence: str, events: Sequence[Phrase | Cue], position: int) -> int
     assert isinstance(cue, Cue)
     before = events[position - 1] if position else None
     if isinstance(before, Phrase) and len(WORD.findall(sentence, before.end, cue.start)) <= NEAR:
-        if JOINED_GAP.match(sentence[before.end : cue.start]):
+        if NO_LINK.match(sentence[before.end : cue.start]):
             _set(before, UNCERTAIN, cue)
+        if sentence[before.end : cue.start].strip() == ",":  # "edema, infection, or hemorrhage": all are alternatives
+            _doubt_list(sentence, events, position - 1, cue)
     after = events[position + 1] if position + 1 < len(events) else None
-    if isinstance(after, Phrase) and len(WORD.findall(sentence, cue.end, after.start)) <= NEAR:
+    if isinstance(after, Phrase) and _joins(sentence[cue.end : after.start]):
         _set(after, UNCERTAIN, cue)
         return position + 1
     return -1
+
+
+def _doubt_list(sentence: str, events: Sequence[Phrase | Cue], last: int, cue: Cue) -> None:
+    """Make the members before `last` of a list of bare findings uncertain."""
+    _set(events[last], UNCERTAIN, cue)
+    for place in range(last - 1, -1, -1):
+        gap = sentence[events[place].end : events[place + 1].start]
+        if not isinstance(events[place], Phrase) or COMMA_GAP.fullmatch(gap) is None:
+            return
+        _set(events[place], UNCERTAIN, cue)
+
+
+def _joins(gap: str) -> bool:
+    """Whether "or" reaches the phrase behind it over the words in `gap`."""
+    return len(WORD.findall(gap)) <= NEAR or (NO_LINK.match(gap) is not None and ADJECTIVES.fullmatch(gap) is not None)
 
 
 def _decide_backward(sentence: str, events: Sequence[Phrase | Cue]) -> None:
