@@ -34,7 +34,7 @@ COLUMNS = (*GOLD_FINDINGS, "normal")
 # borderline heart. They leave out what is only possible ("may represent", "question", "suggestive of"). Chosen on the
 # even half. Kinds of cues, and words within one.
 HEDGES_PRESENT = ("either", "versus", "predicate")
-PROBABLE = re.compile(r"\b(?:probabl[ey]|likely|presum\w+|favou?r\w*)\b(?<!less likely)(?<!not likely)", re.IGNORECASE)
+PROBABLE = re.compile(r"\b(?:probabl[ey]|border-?line|likely|presum\w+|favou?r\w*)\b(?<!less likely)(?<!not likely)", re.IGNORECASE)
 
 # What MeSH indexes, so that a report is not "normal", beside the 14 findings. Chosen on the even half.
 OTHER_ABNORMALITIES = re.compile(

@@ -3,7 +3,7 @@
 Kinds: `negated`, `uncertain`, `history` and `procedure` act on the phrases behind them, `negated_back` and
 `uncertain_back` on those before; `negated_both` and `uncertain_both` answer a heading or a form's question.
 `uncertain_list` reaches over every comma ("the differential includes ...").
-`indication` sets all of its sentence aside; `versus` doubts what stands on both sides of it.
+`indication` sets all of its sentence aside; `likely` doubts what it calls likely, behind it or before it. `versus` what stands on both sides of it.
 `uncertain_link` stays denied behind a denial ("no opacity suspicious for pneumonia"); `either` is "A or B"; `break`
 ends what acts so far, `with` ends a denial or a history; `pseudo` looks like a cue and is none.
 """
@@ -11,6 +11,7 @@ ends what acts so far, `with` ends a denial or a history; `pseudo` looks like a 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from fedmrg_core.labeller.mentions import Phrase
@@ -74,6 +75,11 @@ CUES: tuple[tuple[str, str], ...] = (
     ("pseudo", rf"(?:(?:has|have|had|is|are|was|were|been) ){{0,2}}{PARTLY} (?:{FULLY} ){{0,3}}{RESOLUTION}(?: of)?"),
     (
         "pseudo",
+        rf"(?:(?:has|have|had|is|are|was|were|been) ){{0,2}}{RESOLUTION} (?:(?:only|very) )?(?:slightly|partial(?:ly)?"
+        r"|somewhat|in part|minimally|incompletely|partly|a little|for the most part|to some (?:degree|extent))",
+    ),
+    (
+        "pseudo",
         r"\? ?(?:yes|present|positive)|resolving|clearing(?! of)|not only|no longer requires|no doubt"
         r"|without (?:a )?doubt|doubtless",
     ),
@@ -101,7 +107,8 @@ CUES: tuple[tuple[str, str], ...] = (
     # Doubt about a cause.
     (
         "uncertain",
-        r"(?:possibly|probably|likely|perhaps|presumably|questionably) (?:due|secondary|related|attributable) to"
+        r"(?:(?:is|are|was|were|seems?|appears?) )?(?:(?:most|more|less|very|also|all) ){0,2}"
+        r"(?:possibly|probably|likely|unlikely|perhaps|presumably|questionably) (?:due|secondary|related|attributable) to"
         # The blank behind the comma belongs to it: "in the right setting, this is pneumonia" is one statement.
         rf"|{SETTING}, ?",
     ),
@@ -111,7 +118,7 @@ CUES: tuple[tuple[str, str], ...] = (
         "uncertain_back",
         rf"{CANNOT} (?:be )?{few_words(3)}{EXCLUDED}"
         rf"|(?:is|are|remains?|would be) (?:difficult|hard|not possible|impossible) to {EXCLUDE}"
-        rf"|(?:should|must|needs? to|has to|have to|is to|are to|ought to|to) be {few_words(2)}(?:{EXCLUDED}"
+        rf"|(?:should|must|needs? to|has to|have to|would (?:have|need) to|is to|are to|ought to|to) be {few_words(2)}(?:{EXCLUDED}"
         rf"|considered)",
     ),
     ("uncertain", rf"{CANNOT} {few_words(3)}{EXCLUDE}|not {few_words(1)}excluding"),
@@ -144,12 +151,18 @@ CUES: tuple[tuple[str, str], ...] = (
         r"(?:has|have|had|is|are|now)(?: (?:now|since|completely|been|interval|entirely|fully|subsequently|all))* "
         rf"(?:resolved|cleared|absent|disappeared|{EXCLUDED}|removed|withdrawn|discontinued|evacuated|gone|negative)"
         r"|(?:was|were) (?:removed|withdrawn|discontinued|evacuated|excluded|ruled[- ]?out)|resolved|has gone|(?:nil|none|not) (?:seen|identified|noted|present|evident|found|visuali[sz]ed)"
-        r"|absent(?= ?(?:$|[,.)]))|removal(?! of)",
+        r"|absent(?= ?(?:$|[,.)]))|removal(?! of)|removed(?! from)"
+        r"|(?:has|have|was|were)(?: (?:now|since|been|all)){0,2} pulled(?! (?:back|out|up))",
     ),
     (
         "uncertain_back",
         r"(?:suspected|questioned|considered)(?= ?(?:$|,))|if (?:any|present|at all|there)"
         r"|\?(?= ?$)|\(\?\)",
+    ),
+    (
+        "likely",
+        r"(?:is|are|was|were|remains?|seems?|appears?) (?:(?:thought|felt|also|most|more|less|very|still|all) ){0,3}"
+        r"(?:un)?likely(?! (?:to|that|whether|if)\b)",
     ),
     (
         "uncertain",
@@ -208,7 +221,7 @@ CUES: tuple[tuple[str, str], ...] = (
         "uncertain",
         r"possib(?:le|ly|ility|ilities)|probab(?:le|ly)|(?:un)?likely|questionabl[ey]|question(?:ed|s)?|may"
         r"|might|could|perhaps"
-        r"|maybe|presum(?:ed|ably|ptive)|potential(?:ly)?|equivocal|apparent|evaluat(?:e|ion) for"
+        r"|maybe|border-?line|presum(?:ed|ably|ptive)|potential(?:ly)?|equivocal|apparent|evaluat(?:e|ion) for"
         rf"|assess(?:ment)? for|uncertain|unclear|{CORRELATE}|vague suggestion|doubtful|doubt|doubts"
         r"|conceivabl[ey]|debatable"
         r"|conceivabl[ey]|consider|consideration of|raises?(?= )|\+/-|unsure|not (?:certain|sure"
@@ -239,6 +252,13 @@ _KINDS = [kind for kind, _ in CUES]
 FORWARD = frozenset({"negated", "versus", "indication", "negated_both", *UNCERTAIN_AHEAD, "uncertain_link", "history", "procedure"})
 
 
+# "or early right lower lobe pneumonia": five words at most, none of them a verb or preposition.
+ATTRIBUTES = re.compile(
+    r"\s*(?:(?!(?:is|are|was|were|has|have|had|be|in|on|at|of|over|under|by|near|and|or|no|not|the|there|with|but|which"
+    r"|however|although|for|from|to|as)\b)[\w-]{1,30}\s+){0,5}"
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Cue:
     """A cue at its place in a sentence."""
@@ -250,10 +270,26 @@ class Cue:
 
 def find_cues(sentence: str, phrases: Sequence[Phrase]) -> list[Cue]:
     """Every cue of a sentence in plain letters outside its phrases, in reading order."""
-    cues, position = [], 0
-    for match in _PATTERN.finditer(sentence):
+    cues, position, start = [], 0, 0
+    while match := _PATTERN.search(sentence, start):
+        start = max(match.end(), match.start() + 1)
         while position < len(phrases) and phrases[position].end <= match.start():
             position += 1
-        if position == len(phrases) or match.start() < phrases[position].start:
-            cues.append(Cue(match.start(), match.end(), _KINDS[match.lastindex - 1]))
+        following = phrases[position] if position < len(phrases) else None
+        if following is not None and match.start() >= following.start:
+            continue
+        if following is not None and match.end() > following.start:
+            # "No increased markings" denies the markings and not their increase.
+            start = following.start
+            match = _PATTERN.match(sentence, match.start(), following.start) or match
+        cues.append(Cue(match.start(), match.end(), _kind(sentence, match, following)))
     return cues
+
+
+def _kind(sentence: str, match: re.Match[str], following: Phrase | None) -> str:
+    """The kind of a cue; "is likely" acts forward where it leads to the next phrase."""
+    kind = _KINDS[match.lastindex - 1]
+    if kind != "likely":
+        return kind
+    leads = following is not None and ATTRIBUTES.fullmatch(sentence, match.end(), following.start) is not None
+    return "uncertain" if leads else "uncertain_back"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from fedmrg_core.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
-from fedmrg_core.labeller.cues import UNCERTAIN_AHEAD, Cue
+from fedmrg_core.labeller.cues import ATTRIBUTES, UNCERTAIN_AHEAD, Cue
 from fedmrg_core.labeller.mentions import Phrase
 from fedmrg_core.labeller.sentences import WORD
 
@@ -14,10 +14,6 @@ from fedmrg_core.labeller.sentences import WORD
 LINK = r"\b(?:(?:compatible|consistent|keeping) with|for|to|from|due|after|following|since|despite|status|post|represent\w*|reflect\w*|suggest\w*|causing)\b"
 LIST_GAP = re.compile(rf"(?!.*{LINK})[\s,/]*(?:(?:and|or|nor)\b)?[\s,/]*(?:[\w-]{{1,30}} ?){{0,2}}$")
 NO_LINK = re.compile(rf"(?!.*{LINK}|.*,)", re.DOTALL)
-# "or early right lower lobe pneumonia": five words at most, none of them a verb or preposition.
-ADJECTIVES = re.compile(
-    r"\s*(?:(?!(?:is|are|was|were|has|have|had|be|in|on|at|of|over|under|by|near|and|or|no|not|the|there)\b)[\w-]{1,30}\s+){0,5}"
-)
 COMMA_GAP = re.compile(r",\s*(?:[\w-]{1,30}\s+){0,2}")
 FAR = 12  # words between a cue and the phrases before it
 FURTHEST = 100  # characters between two members of a list
@@ -111,7 +107,7 @@ def _doubt_list(sentence: str, events: Sequence[Phrase | Cue], last: int, cue: C
 
 def _joins(gap: str) -> bool:
     """Whether "or" reaches the phrase behind it over the words in `gap`."""
-    return len(WORD.findall(gap)) <= NEAR or (NO_LINK.match(gap) is not None and ADJECTIVES.fullmatch(gap) is not None)
+    return len(WORD.findall(gap)) <= NEAR or (NO_LINK.match(gap) is not None and ATTRIBUTES.fullmatch(gap) is not None)
 
 
 def _decide_backward(sentence: str, events: Sequence[Phrase | Cue]) -> None:
