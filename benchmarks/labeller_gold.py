@@ -17,7 +17,7 @@ import sys
 import time
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import FINDINGS, NO_FINDING, POSITIVE, UNCERTAIN
+from fedmrg_core.findings import NO_FINDING, POSITIVE, UNCERTAIN
 from fedmrg_core.labeller import Mention, find_mentions, label_report, phrase_states
 
 GOLD_FINDINGS = {
@@ -30,11 +30,14 @@ GOLD_FINDINGS = {
     "Pneumonia": "pneumonia",
 }
 COLUMNS = (*GOLD_FINDINGS, "normal")
-# The indexers code what is more probable than not, either of two affirmed alternatives ("atelectasis or scarring", "versus") and a
-# borderline heart. They leave out what is only possible ("may represent", "question", "suggestive of"). Chosen on the
-# even half. Kinds of cues, and words within one.
-HEDGES_PRESENT = ("either", "versus", "predicate")
-PROBABLE = re.compile(r"\b(?:probabl[ey]|border-?line|likely|presum\w+|favou?r\w*)\b(?<!less likely)(?<!not likely)", re.IGNORECASE)
+# The indexers code what is more probable than not, either of two alternatives ("atelectasis or scarring", "versus") and
+# a borderline heart. They leave out what is only possible ("may represent", "question", "suggestive of"). Chosen on the
+# even half: kinds of cues, and words of a cue.
+HEDGES_PRESENT = ("either", "versus", "borderline")
+PROBABLE = re.compile(
+    r"\b(?:probabl[ey]|border-?line|normal (?:to|or)|likely|presum\w+|favou?r\w*)\b(?<!less likely)(?<!not likely)",
+    re.IGNORECASE,
+)
 
 # What MeSH indexes, so that a report is not "normal", beside the 14 findings. Chosen on the even half.
 OTHER_ABNORMALITIES = re.compile(

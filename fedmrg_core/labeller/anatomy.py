@@ -85,7 +85,7 @@ _FINDINGS = [FINDINGS.index(name) for name, _ in ANATOMY]
 _KINDS = [kind for kind, _ in PREDICATES]
 _MOST_WORDS = 12  # between a noun and its predicate
 _FURTHEST = 240  # characters between them
-_ADJACENT = re.compile(r"\s*(?:(?:in|size|sized|appearing|appearance|of|the|overall|and|-)\s*){0,8}")
+_ADJACENT = re.compile(r"\s*(?:(?:in|size|sized|appearing|appearance|of|the|overall|-)\s*){0,8}")
 
 Part = tuple[int, int, int]  # number of the entry among nouns and predicates, start, end
 

@@ -2,10 +2,11 @@
 
 Kinds: `negated`, `uncertain`, `history` and `procedure` act on the phrases behind them, `negated_back` and
 `uncertain_back` on those before; `negated_both` and `uncertain_both` answer a heading or a form's question.
+`indication` sets all of its sentence aside. `likely` doubts what it leads to, or else what stands before it.
 `uncertain_list` reaches over every comma ("the differential includes ...").
-`indication` sets all of its sentence aside; `likely` doubts what it calls likely, behind it or before it. `versus` what stands on both sides of it.
-`uncertain_link` stays denied behind a denial ("no opacity suspicious for pneumonia"); `either` is "A or B"; `break`
-ends what acts so far, `with` ends a denial or a history; `pseudo` looks like a cue and is none.
+`uncertain_link` stays denied behind a denial ("no opacity suspicious for pneumonia"). `either` is "A or B", `versus`
+doubts both sides too; `borderline` doubts the next phrase alone; `break` ends what acts so far, `with` ends a denial or
+a history; `pseudo` looks like a cue and is none.
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ CUES: tuple[tuple[str, str], ...] = (
     (
         "uncertain",
         r"(?:(?:is|are|was|were|seems?|appears?) )?(?:(?:most|more|less|very|also|all) ){0,2}"
-        r"(?:possibly|probably|likely|unlikely|perhaps|presumably|questionably) (?:due|secondary|related|attributable) to"
+        r"(?:possibly|probably|likely|unlikely|perhaps|presumably|questionably) (?:due|secondary|related"
+        r"|attributable) to"
         # The blank behind the comma belongs to it: "in the right setting, this is pneumonia" is one statement.
         rf"|{SETTING}, ?",
     ),
@@ -118,8 +120,8 @@ CUES: tuple[tuple[str, str], ...] = (
         "uncertain_back",
         rf"{CANNOT} (?:be )?{few_words(3)}{EXCLUDED}"
         rf"|(?:is|are|remains?|would be) (?:difficult|hard|not possible|impossible) to {EXCLUDE}"
-        rf"|(?:should|must|needs? to|has to|have to|would (?:have|need) to|is to|are to|ought to|to) be {few_words(2)}(?:{EXCLUDED}"
-        rf"|considered)",
+        rf"|(?:should|must|needs? to|has to|have to|would (?:have|need) to|is to|are to|ought to|to) be"
+        rf" {few_words(2)}(?:{EXCLUDED}|considered)",
     ),
     ("uncertain", rf"{CANNOT} {few_words(3)}{EXCLUDE}|not {few_words(1)}excluding"),
     (
@@ -150,19 +152,22 @@ CUES: tuple[tuple[str, str], ...] = (
         "negated_back",
         r"(?:has|have|had|is|are|now)(?: (?:now|since|completely|been|interval|entirely|fully|subsequently|all))* "
         rf"(?:resolved|cleared|absent|disappeared|{EXCLUDED}|removed|withdrawn|discontinued|evacuated|gone|negative)"
-        r"|(?:was|were) (?:removed|withdrawn|discontinued|evacuated|excluded|ruled[- ]?out)|resolved|has gone|(?:nil|none|not) (?:seen|identified|noted|present|evident|found|visuali[sz]ed)"
+        r"|(?:was|were) (?:removed|withdrawn|discontinued|evacuated|excluded|ruled[- ]?out)"
+        r"|resolved|has gone|(?:nil|none|not) (?:seen|identified|noted|present|evident|found|visuali[sz]ed)"
         r"|absent(?= ?(?:$|[,.)]))|removal(?! of)|removed(?! from)"
         r"|(?:has|have|was|were)(?: (?:now|since|been|all)){0,2} pulled(?! (?:back|out|up))",
     ),
     (
         "uncertain_back",
-        r"(?:suspected|questioned|considered)(?= ?(?:$|,))|if (?:any|present|at all|there)"
+        r"(?:suspected|questioned|considered)(?= ?(?:$|,|clinically))|favou?red(?= over)"
+        r"|(?:is |are )?not out of the question"
+        r"|if (?:any|present|at all|there)"
         r"|\?(?= ?$)|\(\?\)",
     ),
     (
         "likely",
         r"(?:is|are|was|were|remains?|seems?|appears?) (?:(?:thought|felt|also|most|more|less|very|still|all) ){0,3}"
-        r"(?:un)?likely(?! (?:to|that|whether|if)\b)",
+        r"(?:un)?likely(?! (?:to|that|whether|if)\b)|(?:less|more) likely(?! (?:to|that)\b)",
     ),
     (
         "uncertain",
@@ -204,8 +209,8 @@ CUES: tuple[tuple[str, str], ...] = (
         r"|treatment (?:for|of)|follow-?up (?:for|of)|therapy for|known history of|clinical history|indication"
         r"|reason for exam\w*"
         # "On the prior CT, there was an effusion" tells of another day.
-        rf"|\Aon (?:the |an? )?(?:previous|prior|old|outside|earlier|last) {few_words(4)}{STUDY}(?: \([^)]{{0,40}}\))?,? "
-        rf"(?:the |an? )?{few_words(4)}(?:was|were|had|showed|demonstrated)",
+        rf"|\Aon (?:the |an? )?(?:previous|prior|old|outside|earlier|last) {few_words(4)}{STUDY}"
+        rf"(?: \([^)]{{0,40}}\))?,? (?:the |an? )?{few_words(4)}(?:was|were|had|showed|demonstrated)",
     ),
     (
         "uncertain_link",
@@ -221,7 +226,7 @@ CUES: tuple[tuple[str, str], ...] = (
         "uncertain",
         r"possib(?:le|ly|ility|ilities)|probab(?:le|ly)|(?:un)?likely|questionabl[ey]|question(?:ed|s)?|may"
         r"|might|could|perhaps"
-        r"|maybe|border-?line|presum(?:ed|ably|ptive)|potential(?:ly)?|equivocal|apparent|evaluat(?:e|ion) for"
+        r"|maybe|presum(?:ed|ably|ptive)|potential(?:ly)?|equivocal|apparent|evaluat(?:e|ion) for"
         rf"|assess(?:ment)? for|uncertain|unclear|{CORRELATE}|vague suggestion|doubtful|doubt|doubts"
         r"|conceivabl[ey]|debatable"
         r"|conceivabl[ey]|consider|consideration of|raises?(?= )|\+/-|unsure|not (?:certain|sure"
@@ -231,6 +236,7 @@ CUES: tuple[tuple[str, str], ...] = (
     ("uncertain_list", r"differential|ddx?"),
     ("versus", r"versus|vs\.?"),
     ("uncertain", r"(?<!\w)\?+ ?(?=\w)"),
+    ("borderline", r"border-?line"),
     ("either", r"and/or|or(?! (?:more|less))"),
     (
         "break",
@@ -249,7 +255,9 @@ CUES: tuple[tuple[str, str], ...] = (
 UNCERTAIN_AHEAD = ("uncertain", "uncertain_both", "uncertain_list")
 _PATTERN = compile_table(pattern for _, pattern in CUES)
 _KINDS = [kind for kind, _ in CUES]
-FORWARD = frozenset({"negated", "versus", "indication", "negated_both", *UNCERTAIN_AHEAD, "uncertain_link", "history", "procedure"})
+FORWARD = frozenset(
+    {"negated", "versus", "indication", "negated_both", *UNCERTAIN_AHEAD, "uncertain_link", "history", "procedure"}
+)
 
 
 # "or early right lower lobe pneumonia": five words at most, none of them a verb or preposition.

@@ -11,10 +11,14 @@ from fedmrg_core.labeller.mentions import Phrase
 from fedmrg_core.labeller.sentences import WORD
 
 # Words that say what a finding is or comes from; what they join is no list.
-LINK = r"\b(?:(?:compatible|consistent|keeping) with|for|to|from|due|after|following|since|despite|status|post|represent\w*|reflect\w*|suggest\w*|causing)\b"
+LINK = (
+    r"\b(?:(?:compatible|consistent|keeping) with|for|to|from|due|after|following|since|despite|status|post"
+    r"|represent\w*|reflect\w*|suggest\w*|causing)\b"
+)
 LIST_GAP = re.compile(rf"(?!.*{LINK})[\s,/]*(?:(?:and|or|nor)\b)?[\s,/]*(?:[\w-]{{1,30}} ?){{0,2}}$")
 NO_LINK = re.compile(rf"(?!.*{LINK}|.*,)", re.DOTALL)
 COMMA_GAP = re.compile(r",\s*(?:[\w-]{1,30}\s+){0,2}")
+EXPLAINED = re.compile(r"[^,]{0,40},(?!\s*(?:and|or|nor)\b).{0,60}", re.DOTALL)
 FAR = 12  # words between a cue and the phrases before it
 FURTHEST = 100  # characters between two members of a list
 NEAR = 2  # words between "or" and what it joins
@@ -24,6 +28,7 @@ BACKWARD = {
     "uncertain_back": UNCERTAIN,
     "uncertain_both": UNCERTAIN,
 }
+OPACITY = FINDINGS.index("lung opacity")
 DEVICES = FINDINGS.index("support devices")
 
 
@@ -62,6 +67,8 @@ def _decide_forward(sentence: str, events: Sequence[Phrase | Cue]) -> None:
                 state, acting = UNCERTAIN, event
         elif kind == "either" and state == POSITIVE:
             joined = _either(sentence, events, position)
+        elif kind == "borderline" and state == POSITIVE:
+            joined = _doubt_next(sentence, events, position)
         elif kind == "versus" and state == POSITIVE:
             _either(sentence, events, position)
             state, acting, previous = UNCERTAIN, event, None
@@ -88,7 +95,13 @@ def _either(sentence: str, events: Sequence[Phrase | Cue], position: int) -> int
             _set(before, UNCERTAIN, cue)
         if sentence[before.end : cue.start].strip() == ",":  # "edema, infection, or hemorrhage": all are alternatives
             _doubt_list(sentence, events, position - 1, cue)
-    after = events[position + 1] if position + 1 < len(events) else None
+    return _doubt_next(sentence, events, position)
+
+
+def _doubt_next(sentence: str, events: Sequence[Phrase | Cue], position: int) -> int:
+    """Make the phrase that the cue at `position` stands right before uncertain; its place among the events, or -1."""
+    cue, after = events[position], events[position + 1] if position + 1 < len(events) else None
+    assert isinstance(cue, Cue)
     if isinstance(after, Phrase) and _joins(sentence[cue.end : after.start]):
         _set(after, UNCERTAIN, cue)
         return position + 1
@@ -122,9 +135,16 @@ def _decide_backward(sentence: str, events: Sequence[Phrase | Cue]) -> None:
                 continue
             if not isinstance(event, Phrase) or not _reaches(sentence, event.end, edge, nearest):
                 break
+            if not nearest and cue.kind == "uncertain_back" and _is_explained(sentence, event, edge):
+                break
             if event.state != NEGATIVE:
                 _set(event, BACKWARD[cue.kind], cue)
             edge, nearest = event.start, False
+
+
+def _is_explained(sentence: str, phrase: Phrase, end: int) -> bool:
+    """Whether what follows a comma explains an opacity: "basilar opacity, atelectasis is favored"."""
+    return phrase.findings == (OPACITY,) and EXPLAINED.fullmatch(sentence, phrase.end, end) is not None
 
 
 def _reaches(sentence: str, start: int, end: int, nearest: bool) -> bool:
