@@ -71,11 +71,13 @@ PREDICATES: tuple[tuple[str, str], ...] = (
     (
         "neutral",
         r"(?:stable|unchanged|obscured|not (?:well )?(?:seen|evaluated|assessed))"
-        r"(?!,? (?:and|but|in (?:size|appearance) and) (?:within|normal|enlarged|in size))",
+        r"(?!,?(?: (?:and|but|in (?:size|appearance) and))?"
+        r"(?: (?:mildly|moderately|markedly|slightly|minimally|severely|still))?"
+        r" (?:within|normal(?! (?:heart|cardi|media|lung))|enlarged(?! (?:heart|cardi))|in size))",
     ),
     (
         "break",
-        r"but(?! (?:otherwise )?(?:clear|normal|stable))|however|although|with(?! (?:normal|clear) )|which"
+        r"but(?! (?:otherwise )?(?:clear|normal|stable))|however|although(?! (?:enlarged|large|normal))|with(?! (?:normal|clear) )|which"
         r"|there (?:is|are)|without|no",
     ),
 )
