@@ -77,8 +77,8 @@ PREDICATES: tuple[tuple[str, str], ...] = (
     ),
     (
         "break",
-        r"but(?! (?:otherwise )?(?:clear|normal|stable))|however|although(?! (?:enlarged|large|normal))|with(?! (?:normal|clear) )|which"
-        r"|there (?:is|are)|without|no",
+        r"but(?! (?:otherwise )?(?:clear|normal|stable))|however|although(?! (?:enlarged|large|normal))"
+        r"|with(?! (?:normal|clear) )|which|there (?:is|are)|without|no",
     ),
 )
 
@@ -88,6 +88,8 @@ _KINDS = [kind for kind, _ in PREDICATES]
 _MOST_WORDS = 12  # between a noun and its predicate
 _FURTHEST = 240  # characters between them
 _ADJACENT = re.compile(r"\s*(?:(?:in|size|sized|appearing|appearance|of|the|overall|-)\s*){0,8}")
+_AND = re.compile(r"\s*,?\s*and\s+(?:the\s+)?")
+_AT_THE_END = re.compile(r"\s*(?:$|[,;])")
 
 Part = tuple[int, int, int]  # number of the entry among nouns and predicates, start, end
 
@@ -115,6 +117,8 @@ def anatomy_states(sentence: str) -> Iterator[AnatomyState]:
         if before is not None and _is_attribute(sentence, before, start):
             attribute = inherited = before  # "normal heart size"
         predicate = attribute or _predicate_after(sentence, parts, position) or inherited
+        if predicate is None and before is not None and _is_shared(sentence, before, start, end):
+            predicate = before
         if predicate is None:
             continue
         state = _state(_FINDINGS[index], _kind(predicate))
@@ -131,6 +135,12 @@ def _is_attribute(sentence: str, before: Part, start: int) -> bool:
     if before[0] < len(_FINDINGS) or not _adjacent(sentence, before[2], start):
         return False
     return _kind(before) != "break" or sentence[before[1] : before[2]] in ("no", "without")
+
+
+def _is_shared(sentence: str, before: Part, start: int, end: int) -> bool:
+    """Whether a noun that ends the statement shares a predicate: "heart size within normal limits and mediastinum"."""
+    shared = before[0] >= len(_FINDINGS) and _kind(before) != "break" and _AND.fullmatch(sentence, before[2], start)
+    return bool(shared) and _AT_THE_END.match(sentence, end) is not None
 
 
 def _adjacent(sentence: str, start: int, end: int) -> bool:

@@ -153,7 +153,8 @@ MENTIONS: tuple[tuple[tuple[str, ...], str], ...] = (
         ("enlarged cardiomediastinum",),
         r"(?:cardio)?mediastin(?:al|um) (?:widening|enlargement)"
         r"|(?:widening|enlargement) of (?:the )?(?:[\w-]{1,30} )?(?:cardio)?mediastin\w+"
-        rf"|{LARGE} (?:(?:superior|upper|anterior) )?(?:cardio-?)?mediastin(?:um|al)(?: (?:silhouette|contour|shadow|outline)s?)?",
+        rf"|{LARGE} (?:(?:superior|upper|anterior) )?(?:cardio-?)?mediastin(?:um|al)"
+        r"(?: (?:silhouette|contour|shadow|outline)s?)?",
     ),
 )
 

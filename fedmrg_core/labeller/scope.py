@@ -10,13 +10,17 @@ from fedmrg_core.labeller.cues import ATTRIBUTES, UNCERTAIN_AHEAD, Cue
 from fedmrg_core.labeller.mentions import Phrase
 from fedmrg_core.labeller.sentences import WORD
 
-# Words that say what a finding is or comes from; what they join is no list.
-LINK = (
-    r"\b(?:(?:compatible|consistent|keeping) with|for|to|from|due|after|following|since|despite|status|post"
-    r"|represent\w*|reflect\w*|suggest\w*|causing)\b"
-)
-LIST_GAP = re.compile(rf"(?!.*{LINK})[\s,/]*(?:(?:and|or|nor)\b)?[\s,/]*(?:[\w-]{{1,30}} ?){{0,2}}$")
-NO_LINK = re.compile(rf"(?!.*{LINK}|.*,)", re.DOTALL)
+# What these join is no list: a time, and what a finding is or comes from.
+TIME = r"after|following|since|despite|status|post"
+LINK = rf"(?:(?:compatible|consistent|keeping) with|for|to|from|due|{TIME}|represent\w*|reflect\w*|suggest\w*|causing)"
+LIST = r"[\s,/]*(?:(?:and|or|nor)\b)?[\s,/]*(?:[\w-]{1,30} ?){0,2}$"
+DENIED_GAP = re.compile(
+    rf"(?!.*\b(?:{TIME})\b){LIST}", re.DOTALL
+)  # "opacity to suggest pneumonia is not seen" denies both
+DOUBTED_GAP = re.compile(
+    rf"(?!.*\b{LINK}\b){LIST}", re.DOTALL
+)  # "opacity due to pneumonia is possible" doubts the cause
+NO_LINK = re.compile(rf"(?!.*\b{LINK}\b|.*,)", re.DOTALL)
 COMMA_GAP = re.compile(r",\s*(?:[\w-]{1,30}\s+){0,2}")
 EXPLAINED = re.compile(r"[^,]{0,40},(?!\s*(?:and|or|nor)\b).{0,60}", re.DOTALL)
 FAR = 12  # words between a cue and the phrases before it
@@ -133,7 +137,7 @@ def _decide_backward(sentence: str, events: Sequence[Phrase | Cue]) -> None:
             event = events[place]
             if isinstance(event, Cue) and event.kind in ("either", "pseudo", "with"):
                 continue
-            if not isinstance(event, Phrase) or not _reaches(sentence, event.end, edge, nearest):
+            if not isinstance(event, Phrase) or not _reaches(sentence, event.end, edge, nearest, cue.kind):
                 break
             if not nearest and cue.kind == "uncertain_back" and _is_explained(sentence, event, edge):
                 break
@@ -147,8 +151,9 @@ def _is_explained(sentence: str, phrase: Phrase, end: int) -> bool:
     return phrase.findings == (OPACITY,) and EXPLAINED.fullmatch(sentence, phrase.end, end) is not None
 
 
-def _reaches(sentence: str, start: int, end: int, nearest: bool) -> bool:
+def _reaches(sentence: str, start: int, end: int, nearest: bool, kind: str) -> bool:
     """Whether a cue, or the list that it acts on, which begins at `end` reaches the phrase that ends at `start`."""
     if nearest:
         return len(WORD.findall(sentence, start, end)) <= FAR
-    return end - start <= FURTHEST and LIST_GAP.match(sentence, start, end) is not None
+    gap = DENIED_GAP if kind.startswith("negated") else DOUBTED_GAP
+    return end - start <= FURTHEST and gap.match(sentence, start, end) is not None
