@@ -17,8 +17,8 @@ import sys
 import time
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import FINDINGS, NO_FINDING, POSITIVE, UNCERTAIN
-from fedmrg_core.labeller import label_report, phrase_states
+from fedmrg_core.findings import NO_FINDING, POSITIVE, UNCERTAIN
+from fedmrg_core.labeller import Mention, find_mentions, label_report, phrase_states
 
 GOLD_FINDINGS = {
     "Atelectasis": "atelectasis",
@@ -30,10 +30,14 @@ GOLD_FINDINGS = {
     "Pneumonia": "pneumonia",
 }
 COLUMNS = (*GOLD_FINDINGS, "normal")
-# The indexers often code a borderline heart or a possible atelectasis like an affirmed one, a possible pneumonia as its
-# opacity.
-# Chosen on the even half: an uncertain state counts as present for these two, for the others only a positive one does.
-UNCERTAIN_IS_PRESENT = ("atelectasis", "cardiomegaly")
+# The indexers code what is more probable than not, either of two alternatives ("atelectasis or scarring", "versus") and
+# a borderline heart. They leave out what is only possible ("may represent", "question", "suggestive of"). Chosen on the
+# even half: kinds of cues, and words of a cue.
+HEDGES_PRESENT = ("either", "versus", "borderline")
+PROBABLE = re.compile(
+    r"\b(?:probabl[ey]|border-?line|normal (?:to|or)|likely|presum\w+|favou?r\w*)\b(?<!less likely)(?<!not likely)",
+    re.IGNORECASE,
+)
 
 # What MeSH indexes, so that a report is not "normal", beside the 14 findings. Chosen on the even half.
 OTHER_ABNORMALITIES = re.compile(
@@ -55,7 +59,10 @@ OTHER_ABNORMALITIES = re.compile(
     r"|curve|nipple ring|svc|cavo-?atrial|caval"
     r"|generator|shunt|tubing|(?:lung )?volumes (?:are |is )?(?:low|decreased|diminished)|nondiagnostic"
     r"|technically limited|underpenetrat\w+|limited exam"
-    r"|paratracheal)\b"
+    r"|paratracheal|fusion|bronchitis|peribronchial|cuffing|air[- ]?trapping|pneumoperitoneum|deviat\w+|cholecystectomy"
+    r"|gallstones?|redistribution|cephali[sz]\w+|empyema|cavit\w+|lipoma|goit(?:er|re)|pneumatocel\w+|stranding"
+    r"|infarct\w*|histoplasm\w+|asthma|reticul\w+|hypertension|obscur\w+|retract\w+|tenting|asymmetr\w+"
+    r"|deminerali[sz]\w+|hypertroph\w+|chronic|healed|nonunion)\b"
 )
 
 
@@ -70,13 +77,21 @@ def report_is_normal(text: str, states: tuple[int, ...]) -> bool:
     return not any(state in (POSITIVE, UNCERTAIN) for state in phrase_states(text, OTHER_ABNORMALITIES))
 
 
+def counts_as_present(text: str, mention: Mention) -> bool:
+    """Whether an indexer would code a mention: an affirmed one, or a hedged one that is more probable than not."""
+    if mention.state != UNCERTAIN or mention.cue is None:
+        return mention.state == POSITIVE
+    kind, start, end = mention.cue
+    return kind in HEDGES_PRESENT or PROBABLE.search(text, start, end) is not None
+
+
 def predict(text: str) -> dict[str, bool]:
     """Which columns of the gold standard the labeller finds in a report."""
-    states = label_report(text)
-    found = {}
-    for column, name in GOLD_FINDINGS.items():
-        state = states[FINDINGS.index(name)]
-        found[column] = state == POSITIVE or (state == UNCERTAIN and name in UNCERTAIN_IS_PRESENT)
+    states, mentions = label_report(text), find_mentions(text)
+    found = {
+        column: any(mention.finding == name and counts_as_present(text, mention) for mention in mentions)
+        for column, name in GOLD_FINDINGS.items()
+    }
     return found | {"normal": report_is_normal(text, states)}
 
 

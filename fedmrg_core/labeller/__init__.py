@@ -9,10 +9,11 @@ The steps follow NegBio and CheXpert [related]. Choices of our own [ours]:
 - Every finding is read from its own phrases only: a positive consolidation does not make the lung opacity positive.
   Vascular congestion and heart failure are not edema, a blunted costophrenic angle is not an effusion, a granuloma is
   not a lesion. A nodule, mass or edema of another organ is none of the lung; a broken wire is a device, no fracture.
-- "Likely", "possible", "unlikely" and "A or B" outside a denial are uncertain. So are a finding that cannot be
-  assessed, one that a view is advised to exclude, and "if any"; "consistent with" affirms.
-- "History of" says nothing, "status post" nothing except of a device. A resolved finding and a removed device are
-  negative, a partly resolved one is positive.
+- "Likely", "possible", "unlikely", "A or B" and "A versus B" outside a denial are uncertain. So are a borderline heart,
+  a finding that cannot be assessed, one that a view is advised to exclude, and "if any"; "consistent with" affirms.
+  An opacity that "is likely atelectasis" is there; the atelectasis is uncertain.
+- "History of", an indication and "on the prior CT there was" say nothing, "status post" nothing except of a device. A
+  resolved finding and a removed device are negative, a partly resolved one is positive.
 - A denied list goes on over commas to its closing "or". Without one, a comma before a size, side or course begins a
   new statement: "No effusion, small nodule".
 - A long word with one wrong letter is read as the word meant, unless it is another word.

@@ -60,23 +60,25 @@ PREDICATES: tuple[tuple[str, str], ...] = (
         r"|within (?:[\w-]{1,30} )?limits|unremarkable|wnl"
         r"|(?:without|no) (?:(?:significant|definite|evidence of|gross|focal) )?(?:enlargement|widening"
         r"|abnormalit\w+)"
-        r"|(?:not|in)? ?(?:below|under|less than) (?:0\.5|50)\S*",
+        r"|(?:not|in)? ?(?:below|under|less than) (?:0\.5|50)\S*|(?:is|of|measures|at) 0\.[34]\d?",
     ),
     (
         "positive",
         r"enlarged?|widened|wide|increased(?: in)?(?: size)?|dilated|(?:too )?(?:large|big)"
-        r"|(?:exceeds|above|over|greater than) (?:0\.5|50)\S*",
+        r"|(?:exceeds|above|over|greater than) (?:0\.5|50)\S*|(?:is|of|measures|at) 0\.(?:5[1-9]|[6-9]\d?)",
     ),
     ("clear", r"clear(?:ed)?"),
     (
         "neutral",
         r"(?:stable|unchanged|obscured|not (?:well )?(?:seen|evaluated|assessed))"
-        r"(?!,? (?:and|but|in (?:size|appearance) and) (?:within|normal|enlarged|in size))",
+        r"(?!,?(?: (?:and|but|in (?:size|appearance) and))?"
+        r"(?: (?:mildly|moderately|markedly|slightly|minimally|severely|still))?"
+        r" (?:within|normal(?! (?:heart|cardi|media|lung))|enlarged(?! (?:heart|cardi))|in size))",
     ),
     (
         "break",
-        r"but(?! (?:otherwise )?(?:clear|normal|stable))|however|although|with(?! (?:normal|clear) )|which"
-        r"|there (?:is|are)|without|no",
+        r"but(?! (?:otherwise )?(?:clear|normal|stable))|however|although(?! (?:enlarged|large|normal))"
+        r"|with(?! (?:normal|clear) )|which|there (?:is|are)|without|no",
     ),
 )
 
@@ -85,7 +87,9 @@ _FINDINGS = [FINDINGS.index(name) for name, _ in ANATOMY]
 _KINDS = [kind for kind, _ in PREDICATES]
 _MOST_WORDS = 12  # between a noun and its predicate
 _FURTHEST = 240  # characters between them
-_ADJACENT = re.compile(r"\s*(?:(?:in|size|sized|appearing|appearance|of|the|overall|and|-)\s*){0,8}")
+_ADJACENT = re.compile(r"\s*(?:(?:in|size|sized|appearing|appearance|of|the|overall|-)\s*){0,8}")
+_AND = re.compile(r"\s*,?\s*and\s+(?:the\s+)?")
+_AT_THE_END = re.compile(r"\s*(?:$|[,;])")
 
 Part = tuple[int, int, int]  # number of the entry among nouns and predicates, start, end
 
@@ -110,9 +114,11 @@ def anatomy_states(sentence: str) -> Iterator[AnatomyState]:
             inherited = None if _kind(parts[position]) == "break" else inherited
             continue
         before, attribute = parts[position - 1] if position else None, None
-        if before is not None and before[0] >= len(_FINDINGS) and _adjacent(sentence, before[2], start):
+        if before is not None and _is_attribute(sentence, before, start):
             attribute = inherited = before  # "normal heart size"
         predicate = attribute or _predicate_after(sentence, parts, position) or inherited
+        if predicate is None and before is not None and _is_shared(sentence, before, start, end):
+            predicate = before
         if predicate is None:
             continue
         state = _state(_FINDINGS[index], _kind(predicate))
@@ -122,6 +128,19 @@ def anatomy_states(sentence: str) -> Iterator[AnatomyState]:
 
 def _kind(predicate: Part) -> str:
     return _KINDS[predicate[0] - len(_FINDINGS)]
+
+
+def _is_attribute(sentence: str, before: Part, start: int) -> bool:
+    """Whether the part `before` stands right before the noun at `start` and tells of it; "but the heart" does not."""
+    if before[0] < len(_FINDINGS) or not _adjacent(sentence, before[2], start):
+        return False
+    return _kind(before) != "break" or sentence[before[1] : before[2]] in ("no", "without")
+
+
+def _is_shared(sentence: str, before: Part, start: int, end: int) -> bool:
+    """Whether a noun that ends the statement shares a predicate: "heart size within normal limits and mediastinum"."""
+    shared = before[0] >= len(_FINDINGS) and _kind(before) != "break" and _AND.fullmatch(sentence, before[2], start)
+    return bool(shared) and _AT_THE_END.match(sentence, end) is not None
 
 
 def _adjacent(sentence: str, start: int, end: int) -> bool:

@@ -39,6 +39,10 @@ NOT_FINDINGS: tuple[str, ...] = (
     rf"(?= ?:(?!\s{{0,9}}(?:[-*\u2022]\s{{0,3}})?{ABSENT_ANSWER}))",
     r"(?:granulomatous|tubercul\w+|fungal|histoplasm\w+|mycobacterial|old|prior|previous|remote|chronic) "
     r"(?:granulomatous )?infections?|(?:urinary tract|wound|line|sinus|skin|bladder|joint|ear|throat) infections?",
+    # An infection of another day, unless the report says what became of it.
+    rf"(?:sequelae? of|(?:consistent|compatible|in keeping) with|due to|secondary to|related to|from|representing"
+    rf"|reflecting) (?:an? |the )?(?:old|prior|previous|remote|healed|past|treated) "
+    rf"(?:(?!exam|stud|film|radiogr|ct|scan|chest|x-?ray){ANY_WORD} ){{0,3}}(?:pneumonias?|infections?)",
     r"mass effect|body mass|(?:vertebral(?: body)?|tracheal|bronchial|disc|disk|end-?plate|wedge|compression"
     r"|[tl]\d{1,2}"
     r"|spinal|bony) collapse|collapsed? (?:of )?(?:the )?(?:trachea|vertebra[el]?|end-?plate|dis[ck]|[tl]\d{1,2})"
@@ -70,7 +74,9 @@ MENTIONS: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
     (
         ("pleural other",),
-        r"(?<=effusion\sor\s)thickening|(?<=effusions\sor\s)thickening|(?<=effusion\sand\s)thickening",
+        r"(?<=effusion\sor\s)thickening|(?<=effusions\sor\s)thickening|(?<=effusion\sand\s)thickening"
+        r"|(?<=effusion\sand/or\s)thickening|(?<=effusions\sand/or\s)thickening|(?<=effusion/)thickening"
+        r"|(?<=effusion\sversus\s)thickening|(?<=effusion\svs\s)thickening|(?<=effusion\svs\.\s)thickening",
     ),
     # Lung lesion before lung opacity: a "nodular opacity" is a lesion.
     (
@@ -88,6 +94,9 @@ MENTIONS: tuple[tuple[tuple[str, ...], str], ...] = (
         r"opacit(?:y|ies)|opacificat\w+|opacified|infiltrat(?:es?|ions?|ive)|ggos?|ground[- ]glass (?:changes?"
         r"|shadowing)"
         r"|air-?\s?space (?:disease|process|changes?|shadowing|abnormalit\w+)|haziness|shadowing"
+        r"|(?:increased|abnormal|asymmetric|vague|confluent) densit(?:y|ies)"
+        rf"(?= (?:in|at|within|over|projecting over|throughout) {few_words(4)}(?:lungs?|lobes?|bases?"
+        r"|ap(?:ex|ices)|zones?|lingula|hemithorax))"
         r"|(?:(?:hazy|patchy|focal|ill-defined|streaky|parenchymal|pulmonary|lung|basilar|linear"
         r"|airspace) )+densit(?:y|ies)"
         r"|(?:increased|prominent|coarsened|coarse|thickened|accentuated) (?:[\w-]{1,30} ){0,2}"
@@ -104,14 +113,19 @@ MENTIONS: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
     (("atelectasis",), r"atelecta(?:sis|ses|tic)|atel|collapsed?"),
     (("pneumothorax",), r"pneumo-? ?thora(?:x|xes|ces)|ptxs?"),
-    (("pleural effusion",), r"effusions?|effs?|pleural fluid|(?:hydro|ha?emo)-? ?thorax"),
+    (
+        ("pleural effusion",),
+        r"effusions?|effs?|pleural fluid|(?:hydro|ha?emo)-? ?thorax|(?:inter|intra)?(?:fissural|lobar) fluid"
+        r"|fluid (?:(?:is|was|present|seen|noted|tracking|layering|extending|loculated|trapped|again) ){0,3}"
+        rf"(?:in|within|along|into) (?:the )?{few_words(2)}(?:fissures?|pleural (?:spaces?|cavit(?:y|ies)))",
+    ),
     (
         ("pleural other",),
         r"(?:bi)?(?:pleural|apical|pleuro-?parenchymal)(?: (?:or|and)?/?(?: )?parenchymal)? (?:[\w-]{1,30} )?"
         r"(?:thickening|plaques?|scar(?:ring|s)?|calcifications?|fibrosis|caps?|capping|disease)"
         r"|fibrothorax|(?:thickening|scarring|calcification) of the (?:[\w-]{1,30} )?pleura|thickened pleura",
     ),
-    (("fracture",), r"fractur(?:es?|ed)|broken ribs?"),
+    (("fracture",), r"fractur(?:es?|ed)|broken ribs?|fxs?"),
     (
         ("support devices",),
         r"(?:cardiac |dual chamber |single lead )?pace-?makers?|pacer|ppms?|pacing (?:leads?|wires?|device)"
@@ -139,7 +153,8 @@ MENTIONS: tuple[tuple[tuple[str, ...], str], ...] = (
         ("enlarged cardiomediastinum",),
         r"(?:cardio)?mediastin(?:al|um) (?:widening|enlargement)"
         r"|(?:widening|enlargement) of (?:the )?(?:[\w-]{1,30} )?(?:cardio)?mediastin\w+"
-        rf"|{LARGE} (?:cardio-?)?mediastin(?:um|al)(?: (?:silhouette|contour|shadow|outline)s?)?",
+        rf"|{LARGE} (?:(?:superior|upper|anterior) )?(?:cardio-?)?mediastin(?:um|al)"
+        r"(?: (?:silhouette|contour|shadow|outline)s?)?",
     ),
 )
 

@@ -179,7 +179,11 @@ class _SoFar:
     def begins_another(self, sentence: str, item: _Item, goes_on: bool) -> bool:
         """Whether `item` begins a statement of its own; `goes_on`: it is a member of a list that closes later."""
         kind = None if self.acting is None else self.acting.kind
-        if kind in (None, "uncertain_list") or item.joiner.endswith("or") or not self._is_complete(sentence, item):
+        if (
+            kind in (None, "uncertain_list", "indication")
+            or item.joiner.endswith("or")
+            or not self._is_complete(sentence, item)
+        ):
             return False
         if item.joiner == ",":
             if kind == "procedure" or NEW_SUBJECT.match(sentence, item.start):
