@@ -125,7 +125,7 @@ def test_reports_that_something_else_has_written_are_dropped(run, metrics, monke
         monkeypatch.setattr("fedmrg_core.trained_run.report_code_hash", lambda: "another")
     left = []
 
-    def stop(folder, _):
+    def stop(folder, *_):
         left.append(len(list((folder / "predictions").glob("*.csv"))))
         raise KeyboardInterrupt
 
