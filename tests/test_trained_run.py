@@ -36,7 +36,7 @@ def workspace(tmp_path_factory) -> pathlib.Path:
 
 
 def federated(
-    workspace: pathlib.Path, method: str, rounds: int, folder: str, prepared: str = "prepared", **others
+    workspace: pathlib.Path, method: str, rounds: int, folder: str, prepared: str = "prepared", data: str = "phantom", **others
 ) -> pathlib.Path:
     """A finished run of a row."""
     federation = PROFILE.federation.model_copy(update={"rounds": rounds})
@@ -44,7 +44,7 @@ def federated(
         workspace / folder,
         profile=PROFILE.model_copy(update={"federation": federation, "bootstrap_samples": 20}),
         method=load_method(method),
-        data="phantom",
+        data=data,
         prepared=workspace / prepared,
         base_models=workspace / "base_models",
         threads=1,
@@ -304,7 +304,7 @@ def test_any_name_of_a_site_goes_all_the_way(workspace, caplog):
     write_csv(workspace / "odd-data" / "studies.csv", rows)
     prepare("folder", workspace / "odd-data", workspace / "odd", 32, seed=0)
     there = {*workspace.iterdir(), workspace / "odd-run"}
-    folder = federated(workspace, "fedmrg", 1, "odd-run", "odd", unseen_sites=[names[3]])
+    folder = federated(workspace, "fedmrg", 1, "odd-run", "odd", "folder", unseen_sites=[names[3]])
     metrics = evaluate_run(folder)
     rounds = pandas.read_csv(folder / "rounds.csv", keep_default_na=False)
     assert list(rounds.client) == sorted(names[:3]) and set(rounds.status) == {"ok"}
