@@ -40,7 +40,6 @@ own_options = check_data_parameters(data, data_root, options)  # before anything
 
 # %%
 import json
-import sys
 import textwrap
 
 import matplotlib.pyplot as plt
@@ -68,11 +67,10 @@ from fedmrg_core.data.phantom.truth import Detail
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.findings import FINDINGS, POSITIVE, STATES
-from fedmrg_core.paths import REPOSITORY, prepared_folder, workspace_folder
+from fedmrg_core.paths import prepared_folder, workspace_folder
 from fedmrg_core.seeds import numpy_stream
 
 settings, root = load_profile(profile, data), workspace_folder(workspace)
-sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
 from figures.common import mark_synthetic
 
 # %% [markdown]

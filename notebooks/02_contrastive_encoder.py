@@ -29,7 +29,6 @@ steps = 30
 
 # %%
 import copy
-import sys
 
 import matplotlib.pyplot as plt
 import numpy
@@ -46,12 +45,11 @@ from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.encoder import VisualProjection, inter_client_contrast, intra_client_contrast, load_encoder
-from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder, workspace_folder
+from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_folder
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
 settings, root = load_profile(profile, data), workspace_folder(workspace)
 _ = torch.manual_seed(stream_seed(seed, "notebook", "contrast"))
-sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
 from figures.common import mark_synthetic
 
 # %% [markdown]

@@ -28,7 +28,6 @@ studies = 150  # shrunk from the profile's own count
 epochs = 4
 
 # %%
-import sys
 
 import matplotlib.pyplot as plt
 import numpy
@@ -48,13 +47,12 @@ from fedmrg_core.evaluation.clinical_metrics import head_auroc
 from fedmrg_core.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, STATES
 from fedmrg_core.labeller import label_report
 from fedmrg_core.language_models import load_language_model
-from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder, workspace_folder
+from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_folder
 from fedmrg_core.prompts import DiagnosisPrompts, classification_loss, initial_disease_weights, phrase_embeddings
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
 settings, root = load_profile(profile, data), workspace_folder(workspace)
 _ = torch.manual_seed(stream_seed(seed, "notebook", "prompts"))
-sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
 from figures.common import mark_synthetic
 
 # %% [markdown]

@@ -28,7 +28,6 @@ steps = 40
 batch_size = 12
 
 # %%
-import sys
 
 import pandas
 import seaborn
@@ -42,12 +41,11 @@ from fedmrg_core.data.partition import partition_clients
 from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.language_models import load_language_model
-from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder, workspace_folder
+from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_folder
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
 settings, root = load_profile(profile, data), workspace_folder(workspace)
 _ = torch.manual_seed(stream_seed(seed, "notebook", "adapters"))
-sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
 from figures.common import mark_synthetic
 
 # %% [markdown]

@@ -30,7 +30,6 @@ workspace = ""  # where results are kept; the repository if empty
 
 # %%
 import json
-import sys
 import time
 
 import datasets
@@ -53,7 +52,6 @@ datasets.disable_progress_bars()
 settings = load_profile(profile, data)
 sizes = settings.base_models
 folder = base_models_folder(workspace_folder(workspace), settings.name, corpus_name(data))
-sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
 from figures.common import mark_synthetic
 
 # %% [markdown]

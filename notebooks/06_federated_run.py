@@ -34,7 +34,6 @@ threads = 0  # CPU threads; 0: all cores. The last bits of the result depend on 
 workspace = ""  # where results are kept; the repository if empty
 
 # %%
-import sys
 
 import matplotlib.pyplot as plt
 import pandas
@@ -48,10 +47,8 @@ from fedmrg_core.federation.round_record import LEFT_OUT, NOT_VALIDATED
 from fedmrg_core.federation.run import run_federation
 from fedmrg_core.federation.run_configuration import write_configuration
 from fedmrg_core.methods import Ownership
-from fedmrg_core.paths import REPOSITORY, workspace_folder
+from fedmrg_core.paths import workspace_folder
 from fedmrg_core.trained_model import parameter_counts
-
-sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
 from figures import common, convergence
 
 run = RunSettings(profile=profile, data=data, partition=partition, clients=clients, unseen=unseen, method=method,

@@ -28,15 +28,13 @@ seed = 0
 workspace = ""  # where results are kept; the repository if empty
 
 # %%
-import sys
 
 from IPython.display import Image, Markdown, display
 
 from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.experiments import RunSettings
-from fedmrg_core.paths import REPOSITORY, workspace_folder
+from fedmrg_core.paths import workspace_folder
 
-sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
 run = RunSettings(profile=profile, data=data, partition=partition, clients=clients, unseen=unseen, method=method,
                   variant=variant, seed=seed)  # fmt: skip
 root = workspace_folder(workspace)

@@ -30,7 +30,6 @@ seed = 0
 workspace = ""  # where results are kept; the repository if empty
 
 # %%
-import sys
 
 import matplotlib.pyplot as plt
 import seaborn
@@ -38,12 +37,11 @@ import seaborn
 from fedmrg_core.adaptation import COUNTS, evaluate_adaptation
 from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES
 from fedmrg_core.experiments import RunSettings
-from fedmrg_core.paths import REPOSITORY, workspace_folder
+from fedmrg_core.paths import workspace_folder
 
 run = RunSettings(profile=profile, data=data, partition=partition, clients=clients, unseen=unseen, method=method,
                   variant=variant, seed=seed)  # fmt: skip
 folder = run.folder(workspace_folder(workspace))
-sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
 from figures import common, curves
 
 # %%

@@ -25,7 +25,6 @@ workspace = ""  # where results are kept; the repository if empty
 # %%
 import functools
 import pathlib
-import sys
 
 from IPython.display import Image, Markdown, display
 
@@ -33,10 +32,9 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation import comparison, table_writers
 from fedmrg_core.evaluation.run_sets import load_runs
 from fedmrg_core.experiments import runs_of
-from fedmrg_core.paths import REPOSITORY, reference_folder, workspace_folder
+from fedmrg_core.paths import reference_folder, workspace_folder
 from fedmrg_core.reference import finished_runs
 
-sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
 root = workspace_folder(workspace)
 out = root / "report" / f"benchmark-{pathlib.Path(profile).stem}"
 
