@@ -320,7 +320,7 @@ def _forget_place(llm: transformers.PreTrainedModel) -> None:
 
 
 def mutual_boosting(generic: Tensor, specialised: Tensor, mask: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """(L_g2l, L_l2g): each adapter taught by the other, which is held still, on report tokens.
+    """(L_g2l, L_l2g): each adapter taught by the other, which does not learn from it, on report tokens.
 
     Args:
         generic: (B, T, vocabulary) logits under the generic adapter.

@@ -295,7 +295,7 @@ learn = ((splits == "train") | (numpy.isin(sites, unseen) & (splits == "test")))
 held_out = (splits == "test") & ~every_other
 
 # %% [markdown]
-# Markers and black borders would give a centre away at once, so the image probe sees only the middle of the picture.
+# Markers and black borders would show at once which centre it is, so the image probe sees only the middle of the picture.
 
 
 # %%
