@@ -143,7 +143,7 @@ pandas.DataFrame({name: update.metrics for name, update in updates.items()}).rou
 # ## Step 3: send
 #
 # An update has two halves: what travels (`shared`, `prototype`, counts and means of losses), and `state`, which stays. A message
-# is made of the first half only. Everything travels as float32.
+# is made of the first half only. Tensors travel as float32. (The federation adds how many seconds it took.)
 
 
 # %%
@@ -236,9 +236,7 @@ print({name: round(weight, 3) for name, weight in zip(hospitals, weights, strict
 # %%
 pooled = pooled_statistics(sent_tensors, weights)
 ratios = [(mean[key] / pooled[key]).min().item() for key in pooled if key.endswith("running_var")]
-print(
-    f"{len(pooled)} tensors of statistics; smallest share of the variance that the plain mean has: {min(ratios, default=1):.2f}"
-)
+print(f"{len(pooled)} tensors of statistics; the plain mean has at least {min(ratios, default=1):.0%} of the variance")
 mean |= pooled
 
 # %% [markdown]
@@ -262,8 +260,8 @@ print(f"largest difference between this average and the server's: {difference:.1
 # %% [markdown]
 # ## Step 5: validate
 #
-# The mean goes back to every hospital, which lays its personal tensors over it and reads its validation studies. What
-# it answers is numbers. Its state changes in one place, the disease weights, and stays where it is.
+# The mean goes back to every hospital. It lays its specialised adapter and its own BatchNorm statistics over it, and reads its
+# validation studies. What it answers is numbers. Of its state only the disease weights change, and all of it stays.
 
 # %%
 after, states = {}, {}
@@ -277,9 +275,8 @@ pandas.DataFrame(after).round(3)
 
 # %%
 pairs = {"before": before, "after one round": after}
-losses = pandas.DataFrame(
-    {when: {n: found[n]["validation_language_loss"] for n in found} for when, found in pairs.items()}
-)
+measure = "validation_language_loss"
+losses = pandas.DataFrame({when: {n: found[n][measure] for n in found} for when, found in pairs.items()})
 figure, axis = plt.subplots(figsize=(6, 3))
 losses.plot.bar(ax=axis, rot=0)
 axis.set(ylabel="language loss in nats a token", title="validation studies of each hospital")
@@ -349,5 +346,5 @@ pandas.DataFrame(rounds).round(3)
 # %% [markdown]
 # ## What to take along
 #
-# A round is a dictionary that goes down, dictionaries that come up, and a weighted mean. The rest of the federation is care: a
-# hospital that fails, a message cut off, a run that is killed, fewer bytes. Notebook 06 runs all of it.
+# A round is a dictionary that goes down, dictionaries that come up, and a weighted mean. The rest of the federation is for what goes
+# wrong, a hospital that fails, a message cut off or a run that is killed, and for fewer bytes. Notebook 06 runs all of it.
