@@ -33,7 +33,6 @@ workspace = ""  # where results are kept; the repository if empty
 # What is trained and how long stands in `fedmrg_core/adaptation.py`.
 
 # %%
-
 import matplotlib.pyplot as plt
 import seaborn
 
