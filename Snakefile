@@ -101,7 +101,7 @@ DEALT = list({(run.name.split("/")[1], run.seed): run for run in [*MISSING, *ADA
 GPUS = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
 ON_GPU = "CUDA_VISIBLE_DEVICES={resources.visible_gpu} " if len(GPUS) > 1 else ""
 PLACES = {run.name: place for place, run in enumerate(MISSING)} | {run.name: place for place, run in enumerate(ADAPTED)}
-TEACHING = ["02_contrastive_encoder", "03_diagnosis_prompts", "04_dual_adapters"]
+TEACHING = ["02_contrastive_encoder", "03_diagnosis_prompts", "04_dual_adapters", "05b_one_round_by_hand"]
 RESULTS = pathlib.Path("results")
 
 
@@ -278,7 +278,7 @@ for teaching_name in TEACHING:
 
     rule:
         name:
-            teaching_name[3:]
+            teaching_name.partition("_")[2]
         input:
             f"notebooks/{teaching_name}.py",
             PROFILE_FILE,
@@ -297,10 +297,15 @@ for teaching_name in TEACHING:
 
 rule report:
     input:
-        data_notebook(SINGLE.data),
-        [teaching_notebook(name) for name in TEACHING],
-        base_models_notebook(SINGLE.data),
-        [run_notebook(name, SINGLE) for name in ("06_federated_run", "07_evaluation", "08_figures")],
+        sorted(
+            [
+                data_notebook(SINGLE.data),
+                base_models_notebook(SINGLE.data),
+                *(teaching_notebook(name) for name in TEACHING),
+                *(run_notebook(name, SINGLE) for name in ("06_federated_run", "07_evaluation", "08_figures")),
+            ],
+            key=lambda path: pathlib.Path(path).name,  # in reading order
+        ),
     output:
         page="report/index.html",
         result="report/result.txt",

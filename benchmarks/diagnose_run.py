@@ -22,8 +22,6 @@ import pandas
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-
 from fedmrg_core.batch import Contrast, language_loss
 from fedmrg_core.client_batches import ClientBatches
 from fedmrg_core.errors import InputError

@@ -24,8 +24,6 @@ import numpy
 import pandas
 import PIL.Image
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-
 from fedmrg_core.base_models import new_backbone, new_llm, save_base_models, train_tokenizer
 from fedmrg_core.configuration import load_profile
 from fedmrg_core.data.client_folders import write_client_folder

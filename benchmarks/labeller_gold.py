@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/labeller_gold.py FOLDER
 FOLDER holds negbio_gold_labels.csv and indiana_reports.csv (Kaggle layout). Prints precision, recall and F1 by finding.
- Honesty: errors were looked at, and every choice was made, on reports with an even number only; the odd ones
+Errors were read, and every choice was made, on reports with an even number only; the odd ones
 are the honest measure. NegBio's published overall F1 on this standard is 0.873 [related]; reports missing from
 FOLDER are left out.
 """

@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import os
 import pathlib
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -23,8 +22,6 @@ import numpy
 import pandas
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from fedmrg_core.client_state import HospitalState, LocalUpdate
 from fedmrg_core.configuration import load_profile

@@ -19,8 +19,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-
 from fedmrg_core.federation.compression import pack  # noqa: E402
 from fedmrg_core.federation.payload import module_of  # noqa: E402
 from fedmrg_core.methods import Payload

@@ -1,7 +1,7 @@
 """How many studies of its own a centre needs that joins after the federation [ours].
 
 The selected shared model goes on alone on the first n of the centre's training studies: its adapters and prompts learn,
-encoder, projection and diagnosis head are held still. Epochs, steps and learning rate were set before anything was run;
+encoder, projection and diagnosis head are frozen. Epochs, steps and learning rate were set before anything was run;
 nothing is chosen on the way, so no study is needed for validation.
 """
 

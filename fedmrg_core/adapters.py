@@ -113,6 +113,7 @@ class AdaptedLLM(nn.Module):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings (..., D) of token ids (...), in float32 whatever the LLM's precision."""
+        # They stand between image tokens and prompts, which are trained in float32 and joined with them.
         return self.peft.get_input_embeddings()(ids).float()
 
     @property
@@ -160,17 +161,21 @@ class AdaptedLLM(nn.Module):
         alone = [name for name in names if name not in HALVES]
         found = {}
         if alone:
+            # One pass over a longer batch: the frozen weights, by far the most, are read once for all. PEFT adds
+            # to each row the update of the adapter named for it; it can do so with LoRA alone.
             rows = [name for name in alone for _ in range(len(embeddings))]
             batched = {"adapter_names": rows} if self.adapters and self.kind == "lora" else {}
             count = len(alone)
             logits = self._logits(embeddings.repeat(count, 1, 1), mask.repeat(count, 1), report_length, batched)
             found = dict(zip(alone, logits.chunk(count), strict=True))
-        for name in HALVES.keys() & names:
+        for name in HALVES.keys() & names:  # two adapters on one row: PEFT's rows take one name each
             with self._half_of_each(HALVES[name]):
                 found[name] = self._logits(embeddings, mask, report_length, {})
         return [found[name] for name in names]
 
     def _logits(self, embeddings: Tensor, mask: Tensor, report_length: int, settings: Mapping[str, object]) -> Tensor:
+        # No loss reads the prefix, and the vocabulary is the widest layer: only the report's positions go through it.
+        # The losses sum over the vocabulary, for which half precision has too few digits: hence float32.
         return self.peft(
             inputs_embeds=embeddings.to(self.precision),
             attention_mask=mask,
@@ -184,8 +189,9 @@ class AdaptedLLM(nn.Module):
         """Every adapted layer adds the mean of these LoRA adapters' updates; gradients reach those that train."""
         trainable = [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
         layers = [layer for layer in self.peft.modules() if isinstance(layer, peft.tuners.lora.LoraLayer)]
-        self.peft.base_model.set_adapter(list(names))
+        self.peft.base_model.set_adapter(list(names))  # PEFT adds the updates of all active adapters
         self._set_trainable(trainable)  # activating an adapter makes it trainable, the frozen copy too
+        # The mean of products B A, not the product of mean factors, which would be another matrix.
         for layer in layers:
             layer.scale_layer(1 / len(names))
         try:
@@ -206,6 +212,8 @@ class AdaptedLLM(nn.Module):
         """The model with one adapter switched on, or BOTH; afterwards what was trainable before is trainable again."""
         trainable = [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
         if name == BOTH:  # made for this once: it would be stale after the next step or load
+            # "cat" puts the factors side by side, so that the product is the mean of products to the digit; the other
+            # ways to combine take means of the factors, or shorten the result to one adapter's rank.
             weights = [1 / len(self.adapters)] * len(self.adapters)
             self.peft.add_weighted_adapter(list(self.adapters), weights, BOTH, combination_type="cat")
         if self.adapters:
@@ -272,6 +280,7 @@ class AdaptedLLM(nn.Module):
         Args:
             progress: share of the whole run that is done, in [0, 1].
         """
+        # A pass in which the adapter is not trained (FedRep's) leaves no gradients to tell important ranks by.
         if self.rank_budget is not None and all(
             parameter.grad is not None for parameter in self.parameters_of(self.adapters[0]).values()
         ):
@@ -289,6 +298,7 @@ class AdaptedLLM(nn.Module):
         layers = getattr(configuration, "target_modules", None)
         if layers:  # a set, whose order differs between processes; PEFT needs it again to join adapters
             configuration.target_modules = sorted(layers)
+        # PEFT would ask the hub whether the embeddings have changed: they are frozen, and a hospital may be offline.
         self.peft.save_pretrained(str(folder), selected_adapters=[name], save_embedding_layers=False)
         if layers:
             configuration.target_modules = layers
@@ -310,7 +320,7 @@ def _forget_place(llm: transformers.PreTrainedModel) -> None:
 
 
 def mutual_boosting(generic: Tensor, specialised: Tensor, mask: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """(L_g2l, L_l2g): each adapter taught by the other, which is held still, on report tokens.
+    """(L_g2l, L_l2g): each adapter taught by the other, which does not learn from it, on report tokens.
 
     Args:
         generic: (B, T, vocabulary) logits under the generic adapter.
@@ -321,9 +331,12 @@ def mutual_boosting(generic: Tensor, specialised: Tensor, mask: Tensor, temperat
     Returns:
         Two scalars, means over report tokens.
     """
+    # Padding has no right next token to agree on, and a batch of short reports is mostly padding.
     log_generic = functional.log_softmax(generic[mask] / temperature, dim=-1)  # (tokens, vocabulary)
     log_specialised = functional.log_softmax(specialised[mask] / temperature, dim=-1)
 
+    # Without detach a teacher would move towards its student too, and each loss would pull both [related: FedDAT].
+    # Dividing logits by T makes gradients smaller by T^2: the factor keeps the loss's weight independent of T.
     def taught(student: Tensor, teacher: Tensor) -> Tensor:
         return temperature**2 * functional.kl_div(student, teacher.detach(), reduction="batchmean", log_target=True)
 

@@ -1,4 +1,4 @@
-"""BatchNorm statistics where images differ between centres: each keeps its own, the server pools them for strangers.
+"""BatchNorm statistics where images differ between centres: each keeps its own, the server pools them for unseen ones.
 
 In training BatchNorm divides by the statistics of a client's own batch; a model averaged over clients and read with the
 mean of their statistics sees none of their images as it saw them in training. So
@@ -10,7 +10,7 @@ mean of their statistics sees none of their images as it saw them in training. S
 
 That holds for every method with such an encoder. Where sites are small and look alike, own running statistics are more
 noise than knowledge: with `training.own_statistics: false` every client reads the pooled ones. What each was worth, and
-that statistics estimated on a stranger's own images [related: AdaBN, Li et al. 2016] were no better in the end:
+that statistics estimated on an unseen centre's own images [related: AdaBN, Li et al. 2016] were no better in the end:
 docs/tried.md.
 """
 

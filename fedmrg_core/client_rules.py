@@ -141,7 +141,7 @@ class ControlVariates(UpdateRule):
     def correct_gradients(self) -> None:
         """Note the raw gradients, then add c - c_i to them."""
         for key, parameter in self.parameters.items():
-            if parameter.grad is None:  # held still in this pass
+            if parameter.grad is None:  # not trained in this pass
                 continue
             self.sums[key] += parameter.grad
             self.steps[key] += 1

@@ -67,7 +67,7 @@ def differing_cells(source: pathlib.Path) -> list[str]:
 
 def sources() -> list[pathlib.Path]:
     """Every percent notebook of the repository, in reading order."""
-    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]*_*.py"))
 
 
 def stripped_outputs(cell: NotebookNode) -> list[NotebookNode]:

@@ -69,7 +69,7 @@ class VisualEncoder(nn.Module):
     def token_shape(self, image_size: int) -> tuple[int, int]:
         """M and d_v: how many tokens an image of so many pixels becomes, and how wide they are."""
         modes = {module: module.training for module in self.backbone.modules()}
-        self.backbone.eval()  # a look leaves no trace in BatchNorm's statistics
+        self.backbone.eval()  # in training mode this pass would change BatchNorm's statistics
         device = next(self.backbone.parameters()).device
         shape = self(torch.zeros(1, 1, image_size, image_size, device=device)).tokens.shape
         for module, training in modes.items():

@@ -7,7 +7,6 @@ import html
 import importlib
 import os
 import pathlib
-import sys
 import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -141,8 +140,6 @@ def figure_caption(name: str) -> str:
     """What to see in a figure, and what is drawn below it, as its script in figures/ says; empty without a script."""
     if not (REPOSITORY / FIGURES / f"{name}.py").is_file():
         return ""
-    if str(REPOSITORY) not in sys.path:
-        sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
     script = importlib.import_module(f"{FIGURES}.{name}")
     return " ".join(f"{getattr(script, 'TO_SEE', '')} {getattr(script, 'CAPTION', '')}".split())
 

@@ -79,7 +79,7 @@ class TrainingSteps:
 
 @contextlib.contextmanager
 def learning(model: TrainedModel, modules: Collection[str]) -> Iterator[None]:
-    """The model in training, where only these modules learn; the others are held still and trainable again afterwards.
+    """The model in training, where only these modules learn; the others are frozen and trainable again afterwards.
 
     An encoder that does not learn keeps its BatchNorm statistics too.
     """

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
 import pandas
 from matplotlib.axes import Axes
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/client_count.py`
 
 from fedmrg_core.evaluation.comparison import REFERENCE
 from fedmrg_core.evaluation.published import published_client_curve, published_tag

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
 import numpy
@@ -11,8 +10,6 @@ import pandas
 import seaborn
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import cosine_distances
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/client_distance.py`
 
 from fedmrg_core.evaluation.normalise import normalise
 from figures import common

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
 import numpy
 import pandas
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/communication_quality.py`
 
 from fedmrg_core.evaluation.comparison import MEASURES, main_table
 from fedmrg_core.evaluation.run_sets import load_runs

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
 import pandas
 import seaborn
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/convergence.py`
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import data_of

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
 import numpy
 import pandas
 import seaborn
 from sklearn.manifold import TSNE
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/feature_map.py`
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS, POSITIVE

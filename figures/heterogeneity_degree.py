@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
 import pandas
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/heterogeneity_degree.py`
 
 from fedmrg_core.data.sources import read_name
 from fedmrg_core.errors import InputError

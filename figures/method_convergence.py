@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
 import pandas
 from matplotlib.ticker import LogLocator, NullLocator
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/method_convergence.py`
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.run_sets import Runs, load_runs

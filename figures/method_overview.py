@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
 import pandas
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/method_overview.py`
 
 from fedmrg_core.evaluation.run_sets import load_runs
 from fedmrg_core.evaluation.stored_runs import Run

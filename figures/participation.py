@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import pandas
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/participation.py`
 
 from fedmrg_core.evaluation.run_sets import Runs, load_runs
 from fedmrg_core.evaluation.stored_runs import Run

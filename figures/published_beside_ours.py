@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 import textwrap
 from collections.abc import Sequence
 
 import scipy.stats
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/published_beside_ours.py`
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.comparison import MEASURES, estimates

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
 import pandas
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/quality_by_client.py`
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.floors import FLOORS

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
 import pandas
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/rank_and_bits.py`
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.run_sets import load_runs

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import sys
 import textwrap
 from collections.abc import Sequence
 
 import pandas
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/report_page.py`
 
 from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.errors import InputError

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from collections.abc import Sequence
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # for `python figures/sensitivity.py`
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.run_sets import load_runs

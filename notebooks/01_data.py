@@ -33,14 +33,19 @@ workspace = ""  # where results are kept; the repository if empty
 probe_train = 700  # studies of one centre to learn its findings from; shrunk from 1500
 probe_test = 300  # shrunk from 600
 
+# %% [markdown]
+# What cannot be read is refused before anything is drawn.
+
 # %%
 from fedmrg_core.data.sources import check_data_parameters
 
-own_options = check_data_parameters(data, data_root, options)  # before anything is drawn
+own_options = check_data_parameters(data, data_root, options)
+
+# %% [markdown]
+# The phantom has a module for each step from anatomy to report. Reading and storing are the same for every data set.
 
 # %%
 import json
-import sys
 import textwrap
 
 import matplotlib.pyplot as plt
@@ -68,12 +73,15 @@ from fedmrg_core.data.phantom.truth import Detail
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.findings import FINDINGS, POSITIVE, STATES
-from fedmrg_core.paths import REPOSITORY, prepared_folder, workspace_folder
+from fedmrg_core.paths import prepared_folder, workspace_folder
 from fedmrg_core.seeds import numpy_stream
-
-settings, root = load_profile(profile, data), workspace_folder(workspace)
-sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
 from figures.common import mark_synthetic
+
+# %% [markdown]
+# The profile has the sizes, and the workspace takes what is made.
+
+# %%
+settings, root = load_profile(profile, data), workspace_folder(workspace)
 
 # %% [markdown]
 # ## A radiograph is a projection
@@ -83,8 +91,8 @@ from figures.common import mark_synthetic
 # $$ I(x, y) = I_0 \exp\Big(-\int \mu(x, y, z)\,dz\Big) \qquad \text{(Beer-Lambert)} $$
 
 # %% [markdown]
-# For an ellipsoid the integral needs no summing: it is $\mu$ times the chord $2 c \sqrt{1 - q(x, y)}$. Here the chord
-# along one row is held against a sum over thin slices; beside it the share of the photons that $\mu$ = 0.19 per cm leaves.
+# For an ellipsoid the integral needs no summing: it is $\mu$ times the chord $2 c \sqrt{1 - q(x, y)}$. Here are the chord along
+# one row, and the same length as a sum over thin slices.
 
 # %%
 ball, grid = Ellipsoid(x=1.0, y=0.0, a=6.0, b=4.0, c=5.0), Grid.square(128)
@@ -92,6 +100,11 @@ row = 64
 slices = numpy.linspace(-6, 6, 601)
 inside = (ball.quadratic(grid)[row][:, None] + (slices / ball.c) ** 2) < 1
 chord = 2 * ball.half_depth(grid)[row]
+
+# %% [markdown]
+# Both lie over each other. On the right the share of the photons that $\mu$ = 0.19 per cm leaves.
+
+# %%
 figure, (lengths, photons) = plt.subplots(1, 2, figsize=(9, 2.8))
 lengths.plot(grid.x[row], inside.sum(axis=1) * (slices[1] - slices[0]), lw=5, alpha=0.3, label="summed slices")
 lengths.plot(grid.x[row], chord, label="closed form")
@@ -108,7 +121,7 @@ figure.tight_layout()
 # centred at the same depth, so where two overlap the deeper one displaces the other, and that is again a closed form.
 
 # %% [markdown]
-# Left to right: air inside the lungs, the full path integral, the same patient as one centre would photograph it.
+# One patient: first the solids, then the integral along every ray, then the picture that one centre takes of it.
 
 # %%
 patient = numpy_stream(seed, "notebook", "patient")
@@ -117,6 +130,11 @@ grid = Grid.square(256)
 fields = project_fields(anatomy, grid)
 path, _ = draw_patient(anatomy, {}, grid, numpy_stream(seed, "notebook", "drawing"))
 picture = acquire(path, centre("centre-a").image, numpy_stream(seed, "notebook", "acquisition"))
+
+# %% [markdown]
+# Left to right: air inside the lungs, the full path integral, the radiograph.
+
+# %%
 figure, axes = plt.subplots(1, 3, figsize=(9, 3.2))
 panels = {"air in cm": fields.air["right"] + fields.air["left"], "path integral": path, "radiograph": picture}
 for axis, (title, panel) in zip(axes, panels.items(), strict=True):
@@ -132,20 +150,32 @@ mark_synthetic(figure)
 # pleural line, a plate of collapsed lung under a lifted diaphragm. The same patient has one after the other.
 
 # %% [markdown]
-# Pneumonia is drawn as the patchy kind of consolidation, with air bronchograms; "no finding" needs no drawing.
+# Where a finding sits and how severe it is, is a `Detail`. Pneumonia is drawn as the patchy kind of consolidation, with air
+# bronchograms; "no finding" needs no drawing.
+
 
 # %%
 special = {"support devices": Detail("left", -1, 2, ("pacemaker", "tube")), "lung lesion": Detail("left", 0, 2)}
-figure, axes = plt.subplots(3, 5, figsize=(9, 6.6))
-for axis in axes.flat:
-    axis.axis("off")
-for axis, name in zip(axes.flat, ("healthy", *DRAWN_FINDINGS), strict=False):
+
+
+def radiograph(name: str) -> numpy.ndarray:
     truth = {} if name == "healthy" else {name: special.get(name, Detail("right", 2, 2))}
     if name == "pneumonia":
         truth["consolidation"] = Detail("right", 2, 2)
     anatomy = sample_anatomy(numpy_stream(seed, "notebook", "patient"), truth, "PA")
     path, _ = draw_patient(anatomy, truth, grid, numpy_stream(seed, "notebook", "drawing"))
-    axis.imshow(acquire(path, centre("centre-a").image, numpy_stream(seed, "notebook", "acquisition")), cmap="gray")
+    return acquire(path, centre("centre-a").image, numpy_stream(seed, "notebook", "acquisition"))
+
+
+# %% [markdown]
+# All with the same random numbers, so that nothing else differs.
+
+# %%
+figure, axes = plt.subplots(3, 5, figsize=(9, 6.6))
+for axis in axes.flat:
+    axis.axis("off")
+for axis, name in zip(axes.flat, ("healthy", *DRAWN_FINDINGS), strict=False):
+    axis.imshow(radiograph(name), cmap="gray")
     axis.set_title(textwrap.fill(name, 18), fontsize=10)
 figure.tight_layout()
 mark_synthetic(figure)
@@ -158,7 +188,7 @@ mark_synthetic(figure)
 # on a postero-anterior film).
 
 # %% [markdown]
-# `drawn` and `states` differ on purpose: the report may leave a finding unsaid or hedge it, as real ones do.
+# Four studies of one centre, each under what is drawn in it.
 
 # %%
 figure, axes = plt.subplots(1, 4, figsize=(10, 3.6))
@@ -171,11 +201,20 @@ for number, axis in enumerate(axes):
     axis.axis("off")
 figure.tight_layout()
 mark_synthetic(figure)
-print("The last study:")
+
+# %% [markdown]
+# Where it lies and how much of it there is, of the last study:
+
+# %%
 for name, detail in json.loads(study.details).items():
     zone = f"{('upper', 'middle', 'lower')[detail['zone']]} zone" if detail["zone"] >= 0 else ""  # -1: it has none
     severity = ("mild or small", "moderate", "severe or large")[detail["severity"] - 1]
     print(f"  {name}: {', '.join(filter(None, [detail['side'], zone, severity, *detail['kinds']]))}")
+
+# %% [markdown]
+# What is drawn and what the report says differ on purpose: a report may leave a finding unsaid or hedge it, as real ones do.
+
+# %%
 pandas.DataFrame({"drawn": study.drawn, "report says": [STATES[state] for state in study.states]}, index=FINDINGS)
 
 # %% [markdown]
@@ -247,13 +286,19 @@ mark_synthetic(figure, data)
 # one half of the test studies; the other half is held out.
 
 # %% [markdown]
-# Markers and black borders would give a centre away at once, so the image probe sees only the middle of the picture.
+# Which studies it learns from, and which it is tested on:
 
 # %%
 texts = numpy.array(studies["findings"][:], dtype=object)
 every_other = numpy.arange(len(sites)) % 2 == 1
 learn = ((splits == "train") | (numpy.isin(sites, unseen) & (splits == "test"))) & every_other
 held_out = (splits == "test") & ~every_other
+
+# %% [markdown]
+# Markers and black borders would show at once which centre it is, so the image probe sees only the middle of the picture.
+
+
+# %%
 margin = settings.image_size // 5
 
 
@@ -269,7 +314,8 @@ print(f"balanced accuracy on {held_out.sum()} held-out studies: image {from_imag
 # %% [markdown]
 # ## Does knowledge travel?
 #
-# A probe for the findings, trained at one centre, is tested at all of them. Off the diagonal the AUROC falls.
+# A probe for the findings, trained at one centre, is tested at all of them. First the features of every study, and the studies
+# of each centre and split.
 
 # %%
 features = heterogeneity.image_features(tqdm(studies["image"], desc="features"))
@@ -280,10 +326,19 @@ def of_centre(name: str, split: str) -> tuple[numpy.ndarray, numpy.ndarray]:
     return features[chosen], labels[chosen, :-1]  # without "no finding"
 
 
+# %% [markdown]
+# Rows are centres that train, columns those that test; the unseen centre only tests.
+
+# %%
 names = sorted(set(sites), key=lambda name: (name in unseen, name))
 train = {name: of_centre(name, "train") for name in names if name not in unseen}
 test = {name: of_centre(name, "test") for name in names}
 matrix = numpy.nanmean(heterogeneity.transfer_matrix(train, test), axis=2)
+
+# %% [markdown]
+# Off the diagonal the AUROC falls.
+
+# %%
 figure, axis = plt.subplots(figsize=(5.4, 3.6))
 seaborn.heatmap(pandas.DataFrame(matrix, train, test), annot=True, fmt=".2f", cmap="crest", ax=axis)
 axis.set(xlabel="tested at", ylabel="trained at", title="mean AUROC over the findings")
@@ -302,23 +357,29 @@ print(f"at home {matrix[own].mean():.3f}, elsewhere {matrix[~own].mean():.3f}")
 def labelled(start: int, count: int) -> tuple[numpy.ndarray, numpy.ndarray]:
     drawn = [draw_study(seed, "centre-a", start + number) for number in tqdm(range(count), desc="studies")]
     wanted = [FINDINGS.index(name) for name in DRAWN_FINDINGS]
-    return heterogeneity.image_features([study.image for study in drawn]), numpy.array(
-        [study.drawn for study in drawn]
-    )[:, wanted]
+    labels = numpy.array([study.drawn for study in drawn])[:, wanted]
+    return heterogeneity.image_features([study.image for study in drawn]), labels
 
 
-(train_features, train_labels), (test_features, test_labels) = (
-    labelled(0, probe_train),
-    labelled(20_000_000, probe_test),
-)
+# %% [markdown]
+# Studies are numbered, and those from 20,000,000 on are test studies: none of them was learned from.
+
+# %%
+train_features, train_labels = labelled(0, probe_train)
+test_features, test_labels = labelled(20_000_000, probe_test)
 scores = heterogeneity.finding_scores(train_features, train_labels, test_features)
 areas = heterogeneity.area_under_curve(test_labels, scores)
+
+# %% [markdown]
+# Beside the area how many test studies have the finding: of few, one more or less moves it a lot.
+
+# %%
 visible = pandas.DataFrame({"AUROC": areas.round(3), "positives": test_labels.sum(axis=0)}, index=DRAWN_FINDINGS)
 print(f"lowest: {visible['AUROC'].idxmin()} {visible['AUROC'].min():.3f}")
 visible
 
 # %% [markdown]
-# ## Turning the heterogeneity down
+# ## Less heterogeneity
 #
 # `PhantomSettings` blends every centre with a common style: 0 leaves prevalence as the only difference, 1 is what was
 # shown above. A data set's name sets both strengths for a whole run: `data="phantom-image0-wording1"`.
@@ -342,5 +403,5 @@ for strength in (0.0, 0.5, 1.0):
 # %% [markdown]
 # ## What to take along
 #
-# Both heterogeneities are there and can be dialled; every study carries its truth; and it stays a phantom: simple
+# Both heterogeneities are there, and their strengths can be set; every study carries its truth; and it stays a phantom: simple
 # anatomy, simple English, invented prevalences. `data_cards/phantom_cxr.md` says what it must not be used for.

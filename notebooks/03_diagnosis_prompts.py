@@ -27,9 +27,10 @@ workspace = ""  # where results are kept; the repository if empty
 studies = 150  # shrunk from the profile's own count
 epochs = 4
 
-# %%
-import sys
+# %% [markdown]
+# Prompts and their loss come from `fedmrg_core/prompts.py`, the states of a report from the labeller.
 
+# %%
 import matplotlib.pyplot as plt
 import numpy
 import pandas
@@ -47,29 +48,37 @@ from fedmrg_core.encoder import load_encoder
 from fedmrg_core.evaluation.clinical_metrics import head_auroc
 from fedmrg_core.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, STATES
 from fedmrg_core.labeller import label_report
+from fedmrg_core.labeller.explain import explain_report
 from fedmrg_core.language_models import load_language_model
-from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder, workspace_folder
+from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_folder
 from fedmrg_core.prompts import DiagnosisPrompts, classification_loss, initial_disease_weights, phrase_embeddings
 from fedmrg_core.seeds import numpy_stream, stream_seed
+from figures.common import mark_synthetic
 
+# %% [markdown]
+# The profile has the sizes, the workspace what was made before. The seed decides every random number below.
+
+# %%
 settings, root = load_profile(profile, data), workspace_folder(workspace)
 _ = torch.manual_seed(stream_seed(seed, "notebook", "prompts"))
-sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
-from figures.common import mark_synthetic
 
 # %% [markdown]
 # ## Fourteen findings, four states
 #
-# A report may affirm a finding, deny it, leave it open, or say nothing of it. This is what the reports of the first centre say.
+# A report may affirm a finding, deny it, leave it open, or say nothing of it. The studies of one centre:
 
 # %%
 prepared = load_prepared(prepared_folder(root, settings.name, data))
 partition = partition_clients(prepared.studies, "site", seed=seed, unseen_sites=prepared.unseen_sites)
 name, part = next(iter(partition.clients.items()))
-train, validation = (
-    ClientTensors(part.train.select(range(min(studies, len(part.train))))),
-    ClientTensors(part.validation),
-)
+train = ClientTensors(part.train.select(range(min(studies, len(part.train)))))
+validation = ClientTensors(part.validation)
+print(f"{name}: {len(train)} training and {len(validation)} validation studies")
+
+# %% [markdown]
+# This is what its reports say of each finding. Most say nothing of most.
+
+# %%
 shares = [(train.states == state).double().mean(dim=0).numpy() for state in range(4)]
 table = pandas.DataFrame(dict(zip(STATES, shares, strict=True)), index=FINDINGS)
 figure, axis = plt.subplots(figsize=(7, 4))
@@ -82,8 +91,7 @@ mark_synthetic(figure, data)
 # ## States look up prompts
 #
 # The table has one row for each finding and state. It starts from the LLM's own embedding of words such as *pleural effusion
-# positive* [ours], so a prompt means something before any training. Let the frozen LLM read prompts alone, with no image and no adapter,
-# and change one state. It follows often, not always: it is small, and the adapters of notebook 06 go on from here.
+# positive* [ours], so a prompt means something before any training.
 
 # %%
 source, backbone = settings.base_models.sources(base_models_folder(root, settings.name, corpus_name(data)))
@@ -91,10 +99,22 @@ llm, tokenizer = load_language_model(source)
 embed = llm.get_input_embeddings()
 encoder = load_encoder(backbone)
 prompts = DiagnosisPrompts(encoder.width, phrase_embeddings(tokenizer, embed))
+print("table of prompts:", tuple(prompts.table.weight.shape))
+
+# %% [markdown]
+# Now one state is changed: the same reports, with an effusion denied and with one affirmed.
+
+# %%
 effusion, nothing = FINDINGS.index("pleural effusion"), FINDINGS.index("no finding")
 denied = train.states[train.states[:, effusion] == NEGATIVE][:32]
 affirmed = denied.clone()
 affirmed[:, effusion], affirmed[:, nothing] = POSITIVE, BLANK
+
+# %% [markdown]
+# The frozen LLM reads these prompts alone, with no image and no adapter. It follows often, not always: it is small, and
+# training is to make it follow.
+
+# %%
 for name, states in (("negative", denied), ("positive", affirmed)):
     reports = steered_reports(llm, tokenizer, states)
     share = numpy.mean([label_report(report)[effusion] == POSITIVE for report in reports])
@@ -108,13 +128,10 @@ for name, states in (("negative", denied), ("positive", affirmed)):
 # prints the same for reports of your own, one a line.
 
 # %%
-from fedmrg_core.labeller.explain import explain_report
-
 print(explain_report(train.texts[0]))
 print()
-print(
-    explain_report("No pneumothorax, 8 mm nodule at the left base. Pneumonia cannot be excluded. Heart size is normal.")
-)
+report = "No pneumothorax, 8 mm nodule at the left base. Pneumonia cannot be excluded. Heart size is normal."
+print(explain_report(report))
 
 # %% [markdown]
 # ## The logit adjustment
@@ -123,7 +140,7 @@ print(
 #
 # p_d starts at the finding's base rate over the largest [related]. In training log p_d <= 0 lowers the positive logit, so the
 # head has to push harder for rare findings; at inference the adjustment is gone and the push remains. eta is 1 in PromptMRG
-# [related]; the profiles have less (`logit_adjustment`), or the head cries wolf where findings are very rare [ours]. What one
+# [related]; the profiles have less (`logit_adjustment`), or the head affirms very rare findings far too often [ours]. What one
 # positive study costs, with either:
 
 # %%
@@ -138,30 +155,52 @@ for weight in (1.0, 0.3, 0.05):
 # %% [markdown]
 # ## The head learns
 #
-# Encoder and head, a few epochs at one centre, nothing else. Area under the ROC curve of the positive state on validation
-# studies, for the findings that occur both ways there. Beside it how many are positive: where these are a handful, one study
-# more or less moves the number a lot, and one near 0.5 neither shows that the head is blind to the finding nor that it sees it.
+# Encoder and head learn at one centre, nothing else does.
 
 # %%
 weights = initial_disease_weights(train.states)
 optimiser = torch.optim.AdamW([*encoder.parameters(), *prompts.head.parameters()], lr=1e-3)
+
+# %% [markdown]
+# One step on a batch:
+
+
+# %%
+def take_step(chosen: numpy.ndarray) -> float:
+    seen = encoder.train()(train.images(chosen))
+    out = prompts(seen.tokens, seen.pooled, train.states[chosen])
+    loss = classification_loss(out.auxiliary["state_logits"], train.states[chosen], weights, eta)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
+
+
+# %% [markdown]
+# A few epochs, each in an order of its own.
+
+# %%
 losses = []
 for epoch in tqdm(range(epochs), desc="epochs"):
     order = numpy_stream(seed, "notebook", "prompts", epoch).permutation(len(train))
-    for chosen in numpy.array_split(order, max(1, len(order) // settings.training.batch_size)):
-        seen = encoder.train()(train.images(chosen))
-        out = prompts(seen.tokens, seen.pooled, train.states[chosen])
-        loss = classification_loss(out.auxiliary["state_logits"], train.states[chosen], weights, eta)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
+    batches = numpy.array_split(order, max(1, len(order) // settings.training.batch_size))
+    losses += [take_step(chosen) for chosen in batches]
+print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}")
+
+# %% [markdown]
+# Area under the ROC curve of the positive state on validation studies, for the findings that occur both ways there.
+
+# %%
 with torch.no_grad():
     seen = encoder.eval()(validation.images(range(len(validation))))
     probabilities = prompts(seen.tokens, seen.pooled).auxiliary["state_logits"].softmax(-1)
 auroc = pandas.Series(head_auroc(probabilities.numpy(), validation.states.numpy())).dropna()
-print(
-    f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; mean AUROC {auroc.mean():.2f} on {len(validation)} validation studies"
-)
+print(f"mean AUROC {auroc.mean():.2f} on {len(validation)} validation studies")
+
+# %% [markdown]
+# By finding, and beside it how many studies are positive. Where these are few, one study more or less moves the area a lot: one near
+# 0.5 neither shows that the head misses the finding nor that it sees it.
+
+# %%
 positives = pandas.Series((validation.states == POSITIVE).sum(dim=0).numpy(), FINDINGS)
 pandas.DataFrame({"AUROC": auroc.round(2), "positive studies": positives}).loc[auroc.index]

@@ -27,9 +27,11 @@ workspace = ""  # where results are kept; the repository if empty
 steps = 40
 batch_size = 12
 
-# %%
-import sys
+# %% [markdown]
+# The adapters and what they teach each other come from `fedmrg_core/adapters.py`.
 
+# %%
+import numpy
 import pandas
 import seaborn
 import torch
@@ -42,13 +44,16 @@ from fedmrg_core.data.partition import partition_clients
 from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.language_models import load_language_model
-from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder, workspace_folder
+from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_folder
 from fedmrg_core.seeds import numpy_stream, stream_seed
+from figures.common import mark_synthetic
 
+# %% [markdown]
+# The profile has the sizes, the workspace what was made before. The seed decides every random number below.
+
+# %%
 settings, root = load_profile(profile, data), workspace_folder(workspace)
 _ = torch.manual_seed(stream_seed(seed, "notebook", "adapters"))
-sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
-from figures.common import mark_synthetic
 
 # %% [markdown]
 # ## A low-rank update
@@ -66,9 +71,8 @@ adapter = settings.adapter
 model = AdaptedLLM(llm, (GENERIC, SPECIALISED), adapter.rank, adapter.alpha, adapter.target_modules)
 frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
 for name in model.names:
-    print(
-        f"{name}: {sum(p.numel() for p in model.parameters_of(name).values()):,} parameters on {frozen:,} frozen ones"
-    )
+    own = sum(p.numel() for p in model.parameters_of(name).values())
+    print(f"{name}: {own:,} parameters on {frozen:,} frozen ones")
 
 # %% [markdown]
 # ## Both in one batched pass
@@ -89,7 +93,8 @@ print("largest difference:", (together[1] - single).abs().max().item())
 #
 # $$ L_{g2l} = T^2\,KL(sg(p_g)\,\|\,p_s), \qquad L_{l2g} = T^2\,KL(sg(p_s)\,\|\,p_g) $$
 #
-# Two directional losses [secondary], temperature T = 3 as in FedDAT [related]; sg holds the teacher still. A teacher that is sure of
+# Two directional losses [secondary], temperature T = 3 as in FedDAT [related]; sg stops the gradient, so that a
+# teacher does not learn from its student. A teacher that is sure of
 # a token pulls a student that is not:
 
 # %%
@@ -101,8 +106,7 @@ print(f"L_g2l = {to_specialised.item():.3f}; gradient on the student's logits {u
 # %% [markdown]
 # ## Two styles, two adapters
 #
-# The generic adapter reads reports of *all* centres, the specialised one of a single centre, with and without boosting. Text
-# only: no image, no prompts.
+# The generic adapter reads reports of *all* centres, the specialised one of a single centre. Text only: no image, no prompts.
 
 # %%
 prepared = load_prepared(prepared_folder(root, settings.name, data))
@@ -111,9 +115,12 @@ home = next(iter(partition.clients))
 texts = {name: list(part.train["findings"]) for name, part in partition.clients.items()}
 everyone = [text for part in texts.values() for text in part]
 
+# %% [markdown]
+# Logits of both adapters on whole reports, with ids and mask of the tokens: what a language loss needs.
 
+
+# %%
 def logits_of(chosen: list[str]) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
-    """Logits of both adapters on whole reports, and their ids and mask."""
     ids, mask = pad_reports(encode_reports(tokenizer, chosen, settings.training), tokenizer.pad_token_id)
     start = model.embed(torch.full((len(chosen), 1), tokenizer.bos_token_id))
     inputs = torch.cat([start, model.embed(ids[:, :-1])], dim=1)
@@ -121,34 +128,53 @@ def logits_of(chosen: list[str]) -> tuple[list[torch.Tensor], torch.Tensor, torc
     return model(inputs, attention, ids.shape[1], model.names), ids, mask
 
 
-def train(boosting: float) -> None:
-    """Start both adapters anew and train them."""
+# %% [markdown]
+# The loss of a step: a batch of everyone's reports for the generic adapter, one of the home's for the specialised one, and on the
+# latter what the two teach each other.
+
+
+# %%
+def loss_of_step(generator: numpy.random.Generator, boosting: float) -> torch.Tensor:
+    batches = ([part[i] for i in generator.integers(len(part), size=batch_size)] for part in (everyone, texts[home]))
+    (generic, _), ids, mask = logits_of(next(batches))
+    loss = language_loss(generic, ids, mask)
+    (generic, special), ids, mask = logits_of(next(batches))
+    taught = sum(mutual_boosting(generic, special, mask, settings.training.distillation_temperature))
+    return loss + language_loss(special, ids, mask) + boosting * taught
+
+
+# %% [markdown]
+# Each training starts anew: B at zero, A at random.
+
+
+# %%
+def start_anew() -> None:
     for name in model.names:
         for key, parameter in model.parameters_of(name).items():
-            torch.nn.init.zeros_(parameter) if key.endswith("lora_B") else torch.nn.init.kaiming_uniform_(
-                parameter, 5**0.5
-            )
+            if key.endswith("lora_B"):
+                torch.nn.init.zeros_(parameter)
+            else:
+                torch.nn.init.kaiming_uniform_(parameter, 5**0.5)
+
+
+# %% [markdown]
+# Both adapters learn in every step.
+
+
+# %%
+def train(boosting: float) -> None:
+    start_anew()
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
     generator = numpy_stream(seed, "notebook", "adapters")
     for _ in tqdm(range(steps), desc=f"boosting {boosting}"):
-        (generic, _), ids, mask = logits_of([everyone[i] for i in generator.integers(len(everyone), size=batch_size)])
-        loss = language_loss(generic, ids, mask)
-        (generic, special), ids, mask = logits_of(
-            [texts[home][i] for i in generator.integers(len(texts[home]), size=batch_size)]
-        )
-        loss = loss + language_loss(special, ids, mask)
-        loss = loss + boosting * sum(
-            mutual_boosting(generic, special, mask, settings.training.distillation_temperature)
-        )
+        loss = loss_of_step(generator, boosting)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
 
 
 # %% [markdown]
-# Loss on validation reports of each centre. The specialised adapter should be the better one at its home and the worse one
-# everywhere else. The generic one is not equally good everywhere: some wordings are harder than others, on the phantom that of
-# centre b for both. Boosting draws the two together, most where they are furthest apart.
+# Trained without and with boosting, then tested on validation reports of each centre.
 
 # %%
 rows = []
@@ -160,9 +186,15 @@ for boosting in (0.0, 0.5):
         for name, logits in zip(model.names, both, strict=True):
             rows.append((boosting, name.replace("_", " "), centre, language_loss(logits, ids, mask).item()))
 table = pandas.DataFrame(rows, columns=["boosting", "adapter", "centre", "loss"])
-grid = seaborn.catplot(
-    table, x="centre", y="loss", hue="adapter", col="boosting", kind="bar", height=3.2, aspect=1.3, palette="colorblind"
-)
+
+# %% [markdown]
+# The specialised adapter should be the better one at its home and the worse one everywhere else. The generic one is not equally good
+# everywhere: some wordings are harder than others, on the phantom that of centre b for both. Boosting draws the two together, most
+# where they are furthest apart.
+
+# %%
+looks = {"kind": "bar", "height": 3.2, "aspect": 1.3, "palette": "colorblind"}
+grid = seaborn.catplot(table, x="centre", y="loss", hue="adapter", col="boosting", **looks)
 grid.set(ylim=(0, None), ylabel="loss in nats a token")
 grid.figure.suptitle(f"language loss on validation reports; home is {home}", y=1.05)
 mark_synthetic(grid.figure, data)

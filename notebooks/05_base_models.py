@@ -28,9 +28,11 @@ base_models = "stored"  # those in the repository, where it has some; or "fresh"
 seed = 0
 workspace = ""  # where results are kept; the repository if empty
 
+# %% [markdown]
+# Building and judging is in `fedmrg_core/base_models.py`, taking stored ones in `fedmrg_core/stored_base_models.py`.
+
 # %%
 import json
-import sys
 import time
 
 import datasets
@@ -46,15 +48,24 @@ from fedmrg_core import stored_base_models as storing
 from fedmrg_core.configuration import load_profile
 from fedmrg_core.data.prepared import load_public_studies, load_public_texts
 from fedmrg_core.data.sources import DATA_SOURCES, corpus_name, data_source
+from fedmrg_core.evaluation.clinical_metrics import states_f1_micro
+from fedmrg_core.labeller import label_report
+from fedmrg_core.language_models import load_language_model
+from fedmrg_core.methods import load_method
 from fedmrg_core.paths import REPOSITORY, base_models_folder, workspace_folder
+from fedmrg_core.pretrained import compute_device
+from fedmrg_core.tasks.reports.build import build_report_generator
+from figures.common import mark_synthetic
 
+# %% [markdown]
+# The versions decide what a checkpoint looks like. The models go to the workspace, by the corpus that they learned from.
+
+# %%
 print("torch", torch.__version__, "· transformers", transformers.__version__)
 datasets.disable_progress_bars()
 settings = load_profile(profile, data)
 sizes = settings.base_models
 folder = base_models_folder(workspace_folder(workspace), settings.name, corpus_name(data))
-sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
-from figures.common import mark_synthetic
 
 # %% [markdown]
 # ## Stored, or built here?
@@ -86,15 +97,18 @@ else:
     texts, states = load_public_texts(data, sizes.public_studies, seed)
     held_out = len(texts)
 print(f"{held_out} reports held out")
+
+# %% [markdown]
+# Three of them:
+
+# %%
 for text in texts[:3]:
     print("·", text)
 
 # %% [markdown]
 # ## The frozen LLM
 #
-# A byte-level tokenizer, then a LLaMA that reads `<s> Findings: … </s>`. In most batches 14 *phrase vectors* stand
-# in front of the report, one a finding: the mean embedding of words such as *cardiomegaly* and *positive*. A large LLM follows
-# such hints unasked; a small one has to be shown once. The diagnosis prompts of notebook 03 start from the same vectors.
+# What is built says from which profile, data, seed and corpus. If the same is there already, nothing is built.
 
 # %%
 build, started, losses = False, time.perf_counter(), {}
@@ -102,10 +116,16 @@ if built_here and stored is None:
     description = {"profile": sizes.model_dump(mode="json"), "data": data, "seed": seed, "corpus": public.fingerprint}
     ready = making.saved_description(folder) == json.loads(json.dumps(description)) and storing.is_built_here(folder)
     build = not ready
+
+# %% [markdown]
+# A byte-level tokenizer, then a LLaMA that reads `<s> Findings: … </s>`. In most batches 14 *phrase vectors* stand
+# in front of the report, one a finding: the mean embedding of words such as *cardiomegaly* and *positive*. A large LLM follows
+# such hints unasked; a small one has to be shown once. The diagnosis prompts of notebook 03 start from the same vectors.
+
+# %%
 if build:
-    llm, tokenizer, losses["LLM"] = making.pretrain_llm(
-        public.texts[held_out:], public.text_states[held_out:], sizes, seed
-    )
+    texts_to_learn, their_states = public.texts[held_out:], public.text_states[held_out:]
+    llm, tokenizer, losses["LLM"] = making.pretrain_llm(texts_to_learn, their_states, sizes, seed)
     print(f"{sum(p.numel() for p in llm.parameters()) / 1e6:.2f} M parameters, {time.perf_counter() - started:.0f} s")
 
 # %% [markdown]
@@ -118,14 +138,19 @@ if build:
 if build:
     backbone, losses["backbone"] = making.pretrain_backbone(public.images, public.image_states, sizes, seed)
     making.save_base_models(folder, llm, tokenizer, backbone, description, losses)
-    command = f"fedmrg run notebooks/05_base_models.py -p profile={profile} -p data={data} -p base_models=fresh"
-    storing.write_making(
-        folder, data, command, seconds=round(time.perf_counter() - started), threads=torch.get_num_threads()
-    )
     print(f"{sum(p.numel() for p in backbone.parameters()) / 1e6:.2f} M parameters")
     print(f"both models: {time.perf_counter() - started:.0f} s")
 else:
     print("nothing to build:", "already there" if built_here else "the profile names both checkpoints")
+
+# %% [markdown]
+# Beside new models stands how they were made: the command, the time, the number of threads.
+
+# %%
+if build:
+    command = f"fedmrg run notebooks/05_base_models.py -p profile={profile} -p data={data} -p base_models=fresh"
+    seconds = round(time.perf_counter() - started)
+    storing.write_making(folder, data, command, seconds=seconds, threads=torch.get_num_threads())
 
 # %% [markdown]
 # How both learned, wherever they were built.
@@ -146,26 +171,33 @@ if (folder / "losses.csv").is_file():
 # ## Does it write report English?
 #
 # Loaded again through the path every real checkpoint takes. What FedMRG could not use is refused here, before any run: missing
-# weights, layers without these names, too few positions. Perplexity on the held-out reports, without and with phrase
-# vectors; a model that knows nothing has the size of its vocabulary. Whether it writes what the vectors ask for. Then reports it makes up by itself, before any adapter.
+# weights, layers without these names, too few positions.
 
 # %%
-from fedmrg_core.evaluation.clinical_metrics import states_f1_micro
-from fedmrg_core.labeller import label_report
-from fedmrg_core.language_models import load_language_model
-from fedmrg_core.methods import load_method
-from fedmrg_core.pretrained import compute_device
-from fedmrg_core.tasks.reports.build import build_report_generator
-
 build_report_generator(settings, load_method("fedmrg"), folder, seed)
 llm, tokenizer = load_language_model(sizes.sources(folder)[0], getattr(torch, sizes.precision))
 llm = llm.to(compute_device())
+
+# %% [markdown]
+# Perplexity on the held-out reports, without and with phrase vectors. A model that knows nothing has the size of its vocabulary.
+
+# %%
 plain = making.perplexity(llm, tokenizer, texts)
 steered = making.perplexity(llm, tokenizer, texts, states)
+print(f"held-out perplexity {plain:.2f}, with phrase vectors {steered:.2f} (vocabulary {len(tokenizer)})")
+
+# %% [markdown]
+# Whether it writes what the vectors ask for: the labeller reads the states from what it wrote.
+
+# %%
 followed = states[: min(held_out, 64)]
 read = numpy.array([label_report(text) for text in making.steered_reports(llm, tokenizer, followed)])
 agreement = states_f1_micro(read, followed.numpy())
-print(f"held-out perplexity {plain:.2f}, with phrase vectors {steered:.2f} (vocabulary {len(tokenizer)})")
 print(f"positive findings asked for by phrase vectors and written: micro-F1 {agreement:.2f}")
+
+# %% [markdown]
+# Reports that it makes up by itself, before any adapter.
+
+# %%
 for text in making.sample_reports(llm, tokenizer, 5, seed):
     print("·", text)

@@ -33,9 +33,10 @@ engine = "in-process"  # or "simulation": flwr run
 threads = 0  # CPU threads; 0: all cores. The last bits of the result depend on their number
 workspace = ""  # where results are kept; the repository if empty
 
-# %%
-import sys
+# %% [markdown]
+# The rounds are run by `fedmrg_core/federation/run.py`; what it leaves is read here as everybody reads it, from the run folder.
 
+# %%
 import matplotlib.pyplot as plt
 import pandas
 import seaborn
@@ -48,12 +49,14 @@ from fedmrg_core.federation.run import run_federation
 from fedmrg_core.federation.run_configuration import write_configuration
 from fedmrg_core.federation.task import load_task
 from fedmrg_core.methods import Ownership
-from fedmrg_core.paths import REPOSITORY, workspace_folder
+from fedmrg_core.paths import workspace_folder
 from fedmrg_core.trained_model import parameter_counts
-
-sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
 from figures import common, convergence
 
+# %% [markdown]
+# The settings say which run this is, and so in which folder it lies.
+
+# %%
 run = RunSettings(profile=profile, data=data, partition=partition, clients=clients, unseen=unseen, method=method,
                   variant=variant, seed=seed)  # fmt: skip
 root = workspace_folder(workspace)
@@ -64,7 +67,7 @@ print(f"{run.name}: {row.description}")
 # %% [markdown]
 # ## What leaves a hospital
 #
-# Ownership is declared in `methods.yaml`, module by module; what travels follows from it.
+# Ownership is declared in `methods.yaml`, module by module; what travels follows from it. Numbers are parameters.
 
 # %%
 folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +112,9 @@ left_out = rounds[rounds.status.isin([LEFT_OUT, NOT_VALIDATED])]
 print(f"{rounds['round'].max()} rounds, {rounds.client.nunique()} clients, {len(left_out)} replies left out")
 shown = [name for name in rounds.columns if name.startswith(("train_loss", "validation_"))]
 rounds.groupby("round")[shown].mean().round(3)
+
+# %% [markdown]
+# The same by client. Hospitals differ in how hard their wording is, so lines need not meet.
 
 # %%
 named = rounds.assign(client=rounds.client.map(common.plain))

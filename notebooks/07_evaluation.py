@@ -29,6 +29,9 @@ variant = ""
 seed = 0
 workspace = ""  # where results are kept; the repository if empty
 
+# %% [markdown]
+# Measures are in `fedmrg_core/evaluation/`; `trained_run.py` writes the reports.
+
 # %%
 import pandas
 
@@ -39,6 +42,10 @@ from fedmrg_core.experiments import RunSettings
 from fedmrg_core.paths import workspace_folder
 from fedmrg_core.trained_run import evaluate_run
 
+# %% [markdown]
+# The run that notebook 06 left under the same settings.
+
+# %%
 run = RunSettings(profile=profile, data=data, partition=partition, clients=clients, unseen=unseen, method=method,
                   variant=variant, seed=seed)  # fmt: skip
 folder = run.folder(workspace_folder(workspace))
@@ -55,9 +62,14 @@ folder = run.folder(workspace_folder(workspace))
 metrics = evaluate_run(folder)
 predictions = read_predictions(folder / "predictions.csv")
 print(f"{len(predictions)} reports of {predictions.study_id.nunique()} studies")
+
+# %% [markdown]
+# A model that writes one report for everybody is named here; its other measures mean little.
+
+# %%
 for (role, adapter), rows in predictions[predictions.system == "model"].groupby(["role", "adapter"]):
     if reason := diversity(rows.generated.tolist()).degenerate_reason():
-        print(f"{role}, {adapter}: {reason}")  # a model that has collapsed: its other measures mean little
+        print(f"{role}, {adapter}: {reason}")
 
 # %% [markdown]
 # ## Quality, pooled over the clients' test sets and on the unseen centre
@@ -72,6 +84,11 @@ f1 = [CLINICAL_F1.replace("example", mean) for mean in ("example", "micro", "mac
 words = {name: MEASURES[name] for name in ("bleu_1", "bleu_4", "meteor", "rouge_l", "cider", *f1)}
 words["distinct_share"] = "Share of distinct reports"
 metrics = metrics[metrics.metric.isin(words)].replace({"adapter": ADAPTER_NAMES})
+
+# %% [markdown]
+# One column an answer or floor, one row a measure; blank where a measure cannot be said.
+
+# %%
 pooled = metrics[metrics.scope.isin(["home", "unseen"])]
 interval = pooled.apply(lambda row: "" if pandas.isna(row.low) else f" [{row.low:.3f}, {row.high:.3f}]", axis=1)
 table = pooled.assign(text=pooled.value.map(lambda value: "" if pandas.isna(value) else f"{value:.3f}") + interval)

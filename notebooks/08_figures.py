@@ -27,16 +27,19 @@ variant = ""
 seed = 0
 workspace = ""  # where results are kept; the repository if empty
 
+# %% [markdown]
+# A figure is `draw(run_folders, out_folder)` of its script; `show` puts the PNG under this cell.
+
 # %%
-import sys
-
-from IPython.display import Image, Markdown, display
-
 from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.experiments import RunSettings
-from fedmrg_core.paths import REPOSITORY, workspace_folder
+from fedmrg_core.paths import workspace_folder
+from figures.showing import show
 
-sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
+# %% [markdown]
+# The run that notebook 07 evaluated under the same settings, and the data it was made from.
+
+# %%
 run = RunSettings(profile=profile, data=data, partition=partition, clients=clients, unseen=unseen, method=method,
                   variant=variant, seed=seed)  # fmt: skip
 root = workspace_folder(workspace)
@@ -44,15 +47,10 @@ folder = run.folder(root)
 prepared = load_prepared(run.prepared(root))
 out = folder / "figures"
 
-
-def show(paths) -> None:
-    """The PNG of each figure just drawn, under its name."""
-    for path in (path for path in paths if path.suffix == ".png"):
-        display(Markdown(f"`{path.name}` beside {path.stem}.pdf and {path.stem}.csv"), Image(str(path)))
-
-
 # %% [markdown]
 # ## Convergence by round
+#
+# Losses that fall and flatten have been trained long enough.
 
 # %%
 from figures import convergence
@@ -61,6 +59,8 @@ show(convergence.draw([folder], out))
 
 # %% [markdown]
 # ## Quality by client and on the unseen centre, by adapter
+#
+# Whether the specialised adapter is ahead at home, and which hospital is served worst.
 
 # %%
 from figures import quality_by_client
@@ -69,6 +69,8 @@ show(quality_by_client.draw([folder], out))
 
 # %% [markdown]
 # ## Bytes by round and module
+#
+# Measured on the messages, up and down.
 
 # %%
 from figures import communication
@@ -77,6 +79,8 @@ show(communication.draw([folder], out))
 
 # %% [markdown]
 # ## Feature map, by centre and by finding
+#
+# Features of the test images in two dimensions, coloured twice.
 
 # %%
 from figures import feature_map
@@ -85,6 +89,8 @@ show(feature_map.draw([folder], out))
 
 # %% [markdown]
 # ## How far the clients are apart, in text and in images
+#
+# Distances between the clients' own words and between their features.
 
 # %%
 from figures import client_distance

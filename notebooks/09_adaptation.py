@@ -29,22 +29,31 @@ variant = ""
 seed = 0
 workspace = ""  # where results are kept; the repository if empty
 
-# %%
-import sys
+# %% [markdown]
+# What is trained and how long stands in `fedmrg_core/adaptation.py`.
 
+# %%
 import matplotlib.pyplot as plt
 import seaborn
 
 from fedmrg_core.adaptation import COUNTS, evaluate_adaptation
 from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES
 from fedmrg_core.experiments import RunSettings
-from fedmrg_core.paths import REPOSITORY, workspace_folder
+from fedmrg_core.paths import workspace_folder
+from figures import common, curves
 
+# %% [markdown]
+# The run that notebook 07 evaluated under the same settings.
+
+# %%
 run = RunSettings(profile=profile, data=data, partition=partition, clients=clients, unseen=unseen, method=method,
                   variant=variant, seed=seed)  # fmt: skip
 folder = run.folder(workspace_folder(workspace))
-sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
-from figures import common, curves
+
+# %% [markdown]
+# ## Quality by number of studies
+#
+# One column a number of studies; 0 is the shared model as it is.
 
 # %%
 adapted = evaluate_adaptation(folder)
@@ -53,8 +62,11 @@ if left_out := [str(count) for count in COUNTS if count not in set(adapted["coun
 shown = ["bleu_4", "rouge_l", "cider", CLINICAL_F1.replace("example", "micro")]
 adapted[adapted.metric.isin(shown)].pivot_table("value", "metric", "count").loc[shown].rename(index=MEASURES).round(3)
 
+# %% [markdown]
+# The same with intervals. Most is won where the line is steepest.
+
 # %%
-figure, axes = plt.subplots(1, len(shown), figsize=(12, 2.8))
+figure, axes = plt.subplots(1, len(shown), figsize=(12, 2.8), layout="tight")
 for axis, metric in zip(axes, shown, strict=True):
     rows = adapted[adapted.metric == metric]
     curves.error_bars(axis, rows["count"], rows, marker="o")
@@ -62,7 +74,5 @@ for axis, metric in zip(axes, shown, strict=True):
     axis.set_xticks(rows["count"], rows["count"])
     axis.minorticks_off()
     axis.set(xlabel="studies of the centre", title=MEASURES[metric])
-    seaborn.despine(ax=axis)
-figure.tight_layout()
+seaborn.despine(figure)
 common.mark_synthetic(figure, data)
-plt.show()

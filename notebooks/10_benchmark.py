@@ -22,79 +22,43 @@ profile = "smoke"  # a name in profiles/
 same_code = False  # refuse runs of different training code, instead of a note below the table
 workspace = ""  # where results are kept; the repository if empty
 
+# %% [markdown]
+# `stored` names the runs there are of an experiment, `tabulate` writes a table of them and shows it, `show` draws a figure.
+
 # %%
-import functools
-import pathlib
-import sys
+from fedmrg_core.paths import workspace_folder
+from figures.showing import Benchmark
 
-from IPython.display import Image, Markdown, display
-
-from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation import comparison, table_writers
-from fedmrg_core.evaluation.run_sets import load_runs
-from fedmrg_core.experiments import runs_of
-from fedmrg_core.paths import REPOSITORY, reference_folder, workspace_folder
-from fedmrg_core.reference import finished_runs
-
-sys.path.append(str(REPOSITORY))  # figures/ is a folder of scripts, not part of the installed package
-root = workspace_folder(workspace)
-out = root / "report" / f"benchmark-{pathlib.Path(profile).stem}"
-
-
-def stored(*names: str, measures: str = "metrics.csv") -> list[pathlib.Path]:
-    """The run folders there are of these experiments; what is missing is counted and named."""
-    folders, missing = finished_runs(runs_of(list(names), profile), root, reference_folder(profile).parent, measures)
-    print(f"{', '.join(names)}: {len(folders)} runs")
-    print("\n".join(f"  not run: {name}" for name in missing))
-    return folders
-
-
-def show(draw, folders: list[pathlib.Path], least: int = 2) -> None:
-    """Draw a figure if there are runs enough for it."""
-    if len(folders) < least:
-        print("Not drawn: too few of its runs are there.")
-        return
-    try:
-        paths = draw(folders, out)
-    except InputError as error:
-        print(f"Not drawn: {error}")
-        return
-    for path in (path for path in paths if path.suffix == ".png"):
-        display(Markdown(f"`{path.name}` beside {path.stem}.pdf and {path.stem}.csv"), Image(str(path)))
-
-
-def tabulate(name: str, folders: list[pathlib.Path], **settings: bool) -> None:
-    """Write a comparison as CSV, Markdown and LaTeX, and show the Markdown."""
-    if not folders:
-        return
-    runs = load_runs(folders, same_code=same_code)
-    paths = table_writers.write_comparison(comparison.main_table(runs), out, name, notes=runs.notes, **settings)
-    display(Markdown(next(path for path in paths if path.suffix == ".md").read_text(encoding="utf-8")))
-
+benchmark = Benchmark(profile, workspace_folder(workspace), same_code)
 
 # %% [markdown]
 # ## FedMRG, piece by piece
+#
+# The modules of one hospital, who owns them, and the bytes that travelled.
 
 # %%
 from figures import method_overview
 
-main = stored("main")
-show(method_overview.draw, main[:1], least=1)
+main = benchmark.stored("main")
+benchmark.show(method_overview.draw, main[:1], least=1)
 
 # %% [markdown]
 # ## Main table
 #
-# Below the table: convergence, and a picture of the paper's numbers beside ours. These are transcribed [secondary], of other data and
-# from models a thousand times larger.
+# Every method beside the others, and what it is apart from FedMRG.
 
 # %%
-tabulate("main", main, differences=True)
+benchmark.tabulate("main", main, differences=True)
+
+# %% [markdown]
+# How fast each method learns, and the paper's numbers beside ours. These are transcribed [secondary], of other data and from
+# models a thousand times larger.
 
 # %%
 from figures import method_convergence, published_beside_ours
 
 for figure in (method_convergence, published_beside_ours):
-    show(figure.draw, main)
+    benchmark.show(figure.draw, main)
 
 # %% [markdown]
 # ## Communication against quality
@@ -104,24 +68,28 @@ for figure in (method_convergence, published_beside_ours):
 # %%
 from figures import communication_quality
 
-tabulate("payload", stored("payload"), differences=True)
-show(communication_quality.draw, stored("main", "payload"))
+benchmark.tabulate("payload", benchmark.stored("payload"), differences=True)
+benchmark.show(communication_quality.draw, benchmark.stored("main", "payload"))
 
 # %% [markdown]
 # ## Rules of server and client, on Fed-LoRA's model
+#
+# FedProx, SCAFFOLD, MOON, FedAdam and others: only the rule differs.
 
 # %%
-tabulate("rules", stored("rules"), differences=True)
+benchmark.tabulate("rules", benchmark.stored("rules"), differences=True)
 
 # %% [markdown]
 # ## Ablation
+#
+# FedMRG with one part taken out at a time.
 
 # %%
 from figures import ablation
 
-parts = stored("ablation")
-tabulate("ablation", parts, differences=True)
-show(ablation.draw, parts)
+parts = benchmark.stored("ablation")
+benchmark.tabulate("ablation", parts, differences=True)
+benchmark.show(ablation.draw, parts)
 
 # %% [markdown]
 # ## Prompts from true, predicted and uncertain states
@@ -130,27 +98,51 @@ show(ablation.draw, parts)
 # bias). Ours beside it: means under the predicted probabilities (soft), and predicted states for a fifth of the training studies (mixed).
 
 # %%
-tabulate("prompts", stored("prompts"), differences=True)
+benchmark.tabulate("prompts", benchmark.stored("prompts"), differences=True)
 
 # %% [markdown]
 # ## Other partitions, and IU X-ray
+#
+# Where studies are dealt otherwise than by site, and where they are real.
 
 # %%
-tabulate("partitions", stored("partitions"), differences=True)
-tabulate("iu_xray", stored("iu_xray"), differences=True)
-tabulate("iu_xray-partitions", stored("iu_xray-partitions"), differences=True)
+benchmark.tabulate("partitions", benchmark.stored("partitions"), differences=True)
+benchmark.tabulate("iu_xray", benchmark.stored("iu_xray"), differences=True)
+benchmark.tabulate("iu_xray-partitions", benchmark.stored("iu_xray-partitions"), differences=True)
 
 # %% [markdown]
-# ## Sensitivity, clients, heterogeneity, rank and bits, participation, a centre that joins later
+# ## Sensitivity, clients, heterogeneity
+#
+# One number of the profile changed at a time; more and fewer clients; centres that differ less.
 
 # %%
-from figures import adaptation, client_count, heterogeneity_degree, participation, rank_and_bits, sensitivity
+from figures import client_count, heterogeneity_degree, sensitivity
 
-show(sensitivity.draw, stored("sensitivity"))
-show(client_count.draw, stored("clients"))
-show(heterogeneity_degree.draw, stored("heterogeneity"))
-show(rank_and_bits.draw, stored("rank-and-bits"))
-show(participation.draw, stored("participation"))
-show(adaptation.draw, stored("adaptation", measures="adaptation.csv"), least=1)
-joining_iu_xray = stored("iu_xray-adaptation", measures="adaptation.csv")
-show(functools.partial(adaptation.draw, name="iu_xray_adaptation"), joining_iu_xray, least=1)
+benchmark.show(sensitivity.draw, benchmark.stored("sensitivity"))
+benchmark.show(client_count.draw, benchmark.stored("clients"))
+benchmark.show(heterogeneity_degree.draw, benchmark.stored("heterogeneity"))
+
+# %% [markdown]
+# ## Rank and bits, participation
+#
+# What is sent in fewer numbers, and rounds in which only a part of the clients trains.
+
+# %%
+from figures import participation, rank_and_bits
+
+benchmark.show(rank_and_bits.draw, benchmark.stored("rank-and-bits"))
+benchmark.show(participation.draw, benchmark.stored("participation"))
+
+# %% [markdown]
+# ## A centre that joins later
+#
+# Notebook 09's numbers over three seeds, on the phantom and on IU X-ray.
+
+# %%
+from figures import adaptation
+
+joining, joining_iu_xray = (
+    benchmark.stored(name, measures="adaptation.csv") for name in ("adaptation", "iu_xray-adaptation")
+)
+benchmark.show(adaptation.draw, joining, least=1)
+benchmark.show(adaptation.draw, joining_iu_xray, least=1, name="iu_xray_adaptation")

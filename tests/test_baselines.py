@@ -8,7 +8,7 @@ from small_model import PROFILE, small_base_models, small_studies
 
 from fedmrg_core.baselines.findings_graph import NODES
 from fedmrg_core.baselines.image_report_contrast import image_report_contrast, negative_weights
-from fedmrg_core.baselines.transformer import Sizes, parameter_count
+from fedmrg_core.baselines.transformer import IMAGE_LAYERS
 from fedmrg_core.batch import total_loss
 from fedmrg_core.errors import InputError
 from fedmrg_core.local_training import ClientBatches, first_state, train_client, validate_client
@@ -76,9 +76,11 @@ def test_the_seed_sets_every_parameter(folder, row):
 def test_parameters_of_the_transformer_by_formula(folder):
     model = build(folder, "transformer")
     tokens = model.encoder.eval()(small_studies(1).pixels).tokens.shape[1]
-    sizes = Sizes(width=32, layers=2, heads=1, image_tokens=tokens, report_tokens=17)
-    projection = 16 * 32 + 32 + 2 * 32
-    expected = parameter_count(sizes, len(model.tokenizer)) + projection
+    width, layers, report_tokens = 32, 2, 17
+    attention, feed_forward, norm = 4 * width**2 + 4 * width, 8 * width**2 + 5 * width, 2 * width
+    image = IMAGE_LAYERS * (attention + feed_forward + 2 * norm) + 2 * norm + (tokens + 2) * width
+    report = layers * (2 * attention + feed_forward + 3 * norm) + 2 * norm + (report_tokens + 2) * width
+    expected = image + report + len(model.tokenizer) * width + 16 * width + width + norm  # the last three: projection
     assert sum(p.numel() for p in model.decoder.parameters()) == expected
     assert sum(t.numel() for key, t in model.trainable().items() if key.startswith("decoder/")) == expected
 

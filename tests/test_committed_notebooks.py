@@ -1,13 +1,44 @@
-"""Outputs of committed notebooks."""
+"""Committed notebooks: how they are written, their order, their outputs."""
 
+import ast
 import base64
 import io
+import pathlib
 
 import nbformat
 import numpy
+import pytest
 from PIL import Image
 
-from fedmrg_core.committed_notebooks import stripped_outputs
+from fedmrg_core.committed_notebooks import sources, stripped_outputs
+from fedmrg_core.notebooks import PARAMETERS_TAG, read_notebook
+
+NOTEBOOKS = sorted((pathlib.Path(__file__).resolve().parent.parent / "notebooks").glob("*.py"))
+LONGEST_CELL = 10  # lines of code that are not blank; imports and parameters may take more
+
+
+def only_imports(source: str) -> bool:
+    return all(isinstance(statement, ast.Import | ast.ImportFrom) for statement in ast.parse(source).body)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_cell_is_short_and_explained_before(path):
+    before = None
+    for cell in read_notebook(path).cells:
+        if cell.cell_type == "code":
+            lines = [line for line in cell.source.splitlines() if line.strip()]
+            assert before == "markdown", f"no explanation before: {lines[0]}"
+            may_be_long = PARAMETERS_TAG in cell.metadata.get("tags", []) or only_imports(cell.source)
+            assert may_be_long or len(lines) <= LONGEST_CELL, f"{len(lines)} lines, split the cell: {lines[0]}"
+        before = cell.cell_type
+
+
+def test_every_notebook_is_kept_with_its_copy_and_in_reading_order(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    names = [path.stem for path in sources()]
+    assert names == [path.stem for path in NOTEBOOKS]
+    place = names.index("05b_one_round_by_hand")  # the step between the pieces and the federation
+    assert (names[place - 1], names[place + 1]) == ("05_base_models", "06_federated_run")
 
 
 def test_pictures_of_a_committed_notebook_are_small_and_look_the_same():

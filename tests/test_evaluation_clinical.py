@@ -6,6 +6,7 @@ import warnings
 
 import numpy
 import pytest
+from scores import score_states
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
 from fedmrg_core.errors import InputError
@@ -15,7 +16,6 @@ from fedmrg_core.evaluation.clinical_metrics import (
     UNCERTAIN_POLICIES,
     head_auroc,
     is_positive,
-    score_states,
     states_f1_micro,
 )
 from fedmrg_core.evaluation.modules import load_metric

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy
 import pandas
 import pytest
+from scores import score_states, score_texts
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.answers import stored_numbers
-from fedmrg_core.evaluation.clinical_metrics import score_states
 from fedmrg_core.evaluation.floors import constant_report, floor_predictions, nearest_image, random_report
 from fedmrg_core.evaluation.predictions import (
     COLUMNS,
@@ -23,7 +23,6 @@ from fedmrg_core.evaluation.predictions import (
     write_metrics,
     write_predictions,
 )
-from fedmrg_core.evaluation.text_metrics import score_texts
 from fedmrg_core.labeller import label_report
 
 TEXTS = [

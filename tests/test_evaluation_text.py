@@ -10,13 +10,14 @@ import subprocess
 import numpy
 import psutil
 import pytest
+from scores import TEXT_METRICS, score_texts
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation import text_metrics
 from fedmrg_core.evaluation.diversity import diversity, harmonic_mean, worst_client
 from fedmrg_core.evaluation.modules import load_metric
 from fedmrg_core.evaluation.normalise import normalise
-from fedmrg_core.evaluation.text_metrics import TEXT_METRICS, per_study_scores, score_texts
+from fedmrg_core.evaluation.text_metrics import per_study_scores
 
 REFERENCES = [
     "The heart is mildly enlarged. No pleural effusion is seen.",

@@ -111,6 +111,18 @@ def test_the_package_takes_all_its_modules_along():
     assert pathlib.Path("fedmrg_core/federation") in found
 
 
+def test_figures_are_installed_and_nothing_changes_the_path_of_imports():
+    from setuptools import find_packages
+
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert "figures" in find_packages(str(ROOT), include=setuptools["packages"]["find"]["include"])
+    folders = ("fedmrg_core", "notebooks", "figures", "benchmarks")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    changing = re.compile(r"\bsys\.path\.(append|insert|extend)\(")
+    assert len(files) > 100
+    assert not [str(path) for path in files if changing.search(path.read_text(encoding="utf-8"))]
+
+
 def test_licence_and_citation():
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())

@@ -2,13 +2,12 @@
 
 import pandas
 import pytest
+from scores import score_states, score_texts
 from typer.testing import CliRunner
 
 from fedmrg_core.command_line import app
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.clinical_metrics import score_states
 from fedmrg_core.evaluation.score_file import COLUMNS, read_reports, score_reports
-from fedmrg_core.evaluation.text_metrics import score_texts
 from fedmrg_core.labeller import label_report
 
 ROWS = [

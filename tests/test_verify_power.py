@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import functools
 import json
-import pathlib
-import sys
 
 import pytest
+import verify_power  # pytest's pythonpath names its folder
 
 from fedmrg_core.evaluation.answers import answers_of
 from fedmrg_core.evaluation.seed_variance import read_seed_variance, variances_of
 from fedmrg_core.evaluation.stored_runs import load_run
 from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, REPRODUCED
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "benchmarks"))
-import verify_power
 
 WHOLE = [trial.name for trial in verify_power.TRIALS.values() if trial.is_whole]
 LACKING = [trial.name for trial in verify_power.TRIALS.values() if not trial.is_whole]

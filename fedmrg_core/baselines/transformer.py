@@ -132,18 +132,6 @@ class ReportDecoder(MBartForCausalLM):
         )
 
 
-def parameter_count(sizes: Sizes, vocabulary: int) -> int:
-    """Parameters of an ImageEncoder and a ReportDecoder together, by their formula.
-
-    An attention has 4 D^2 + 4 D, a feed-forward part 8 D^2 + 5 D, a layer normalisation 2 D.
-    """
-    width = sizes.width
-    attention, feed_forward, norm = 4 * width**2 + 4 * width, 8 * width**2 + 5 * width, 2 * width
-    image = IMAGE_LAYERS * (attention + feed_forward + 2 * norm) + 2 * norm + (sizes.image_tokens + 2) * width
-    report = sizes.layers * (2 * attention + feed_forward + 3 * norm) + 2 * norm + (sizes.report_tokens + 2) * width
-    return image + report + vocabulary * width
-
-
 def mlp(inputs: int, width: int) -> nn.Sequential:
     """Two linear layers with a ReLU between them."""
     return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width))

@@ -12,7 +12,6 @@ blank (NaN), see `without_positives`.
 from __future__ import annotations
 
 import functools
-import math
 from typing import Literal
 
 import numpy
@@ -70,29 +69,18 @@ def _checked_pair(reference: ArrayLike, generated: ArrayLike) -> tuple[numpy.nda
     return first, second
 
 
-def score_states(reference: ArrayLike, generated: ArrayLike) -> dict[str, float]:
-    """All 36 precision, recall and F1 variants.
+def per_study_clinical(reference: ArrayLike, generated: ArrayLike) -> dict[str, StudyStatistics]:
+    """All 36 precision, recall and F1 variants with their statistics by study, see `statistics.bootstrap_intervals`.
 
     Args:
         reference: (N, 14) states of the reference reports.
         generated: (N, 14) states of the generated reports.
 
     Returns:
-        The measures by key, as fractions; NaN for those of `without_positives`.
+        By key, as fractions. Those of `without_positives` mean nothing.
 
     Raises:
         InputError: bad shapes, unequal lengths, no studies or an unknown state.
-    """
-    blank = without_positives(reference)
-    measures = per_study_clinical(reference, generated)
-    return {key: math.nan if key in blank else measure.estimate() for key, measure in measures.items()}
-
-
-def per_study_clinical(reference: ArrayLike, generated: ArrayLike) -> dict[str, StudyStatistics]:
-    """The same 36 variants with their statistics by study, ready for `statistics.bootstrap_intervals`.
-
-    Raises:
-        InputError: see `score_states`.
     """
     true, predicted = _checked_pair(reference, generated)
     measures: dict[str, StudyStatistics] = {}
@@ -154,7 +142,7 @@ def states_f1_micro(predicted: ArrayLike, true: ArrayLike, uncertain: UncertainP
     """Micro-averaged F1 over the 14 findings of (N, 14) predicted against true states.
 
     Raises:
-        InputError: see `score_states`, or an unknown policy.
+        InputError: see `per_study_clinical`, or an unknown policy.
     """
     reference, states = _checked_pair(true, predicted)
     hits = _hits(is_positive(reference, uncertain), is_positive(states, uncertain))

@@ -19,7 +19,6 @@ from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.labeller import label_report
 from fedmrg_core.report_words import language_warning, why_no_report
 
-MODULES = pathlib.Path(__file__).parent / "modules"
 COLUMNS = ("study_id", "reference", "generated")
 logger = logging.getLogger(__name__)
 
@@ -61,11 +60,15 @@ def score_reports(
         Columns metric, value, low, high, studies. What cannot be said is NaN, its reason is logged; shares and counts
         of distinct reports have no interval.
     """
+    from fedmrg_core.evaluation.modules import load_metric  # `evaluate` takes long to import
+
     references, generated = table["reference"].tolist(), table["generated"].tolist()
     states = [[label_report(text) for text in texts] for texts in (references, generated)]
-    numbers = _module("report_text").compute(
+    numbers = load_metric("report_text").compute(
         predictions=generated, references=references, meteor=meteor, resamples=resamples, seed=seed
-    ) | _module("report_clinical").compute(predictions=states[1], references=states[0], resamples=resamples, seed=seed)
+    ) | load_metric("report_clinical").compute(
+        predictions=states[1], references=states[0], resamples=resamples, seed=seed
+    )
     rows = [
         {"metric": key, "value": value, "low": numbers[f"{key}_low"], "high": numbers[f"{key}_high"]}
         for key, value in numbers.items()
@@ -77,12 +80,6 @@ def score_reports(
     for sentence in _warnings(table, scored, varied.degenerate_reason()):
         logger.warning("%s", sentence)
     return scored
-
-
-def _module(name: str):  # noqa: ANN202 - whatever `evaluate` makes of the module's class
-    import evaluate
-
-    return evaluate.load(str(MODULES / name))
 
 
 def _warnings(table: pandas.DataFrame, scored: pandas.DataFrame, degenerate: str | None) -> Iterator[str]:

@@ -32,7 +32,6 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.normalise import normalise
 from fedmrg_core.evaluation.statistics import StudyStatistics, mean_statistics
 
-TEXT_METRICS: tuple[str, ...] = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider")
 _BLEU_ORDER = 4
 BLEU_SUMS: tuple[str, ...] = (
     "words_generated",
@@ -52,8 +51,12 @@ LONGEST_FOR_METEOR = 600
 _CIDER_ORDER = 4
 
 
-def score_texts(references: Sequence[str], generated: Sequence[str], meteor: bool = True) -> dict[str, float]:
-    """Every text measure on one set of studies.
+def per_study_scores(
+    references: Sequence[str], generated: Sequence[str], meteor: bool = True
+) -> dict[str, StudyStatistics]:
+    """Every text measure with its statistics by study, ready for `statistics.bootstrap_intervals`.
+
+    CIDEr keeps the document frequencies of the whole set: a resample draws studies, not a new reference corpus.
 
     Args:
         references: N reference reports.
@@ -61,23 +64,10 @@ def score_texts(references: Sequence[str], generated: Sequence[str], meteor: boo
         meteor: False leaves METEOR out (it needs 4 to 7 seconds to start Java).
 
     Returns:
-        The measures by key (see `TEXT_METRICS`), as fractions; CIDEr on its own scale of 0 to 10.
+        By key, as fractions; CIDEr on its own scale of 0 to 10.
 
     Raises:
         InputError: no studies, unequal lengths, an empty reference, or METEOR's Java does not run.
-    """
-    return {key: measure.estimate() for key, measure in per_study_scores(references, generated, meteor).items()}
-
-
-def per_study_scores(
-    references: Sequence[str], generated: Sequence[str], meteor: bool = True
-) -> dict[str, StudyStatistics]:
-    """The same measures with their statistics by study, ready for `statistics.bootstrap_intervals`.
-
-    CIDEr keeps the document frequencies of the whole set: a resample draws studies, not a new reference corpus.
-
-    Raises:
-        InputError: see `score_texts`.
     """
     return {
         **set_free_scores(references, generated, meteor),
@@ -91,7 +81,7 @@ def set_free_scores(
     """All of `per_study_scores` but CIDEr: a study's part does not depend on the other studies, so take subsets freely.
 
     Raises:
-        InputError: see `score_texts`.
+        InputError: see `per_study_scores`.
     """
     measures = statistics_of_sums(text_sums(references, generated))
     return {**measures, "meteor": _meteor(*_normalise_pairs(references, generated))} if meteor else measures
@@ -104,7 +94,7 @@ def text_sums(references: Sequence[str], generated: Sequence[str]) -> pandas.Dat
         Columns `TEXT_SUMS`: words of both, n-grams generated, clipped matches, and the study's own ROUGE-L.
 
     Raises:
-        InputError: see `score_texts`.
+        InputError: see `per_study_scores`.
     """
     references, generated = _normalise_pairs(references, generated)
     scorer = BleuScorer(n=_BLEU_ORDER)
@@ -159,7 +149,7 @@ def cider_statistics(references: Sequence[str], generated: Sequence[str]) -> Stu
     """CIDEr; document frequencies come from these references alone, so score every subset of studies anew.
 
     Raises:
-        InputError: see `score_texts`.
+        InputError: see `per_study_scores`.
     """
     references, generated = _normalise_pairs(references, generated)
     if not _are_told_apart(references):

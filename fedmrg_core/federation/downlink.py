@@ -62,6 +62,8 @@ class Downlink:
 
     def known(self, state: ServerState) -> SentModel:
         """The model of a checkpoint, for a round that starts from it: those who have it are told its digest only."""
+        # They were sent it to validate it. A second time would double what goes down, so the digest has to do; one that
+        # has lost it answers so and is sent it in full.
         return SentModel(
             state.round_number, state.shared, digest_of(state.shared), to_record(state.shared), news=None, packed=False
         )
@@ -74,6 +76,8 @@ class Downlink:
         tensors, news, unsent = aggregated, None, {}
         if self.payload.compressed:
             packed = pack(aggregated, state.shared, state.unsent, self.payload, self.buffers)
+            # What was rounded away is added to the next difference (error feedback), else small steps would be lost for
+            # good. It belongs to what hospitals now hold, so the server must not go on from the exact mean.
             tensors, news, unsent = packed.received, packed.record, packed.unsent
         full = to_record(tensors)
         sent = SentModel(
@@ -106,6 +110,7 @@ class Downlink:
         """
         if not self.payload.compressed:
             metrics = check_update(reply, self.shapes, prototype_length, names)
+            # Any order of keys is accepted; tensors and their files are kept in one.
             record = reply.content[ARRAYS]
             reply.content[ARRAYS] = ArrayRecord({key: record[key] for key in sorted(record)})
             return metrics, reply
@@ -117,7 +122,7 @@ class Downlink:
         except ValueError as error:
             raise UnusableReply(str(error)) from error
         reply.content[ARRAYS] = to_record(model)
-        return metrics, store(reply)
+        return metrics, store(reply)  # a few packed bytes became a whole model, and one waits for each hospital
 
 
 def with_model(
@@ -138,7 +143,7 @@ def with_model(
     config = {
         MODEL_ROUND: sent.round_number,
         MODEL_DIGEST: sent.digest,
-        MODEL_PACKED: sent.packed and news_only,
+        MODEL_PACKED: sent.packed and news_only,  # a whole model is never packed: there is nothing to add it to
         **(more or {}),
     }
     content[CONFIG] = ConfigRecord({**message.content[CONFIG], **config})
@@ -147,7 +152,7 @@ def with_model(
 
 def in_full(message: Message, sent: SentModel) -> Message:
     """The same request once more with the whole model, for a hospital that has answered that it needs it."""
-    again = Message(
+    again = Message(  # Flower gives a message its id on sending: the first one has been sent
         RecordDict(dict(message.content)),
         dst_node_id=message.metadata.dst_node_id,
         message_type=message.metadata.message_type,

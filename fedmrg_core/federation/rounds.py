@@ -84,6 +84,7 @@ class FederatedRounds:
         self.report = report
         self.fingerprint = run_fingerprint(task, roster)
         self.clients: dict[int, str] = {}  # by node
+        # Round 0 is the start: no state on any disk yet, and the model that every hospital makes from the seed itself.
         nothing_yet = dict.fromkeys(roster.names, 0)
         self.state = load_checkpoint(run_folder / "checkpoint", self.fingerprint) or ServerState(
             0, initial_model(run_folder), {}, nothing_yet, nothing_yet
@@ -97,6 +98,7 @@ class FederatedRounds:
         Raises:
             TooFewClients: in some round fewer than `min_clients` were left.
         """
+        # After a kill tables may be of a round that the checkpoint lacks, or lack one that it has: it is what counts.
         write_tables(self.run_folder, self.state.rounds, self.state.ledger)
         for round_number in range(self.state.round_number + 1, last_round + 1):
             started = time.perf_counter()
@@ -104,6 +106,7 @@ class FederatedRounds:
             try:
                 self._round(record)
             except TooFewClients:
+                # The rows say who failed and why. No checkpoint: the round is run again when they are back.
                 write_tables(
                     self.run_folder, self.state.rounds + record.rows(), self.state.ledger + record.ledger_rows()
                 )
@@ -115,6 +118,7 @@ class FederatedRounds:
 
     def _round(self, record: RoundRecord) -> None:
         """Train and validate once; `self.state` is the state after it."""
+        # Everybody is waited for once. Later a hospital that is away must not cost each round the whole timeout.
         self.meet_clients()
         sampled = sampled_clients(self.roster.names, self.settings.participation, self.seed, record.round_number)
         resting = [client for client in self.roster.names if client not in sampled]
@@ -129,6 +133,7 @@ class FederatedRounds:
         # Those who rest validate as well: else rounds would be compared by the losses of different clients [ours].
         losses = self._validate(record, sent, sorted((*taken, *resting)), taken, state_rounds)
         self._require(record, len(losses), len(sampled))
+        # A shared model is one round's for everybody; where nothing is shared, nothing ties hospitals to one round.
         choose = _better if self.state.shared else _each_its_own
         self.state = ServerState(
             round_number=record.round_number,
@@ -165,7 +170,7 @@ class FederatedRounds:
         while len(nodes := list(self.grid.get_node_ids())) < len(self.roster.names):
             if time.monotonic() >= deadline:
                 break
-            time.sleep(0.2)
+            time.sleep(0.2)  # Flower's grid can be asked who is there, and tells nobody when someone comes
         self.clients = {node: client for node, client in self.clients.items() if node in nodes}
         questions = [
             Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY)
@@ -179,6 +184,7 @@ class FederatedRounds:
             if reply.has_error():
                 logger.warning("node %d cannot take part: %s", node, reply.error.reason)
                 continue
+            # States are kept by name: an unknown name has none, and two nodes of one name would both train on it.
             if (client := self._welcome(node, reply.content[CONFIG])) is not None:
                 self.clients[node] = client
 
@@ -204,6 +210,7 @@ class FederatedRounds:
             Usable replies as the strategy wants them and the clients' new prototypes, both sorted by client.
         """
         sent, prototypes = self.downlink.known(self.state), to_record(self.state.prototypes)
+        # A hospital removes its older files in training, so it is told which round's it may still be asked for.
         best = self.state.best.state_rounds if self.state.best else {}
         outgoing = self._addressed(
             self.strategy.configure_train(record.round_number, sent.full, ConfigRecord(), self.grid), sampled
@@ -215,6 +222,7 @@ class FederatedRounds:
         replies = self.exchange(record, "train", outgoing, sent)
         usable: dict[str, Message] = {}
         received: dict[str, Tensor] = {}
+        # Prototypes go to everybody in the next round: one of another length would break every hospital's contrast.
         length = next((len(tensor) for tensor in self.state.prototypes.values()), None)
         for client in sampled:
             try:
@@ -230,8 +238,10 @@ class FederatedRounds:
                 continue
             record.measured(client, metrics, "num_examples")
             if PROTOTYPES in reply.content:
+                # Under the name that the server knows the node by, whatever name came with it.
                 received[client] = next(iter(from_record(reply.content[PROTOTYPES]).values()))
                 length = len(received[client])
+            # Only the weight: Flower would average every metric, and refuses replies whose names differ.
             weight = MetricRecord({EXAMPLES: metrics[EXAMPLES]})
             reply.content = RecordDict({ARRAYS: reply.content[ARRAYS], METRICS: weight})
             usable[client] = reply
@@ -272,7 +282,9 @@ class FederatedRounds:
             try:
                 metrics = check_metrics(arrived(replies, client), self.task.leaving().validation)
                 loss = metrics.get(SELECTION_MEASURE, math.nan)
-                if not math.isfinite(loss):
+                if not math.isfinite(
+                    loss
+                ):  # compares false with everything: rounds could not be told better from worse
                     raise UnusableReply(f"{SELECTION_MEASURE} is {loss}")
             except UnusableReply as reason:
                 record.leave_out(client, reason, NOT_VALIDATED)
@@ -304,7 +316,7 @@ class FederatedRounds:
         self, record: RoundRecord, phase: str, outgoing: Mapping[str, Message]
     ) -> dict[str, Message]:
         """Send messages and wait for the replies, keeping the ledger."""
-        for client, message in outgoing.items():
+        for client, message in outgoing.items():  # bytes are spent whether or not an answer comes
             record.count(message, phase, client, "down")
         replies = {}
         for reply in self.grid.send_and_receive(outgoing.values(), timeout=self.settings.round_timeout):
@@ -317,6 +329,7 @@ class FederatedRounds:
 def sampled_clients(clients: Sequence[str], participation: float, seed: int, round_number: int) -> list[str]:
     """Who trains in a round: the share of the clients, rounded up, drawn by name, in the order of `clients`."""
     count = math.ceil(participation * len(clients) - 1e-9)  # 0.1 * 30 is a little more than 3
+    # A stream of its own for each round: a resumed run draws the same without having drawn the rounds before.
     chosen = numpy_stream(seed, "participation", round_number).permutation(sorted(clients))[:count].tolist()
     return [client for client in clients if client in chosen]
 
@@ -334,6 +347,7 @@ def arrived(replies: Mapping[str, Message], client: str) -> Message:
 
 def _better(best: BestRound | None, new: BestRound) -> BestRound:
     """The better of the best round so far and a new one: validated by more clients, then the lower mean loss [ours]."""
+    # First the count: a mean over fewer hospitals may be lower only because a hard one is missing.
     if best is None or (len(new.losses), -new.loss) > (len(best.losses), -best.loss):
         return new
     return best

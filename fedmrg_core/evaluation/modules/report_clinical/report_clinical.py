@@ -13,7 +13,7 @@ uncertain counted as positive and as negative. NaN where no reference is positiv
 
 
 class ReportClinical(evaluate.Metric):
-    """Same numbers as `fedmrg_core.evaluation.clinical_metrics.score_states`."""
+    """The measures of `fedmrg_core.evaluation.clinical_metrics.per_study_clinical`."""
 
     def _info(self) -> evaluate.MetricInfo:
         states = datasets.Sequence(datasets.Value("int32"), length=len(FINDINGS))

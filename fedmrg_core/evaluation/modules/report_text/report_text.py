@@ -13,7 +13,7 @@ frequencies from the references given. NaN where a measure cannot be said."""
 
 
 class ReportText(evaluate.Metric):
-    """Same numbers as `fedmrg_core.evaluation.text_metrics.score_texts`."""
+    """The measures of `fedmrg_core.evaluation.text_metrics.per_study_scores`."""
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
