@@ -20,7 +20,7 @@ SEED ?= 0
 PIP_OPTIONS ?=
 # Names in experiments.yaml, joined by commas; RERUN=True makes reference runs again
 EXPERIMENT ?= main
-# CPU threads of a run; 0: all cores for one run, one each for the runs of an experiment
+# CPU threads of each hospital; 0: one, and in a single run as many hospitals at a time as there are cores
 THREADS ?= 0
 RERUN ?= False
 # stored: the base models in profiles/base_models/, where the profile has some; fresh: built here
@@ -75,7 +75,7 @@ help:  ## Show this list
 		REPRODUCIBLE=$(call quote,$(REPRODUCIBLE)) 'exact: equal numbers on x86 processors since 2013, slower; chance: equal within chance' \
 		RERUN=$(call quote,$(RERUN)) 'of make benchmark; True: also the runs that figures/reference/ holds' \
 		PIP_OPTIONS=$(call quote,$(PIP_OPTIONS)) 'of make environment, e.g. --extra-index-url URL for the smaller CPU build of torch' \
-		THREADS=$(call quote,$(THREADS)) 'CPU threads of a run; 0: all cores for make figures, one for each run of make benchmark' \
+		THREADS=$(call quote,$(THREADS)) 'CPU threads of each hospital; 0: one, and in make figures as many hospitals at a time as cores' \
 		CORES=$(call quote,$(CORES)) 'CPU cores of everything together'
 
 environment: $(STAMP)  ## Create .venv from requirements.lock

@@ -35,7 +35,7 @@ RUN_NAMES = list(RunSettings.model_fields)
 WORKFLOW_DEFAULTS = {
     "data_root": "",  # the folder of a real data set
     "experiment": "",  # names in experiments.yaml, joined by commas
-    "threads": 0,  # CPU threads of a run; 0: all cores for one run, 1 each for the runs of an experiment
+    "threads": 0,  # CPU threads of each hospital; 0: one, and in a single run as many hospitals at a time as cores
     "base_models": "stored",  # of the repository, where it has some of the profile; fresh: built here
     "rerun": False,  # of an experiment: also what figures/reference/ holds already
 }
@@ -91,6 +91,8 @@ BY_NAME = {run.name: run for run in [*RUNS, SINGLE]}
 # Unlike workflow.cores it may be unknown: jobs sent to other machines ask for their threads each by itself.
 CORES = workflow.resource_settings.cores or 1
 THREADS = SETTINGS["threads"] or (1 if EXPERIMENTS else CORES)
+RUN_CORES = THREADS if EXPERIMENTS else max(THREADS, CORES)
+WORKERS = {"workers": 1} if EXPERIMENTS else {}
 MISSING = lacking(RUNS, "metrics.csv")
 JOINING = [name for name in EXPERIMENTS if name.endswith("adaptation")]  # a centre joins later
 ADAPTED = lacking(runs_of(JOINING, SINGLE.profile), "adaptation.csv")
@@ -218,8 +220,8 @@ rule federated_run:
     output:
         "results/{run}/notebooks/06_federated_run.ipynb",
     params:
-        command=lambda wildcards: run_command("06_federated_run", wildcards, threads=SETTINGS["threads"] or int(bool(EXPERIMENTS))),
-    threads: THREADS
+        command=lambda wildcards: run_command("06_federated_run", wildcards, threads=SETTINGS["threads"] or 1, **WORKERS),
+    threads: RUN_CORES
     priority: 10
     resources:
         visible_gpu=gpu_of,
@@ -235,7 +237,7 @@ rule evaluation:
     output:
         "results/{run}/notebooks/07_evaluation.ipynb",
     params:
-        command=lambda wildcards: run_command("07_evaluation", wildcards),
+        command=lambda wildcards: run_command("07_evaluation", wildcards, **WORKERS),
     threads: 1 if EXPERIMENTS else CORES
     priority: 20
     resources:

@@ -115,7 +115,8 @@ def train(trial: Trial) -> None:
     from fedmrg_core.federation.run import run_federation
     from fedmrg_core.federation.run_configuration import configure_run
     from fedmrg_core.seeds import torch_threads
-    from fedmrg_core.trained_run import finished_experiment, place_reports, test_sets
+    from fedmrg_core.tasks.reports.finished_run import FinishedRun
+    from fedmrg_core.trained_run import place_reports, test_sets
 
     started, folder = time.perf_counter(), WORK / trial.name
     profile, method = RunSettings(profile="smoke", method=trial.method).load()
@@ -132,12 +133,12 @@ def train(trial: Trial) -> None:
         base_models=base_models_folder(REPOSITORY, "smoke", "phantom"), threads=trial.threads,
     )  # fmt: skip
     run_federation(folder, configuration, progress=False)
-    experiment = finished_experiment(folder)
+    run = FinishedRun(folder)
     with torch_threads(trial.threads):
         rows = [
-            place_reports(folder, experiment, place, adapter)
-            for place in test_sets(experiment)
-            for adapter in experiment.model.answers
+            place_reports(folder, run, place, adapter)
+            for place in test_sets(run)
+            for adapter in run.model.answers
             if adapter.removesuffix("_adapter") in (ADAPTERS if place.role == "home" else ADAPTERS[:1])
         ]
     reports = pandas.concat(rows, ignore_index=True)[["study_id", "adapter", "generated"]]

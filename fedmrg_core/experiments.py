@@ -139,12 +139,12 @@ class RunSettings(Strict):
         """
         return with_variant(load_profile(self.profile, self.data), load_method(self.method), self.variant)
 
-    def configuration(self, workspace: pathlib.Path, threads: int = 0) -> RunConfiguration:
+    def configuration(self, workspace: pathlib.Path, threads: int = 1) -> RunConfiguration:
         """What `federation.run.run_federation` takes.
 
         Args:
             workspace: the tree with the prepared studies and base models.
-            threads: CPU threads of a local update; 0: all cores. The last bits depend on it.
+            threads: CPU threads of a local update. The last bits depend on it.
 
         Raises:
             InputError: see `load`; or a setting is ill-typed.
@@ -162,7 +162,7 @@ class RunSettings(Strict):
             prepared=self.prepared(workspace),
             base_models=self.base_models(workspace),
             dealt=self.dealt(workspace),
-            **({"threads": threads} if threads else {}),
+            threads=threads,
         )
 
 

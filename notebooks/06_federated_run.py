@@ -30,7 +30,8 @@ method = "fedmrg"  # a row of methods.yaml
 variant = ""  # numbers that differ from profile and row, see docs/running.md
 seed = 0
 engine = "in-process"  # or "simulation": flwr run
-threads = 0  # CPU threads; 0: all cores. The last bits of the result depend on their number
+threads = 1  # CPU threads of each hospital; the last bits of the result depend on their number
+workers = 0  # hospitals at work at the same time; 0: one a core, one on a GPU. The result does not depend on it
 workspace = ""  # where results are kept; the repository if empty
 
 # %% [markdown]
@@ -94,7 +95,7 @@ listed.style.set_uuid("leaving").hide().set_properties(**{"text-align": "left"})
 
 # %%
 print("\n".join(f"{name}: {weight:g}" for name, weight in row.losses if weight))
-run_federation(folder, configuration, engine=engine)
+run_federation(folder, configuration, engine=engine, workers=workers)
 
 # %% [markdown]
 # ## What came of it

@@ -27,6 +27,7 @@ unseen = ""
 method = "fedmrg"  # a row of methods.yaml
 variant = ""
 seed = 0
+workers = 0  # test sets at the same time; 0: one a core, one on a GPU. The result does not depend on it
 workspace = ""  # where results are kept; the repository if empty
 
 # %% [markdown]
@@ -59,7 +60,7 @@ folder = run.folder(workspace_folder(workspace))
 # normalisation; clinical metrics compare the findings our labeller reads from both texts.
 
 # %%
-metrics = evaluate_run(folder)
+metrics = evaluate_run(folder, workers)
 predictions = read_predictions(folder / "predictions.csv")
 print(f"{len(predictions)} reports of {predictions.study_id.nunique()} studies")
 

@@ -36,7 +36,13 @@ def workspace(tmp_path_factory) -> pathlib.Path:
 
 
 def federated(
-    workspace: pathlib.Path, method: str, rounds: int, folder: str, prepared: str = "prepared", data: str = "phantom", **others
+    workspace: pathlib.Path,
+    method: str,
+    rounds: int,
+    folder: str,
+    prepared: str = "prepared",
+    data: str = "phantom",
+    **others,
 ) -> pathlib.Path:
     """A finished run of a row."""
     federation = PROFILE.federation.model_copy(update={"rounds": rounds})

@@ -32,7 +32,7 @@ class RunConfiguration(Strict):
     seed: int = pydantic.Field(0, ge=0)
     # CPU threads of a local update. Sums depend on their number in the last bit, so it is part of the run: the same
     # bytes come out wherever it is the same.
-    threads: int = pydantic.Field(default_factory=lambda: os.cpu_count() or 1, gt=0)
+    threads: int = pydantic.Field(1, gt=0)
     task: str = "reports"  # what the clients train: a name in `fedmrg_core.tasks`
     format: int = pydantic.Field(FORMAT, ge=FORMAT, le=FORMAT)  # of this file, see `configuration_format`
 

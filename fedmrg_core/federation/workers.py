@@ -52,8 +52,10 @@ def worker_count(workers: int, jobs: int, threads: int) -> int:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use; OMP_NUM_THREADS, which Snakemake sets for its jobs, can say fewer."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return min(there, int(said)) if said.isdecimal() and int(said) else there
 
 
 class Workers:
