@@ -32,7 +32,7 @@ import sys
 
 from IPython.display import Image, Markdown, display
 
-from fedmrg_core.data.prepared import load_prepared
+from fedmrg_core import publishing
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.paths import REPOSITORY, workspace_folder
 
@@ -41,7 +41,6 @@ run = RunSettings(profile=profile, data=data, partition=partition, clients=clien
                   variant=variant, seed=seed)  # fmt: skip
 root = workspace_folder(workspace)
 folder = run.folder(root)
-prepared = load_prepared(run.prepared(root))
 out = folder / "figures"
 
 
@@ -99,7 +98,7 @@ show(client_distance.draw([folder], out))
 # %%
 from figures import report_page
 
-if prepared.summary["images_publishable"]:
+if publishing.shows_studies(data):
     show(report_page.draw([folder], out, run.prepared(root)))
 else:
     print(f"{data}: images and reports of this data set must not be published; the page is left out.")

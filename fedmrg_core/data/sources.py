@@ -113,6 +113,16 @@ def corpus_name(data: str) -> str:
     return read_name(data)[0]
 
 
+def data_family(data: str) -> str:
+    """The name under which measures of data sets are pooled: strengths of the phantom are, hospitals' folders are not.
+
+    Raises:
+        InputError: as `read_name`.
+    """
+    name = corpus_name(data)
+    return data if DATA_SOURCES[name].takes_a_name else name
+
+
 def read_name(data: str) -> tuple[str, dict[str, float]]:
     """Name of the row and the loader's options: "phantom-image0.5" -> ("phantom", {"image_strength": 0.5}).
 

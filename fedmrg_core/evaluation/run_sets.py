@@ -83,7 +83,7 @@ def load_runs(folders: Sequence[pathlib.Path | str], varying: Collection[str] = 
     runs = [load_run(folder) for folder in folders]
     _check_data(runs)
     _check_profiles(runs, varying)
-    loaded = Runs(runs, [*_code_notes(runs, same_code), *_pace_notes(runs)])
+    loaded = Runs(runs, [*_code_notes(runs, same_code), *_pace_notes(runs), *_pairing_notes(runs)])
     _check_twice(loaded)
     _check_studies(loaded)
     return loaded
@@ -126,6 +126,15 @@ def _pace_notes(runs: Sequence[Run]) -> list[str]:
             differing = "; ".join(f"{value:g} for {', '.join(methods[value])}" for value in others)
             notes.append(f"{key.rpartition('.')[2].replace('_', ' ').capitalize()} {usual:g}, but {differing}.")
     return notes
+
+
+def _pairing_notes(runs: Sequence[Run]) -> list[str]:
+    """A sentence where runs have no numbers of single studies, without which nothing is compared study by study."""
+    lacking = [run for run in runs if not run.holds_scores]
+    if not lacking:
+        return []
+    data = ", ".join(sorted({run.configuration.data for run in lacking}))
+    return [f"{len(lacking)} of {len(runs)} runs hold no scores of single studies ({data}): none of them is tested."]
 
 
 def _check_twice(runs: Runs) -> None:
