@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 
+import nbformat
 import pandas
 import pytest
 from run_folders import CLIENTS, TEXTS, planted_variance, write_run
 
 from fedmrg_core import publishing, reference
 from fedmrg_core.code_state import training_code_hash
+from fedmrg_core.committed_notebooks import sync_notebook
 from fedmrg_core.data.sources import DATA_SOURCES
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation import comparison, table_writers
@@ -20,6 +23,7 @@ from fedmrg_core.evaluation.seed_variance import read_seed_variance
 from fedmrg_core.evaluation.stored_runs import load_run
 from fedmrg_core.evaluation.verify import NOT_REPRODUCED, verify
 from fedmrg_core.experiments import RunSettings
+from fedmrg_core.stored_base_models import store_base_models
 from fedmrg_core.verification import print_verdict
 
 FOLDER = "smoke/folder/fedmrg/seed-{}"
@@ -103,7 +107,8 @@ def test_verify_compares_aggregates(tmp_path: pathlib.Path, studies: int, capsys
     rows = verify(references, results, [FOLDER.format(0)])
     assert set(rows["status"]) == {"equal to the digit"} and len(rows) > 10
     assert rows["note"].str.contains("by whole test sets, for no scores of single studies").all()
-    assert ("losses" in set(rows["adapter"])) and (set(CLIENTS) <= set(rows["scope"])) is (studies == 60)
+    measured = rows[rows["adapter"] != "losses"]
+    assert len(measured) < len(rows) and (set(CLIENTS) <= set(measured["scope"])) is (studies == 60)
     monkeypatch.setattr("fedmrg_core.verification.REPOSITORY", tmp_path)
     assert print_verdict(rows, "smoke") == 0 and "by whole test sets" in capsys.readouterr().out
     metrics = pandas.read_csv(results / FOLDER.format(0) / "metrics.csv")
@@ -134,6 +139,29 @@ def test_a_reference_that_lost_its_scores_is_still_refused(tmp_path: pathlib.Pat
     (kept / "study_scores.csv.gz").unlink()
     with pytest.raises(InputError, match="holds no scores of studies"):
         verify(tmp_path / "reference", tmp_path / "results", ["smoke/iu_xray/fedmrg/seed-0"])
+
+
+def test_tables_of_several_runs_hold_no_number_of_few_studies(tmp_path: pathlib.Path) -> None:
+    runs = load_runs([write_run(tmp_path, data="folder", studies=28, method=name) for name in ("fedmrg", "fed-lora")])
+    table = comparison.main_table(runs, resamples=20)
+    assert set(table["role"]) == {"home"} and table[["worst_client", "harmonic_mean"]].isna().all(axis=None)
+    whole = load_runs([write_run(tmp_path, data="iu_xray", studies=28)])
+    assert set(comparison.main_table(whole, resamples=20)["role"]) == {"home", "unseen"}
+
+
+def test_notebooks_and_base_models_of_such_data_are_not_committed(tmp_path: pathlib.Path) -> None:
+    source = tmp_path / "01_data.py"
+    source.write_text("# %%\nprint(1)\n")
+    sync_notebook(source)
+    executed = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    for data, refused in (("phantom-image0", False), ("iu_xray", True), ("folder-north", True)):
+        executed.metadata["papermill"] = {"parameters": {"data": data}}
+        nbformat.write(executed, tmp_path / "executed.ipynb")
+        with pytest.raises(InputError, match="must not be published") if refused else contextlib.nullcontext():
+            sync_notebook(source, tmp_path / "executed.ipynb")
+    with pytest.raises(InputError, match="learnt reports of 'iu_xray' by heart, which must not be published"):
+        store_base_models(tmp_path / "base_models/smoke/iu_xray", "smoke", "iu_xray", tmp_path / "stored")
+    assert not (tmp_path / "stored").exists()
 
 
 def test_tables_of_aggregates_have_intervals_and_say_that_nothing_is_tested(tmp_path: pathlib.Path) -> None:
