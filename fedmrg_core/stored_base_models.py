@@ -182,7 +182,7 @@ def store_base_models(built: pathlib.Path, profile: str, data: str, root: pathli
     owner = _owner_of_corpus(data)
     if not shows_studies(owner):
         raise InputError(
-            f"{built}: its models have learnt reports of {owner!r} by heart, which must not be published; keep them here."
+            f"{built}: its models have learnt reports of {owner!r} by heart, which must not be published; leave them."
         )
     try:
         manifest = json.loads((built / MANIFEST).read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ import pathlib
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import datasets
@@ -82,8 +82,3 @@ def column_of(studies: datasets.Dataset, name: str) -> list[Any]:
     """One column of short texts as a list in which equal values are one object: a site's name takes its room once."""
     seen: dict[Any, Any] = {}
     return [seen.setdefault(value, value) for (value,) in values_of(studies, name)]
-
-
-def rows_where(studies: datasets.Dataset, name: str, wanted: Sequence[str] | set[str]) -> datasets.Dataset:
-    """The rows whose value in a column is among those wanted, in their order."""
-    return studies.select([row for row, (value,) in enumerate(values_of(studies, name)) if value in wanted])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import datasets
 
-from fedmrg_core.data.row_files import rows_where, values_of
+from fedmrg_core.data.row_files import values_of
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
 
@@ -48,7 +48,7 @@ Deal = Callable[[datasets.Dataset, int | None, int, float | None], dict[str, Cli
 
 def split_of(studies: datasets.Dataset, split: str) -> datasets.Dataset:
     """The studies of one split in their order."""
-    return rows_where(studies, "split", {split})
+    return studies.select([row for row, (name,) in enumerate(values_of(studies, "split")) if name == split])
 
 
 def client_name(number: int, clients: int) -> str:
@@ -67,8 +67,8 @@ def clients_of_patients(studies: datasets.Dataset, owner: Mapping[str, int], cli
     }
 
 
-def check_patients(studies: datasets.Dataset, clients: int) -> None:
-    """Hold every split against the number of clients.
+def check_patients(studies: datasets.Dataset, clients: int) -> dict[str, set[str]]:
+    """Split -> its patients, held against the number of clients.
 
     Raises:
         InputError: a split has fewer patients than there are clients.
@@ -79,6 +79,7 @@ def check_patients(studies: datasets.Dataset, clients: int) -> None:
     for split, own in patients.items():
         if len(own) < clients:
             raise InputError(f"clients is {clients} but the {split} split has {len(own)} patient(s); lower clients.")
+    return patients
 
 
 def smallest_counts(splits: Sequence[str], clients: int) -> dict[str, int]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import datasets
 from flwr_datasets.partitioner import IidPartitioner
 
-from fedmrg_core.data.partition.parts import ClientStudies, check_patients, clients_of_patients, split_of
-from fedmrg_core.data.row_files import column_of, rows_where, values_of
+from fedmrg_core.data.partition.parts import ClientStudies, check_patients, clients_of_patients
+from fedmrg_core.data.row_files import values_of
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
 from fedmrg_core.seeds import numpy_stream
@@ -20,7 +20,10 @@ def by_site(
     Raises:
         InputError: fewer than two sites, another number of clients than of sites, or a site that lacks a split.
     """
-    sites = sorted(set(column_of(studies, "site")))
+    rows: dict[str, dict[str, list[int]]] = {}
+    for row, (site, split) in enumerate(values_of(studies, "site", "split")):
+        rows.setdefault(site, {name: [] for name in SPLITS})[split].append(row)
+    sites = sorted(rows)
     if len(sites) < 2:
         raise InputError(
             f"partition 'site' finds {len(sites)} training site(s) ({', '.join(sites) or 'none'}); "
@@ -32,14 +35,12 @@ def by_site(
         )
     dealt = {}
     for site in sites:
-        own = rows_where(studies, "site", {site})
-        splits = {split: split_of(own, split) for split in SPLITS}
-        for split, part in splits.items():
-            if not len(part):
+        for split, own in rows[site].items():
+            if not own:
                 raise InputError(
                     f"site {site!r} has no {split} study; add some to its {split} split or name it in unseen."
                 )
-        dealt[site] = ClientStudies(**splits)
+        dealt[site] = ClientStudies(**{split: studies.select(own) for split, own in rows[site].items()})
     return dealt
 
 
@@ -49,10 +50,10 @@ def at_random(studies: datasets.Dataset, clients: int, seed: int, number: float 
     Raises:
         InputError: a split has fewer patients than there are clients.
     """
-    check_patients(studies, clients)
+    patients_of = check_patients(studies, clients)
     owner: dict[str, int] = {}
     for split in SPLITS:
-        patients = sorted(set(column_of(split_of(studies, split), "patient_id")))
+        patients = sorted(patients_of[split])
         numpy_stream(seed, "partition", "random", split).shuffle(patients)
         partitioner = IidPartitioner(num_partitions=clients)
         partitioner.dataset = datasets.Dataset.from_dict({"patient_id": patients})

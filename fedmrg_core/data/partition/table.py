@@ -12,7 +12,7 @@ from fedmrg_core.data.partition.dirichlet import CONCENTRATION, by_findings
 from fedmrg_core.data.partition.parts import Deal, Partition, split_of
 from fedmrg_core.data.partition.simple import at_random, by_site
 from fedmrg_core.data.partition.style import by_style
-from fedmrg_core.data.row_files import column_of, rows_where
+from fedmrg_core.data.row_files import column_of
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
 from fedmrg_core.site_names import check_site_name, find_sites
@@ -99,11 +99,11 @@ def partition_clients(
     rule = partition_rule(partition)
     if clients is not None and clients < 2:
         raise InputError(f"clients is {clients}; a federation needs at least 2.")
-    sites = set(column_of(studies, "site"))
-    for site in sorted(sites):
+    sites = column_of(studies, "site")
+    for site in sorted(set(sites)):
         check_site_name(site, "the data set")
     held_out = set(find_sites(unseen_sites, sites, "unseen"))
-    home = rows_where(studies, "site", sites - held_out)
+    home = studies.select([row for row, site in enumerate(sites) if site not in held_out])
     dealt = rule.deal(home, clients or rule.clients, seed, rule.number)
     for name, client in dealt.items():
         if name in held_out:
@@ -113,7 +113,7 @@ def partition_clients(
                 raise InputError(f"partition {partition!r}: client {name!r} has no {split} study; lower clients.")
     unseen, adaptation, unused = {}, {}, {}
     for site in sorted(held_out):
-        own = rows_where(studies, "site", {site})
+        own = studies.select([row for row, name in enumerate(sites) if name == site])
         unseen[site], adaptation[site] = split_of(own, "test"), split_of(own, "train")
         unused[site] = len(own) - len(unseen[site]) - len(adaptation[site])
         if not len(unseen[site]):
