@@ -3,7 +3,7 @@
     python benchmarks/large_data.py --studies 400000
     python benchmarks/large_data.py --studies 4000
 
-The studies are drawn by nobody: a few noise images as PNG at the size of a profile, and reports of a few sentences that
+The studies are made up: a few noise images as PNG at the size of a profile, and reports of a few sentences that
 differ from study to study. They are written as a loader's are, row by row. Memory is what the process holds of its own
 beyond what it held before (pages of mapped files, which the system takes back at need, do not count).
 """
