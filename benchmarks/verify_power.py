@@ -28,9 +28,10 @@ import pandas
 from fedmrg_core.arithmetic import VARIABLES, arithmetic_of
 from fedmrg_core.code_state import source_state
 from fedmrg_core.evaluation.answers import answers_of, losses_of_round, stored_numbers
+from fedmrg_core.evaluation.changes import Change, compare_answers
 from fedmrg_core.evaluation.seed_variance import FILE, kind_of, read_seed_variance, variances_of
 from fedmrg_core.evaluation.stored_runs import Run, load_run
-from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, SEVERITY, Change, compare_answers, judge
+from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, SEVERITY, judge
 from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder, reference_folder
 
 KEPT = REPOSITORY / "tests" / "verify_runs"

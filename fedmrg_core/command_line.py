@@ -156,7 +156,7 @@ def reference(
         typer.Argument(help="Run folders below results/, report/benchmark-PROFILE, or base_models/PROFILE/DATA."),
     ],
 ) -> None:
-    """Keep what is small and may be shown of finished runs, and of their comparison, under figures/reference/.
+    """Keep what is small and may be published of finished runs, and of their comparison, under figures/reference/.
 
     Base models go to profiles/base_models/, where notebook 05 finds them.
     """

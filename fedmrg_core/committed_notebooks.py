@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.notebooks import NOTEBOOKS, read_notebook
+from fedmrg_core.publishing import shows_studies
 from fedmrg_core.run_folder import write_text
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def sync_notebook(source: pathlib.Path, executed: pathlib.Path | None = None) ->
             long as no cell has changed.
 
     Raises:
-        InputError: the executed notebook has other cells than the source.
+        InputError: the executed notebook has other cells than the source, or shows data that must not be published.
     """
     import nbformat
 
@@ -96,6 +97,11 @@ def _take_outputs(notebook: NotebookNode, executed: pathlib.Path) -> None:
         run = nbformat.read(executed, as_version=4)
     except (OSError, nbformat.reader.NotJSONError) as error:
         raise InputError(f"{executed}: no executed notebook is there; run it with `fedmrg run` first.") from error
+    data = run.metadata.get("papermill", {}).get("parameters", {}).get("data", "phantom")
+    if not shows_studies(data):
+        raise InputError(
+            f"{executed}: its outputs show studies of {data!r}, which must not be published; run it on data=phantom."
+        )
     cells = [cell for cell in run.cells if not PAPERMILL_TAGS & set(cell.metadata.get("tags", []))]
     if [cell.source for cell in cells] != [cell.source for cell in notebook.cells]:
         raise InputError(f"{executed}: its cells are not those of the source; run the notebook again before the sync.")

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pandas
 
-from fedmrg_core.data.sources import data_source
+from fedmrg_core import publishing
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.predictions import ADAPTER_NAMES
 from fedmrg_core.evaluation.stored_runs import Run, load_run
+from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.evaluation.table_writers import ROLES
 from fedmrg_core.measure_names import floor_name, measure_name
 from fedmrg_core.notebook_pages import html_page, read_executed, write_notebook_page
@@ -25,7 +26,6 @@ from fedmrg_core.run_folder import write_text
 from fedmrg_core.run_summary import RunSummary, summarise, with_interval
 
 FIGURES = "figures"  # the folder of scripts, and of what they draw in a run folder
-OF_STUDIES = ("report_page",)  # figures that show images and reports
 STORED = ("config.yaml", "rounds.csv", "ledger.csv", "predictions.csv", "metrics.csv", "manifest.json")
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -38,7 +38,9 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; } details { m
 def write_html_report(run: pathlib.Path, notebooks: Sequence[pathlib.Path], output: pathlib.Path) -> RunSummary:
     """Write ``output`` and, beside it, one page for each executed notebook; pictures are embedded.
 
-    Of a data set that must not be published, the page of X-rays and what notebooks print stay out.
+    The pages obey the data set's level (`fedmrg_core.publishing`): of any but "all" they show no report, no image, no
+    single study, no figure of the user's own, and nothing that a notebook printed or drew. Numbers of few studies stay
+    in, for they are of use at home; the front page then begins by saying that it must not be passed on.
 
     Args:
         run: the run folder of a finished and evaluated run.
@@ -54,12 +56,13 @@ def write_html_report(run: pathlib.Path, notebooks: Sequence[pathlib.Path], outp
     """
     finished = load_run(run)
     summary = summarise(finished)
-    private = not data_source(finished.configuration.data).images_publishable
+    data = finished.configuration.data
+    private, few = not publishing.shows_studies(data), _has_few_studies(finished)
     figures = sorted((run / FIGURES).glob("*.png"))
     if not figures:
         raise InputError(f"{run / FIGURES} holds no PNG; run notebook 08_figures for this run first.")
     if private:
-        figures = [path for path in figures if not path.stem.startswith(OF_STUDIES)]
+        figures = [path for path in figures if path.stem in publishing.figures_of(data)]
     executed = {path: read_executed(path) for path in notebooks}
     start = output.parent
     pages = {start / "notebooks" / f"{path.stem}.html": content for path, content in executed.items()}
@@ -68,6 +71,7 @@ def write_html_report(run: pathlib.Path, notebooks: Sequence[pathlib.Path], outp
         write_notebook_page(content, page, private)
     sections = [
         f"<h1>FedMRG companion: {html.escape(summary.name)}</h1>",
+        f"<p><b>{html.escape(_few_studies(finished))}</b></p>" if few else "",
         f'<p class="result">{html.escape(summary.sentence)}</p>',
         _table(summary.header, summary.rows),
         f'<p class="note">{html.escape(summary.note)}</p>',
@@ -79,16 +83,35 @@ def write_html_report(run: pathlib.Path, notebooks: Sequence[pathlib.Path], outp
         f'<p class="note">{html.escape(_left_out(finished))}</p>' if private else "",
         f"<ul>{''.join(f'<li>{link}</li>' for link in links)}</ul>" if links else "",
         "<h2>Stored results</h2>",
-        f"<p>{', '.join(_link(run / file, start, file) for file in STORED if (run / file).is_file())}</p>",
+        f"<p>{', '.join(_link(run / file, start, file) for file in _stored(run, private))}</p>",
     ]
     write_text(output, html_page(f"FedMRG companion: {summary.name}", STYLE, "\n".join(filter(None, sections))))
     return summary
 
 
+def _stored(run: pathlib.Path, private: bool) -> list[str]:
+    """The tables to link to; answers to single studies are none of a page that may be passed on."""
+    return [file for file in STORED if (run / file).is_file() and not (private and file == "predictions.csv")]
+
+
 def _left_out(run: Run) -> str:
     return (
-        f"Images and reports of {run.configuration.data} must not be published: no page of X-rays is here, and what "
-        "the notebooks printed stands in the executed notebooks alone."
+        f"Images and reports of {run.configuration.data} must not be published: no page of X-rays and no map of "
+        "studies is here, and what the notebooks printed and drew stands in the executed notebooks alone."
+    )
+
+
+def _has_few_studies(run: Run) -> bool:
+    """Whether some number on the page is of too few studies to be published."""
+    data, path = run.configuration.data, run.folder / "rounds.csv"
+    rounds = read_table(path, ("round", "client"), "make the run again") if path.is_file() else pandas.DataFrame()
+    return publishing.has_small_cells(data, run.metrics) or publishing.has_small_clients(data, rounds)
+
+
+def _few_studies(run: Run) -> str:
+    return (
+        f"Do not pass this page on: some of its numbers are of fewer than {publishing.SMALLEST_CELL} studies, and of "
+        f"{run.configuration.data} only aggregates may be published."
     )
 
 

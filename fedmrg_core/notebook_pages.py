@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 INJECTED = "injected-parameters"
-LEFT_OUT = "Printed text is left out: the reports of this data set must not be published.\n"
+LEFT_OUT = "What this cell printed or drew is left out: no study of this data set must be published.\n"
 _FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.DOTALL)
 # Matplotlib knows no brackets of a given size, and wants braces around a fraction's parts.
 _SPELLINGS = ((r"\\[bB]igg?(?![a-zA-Z])", ""), (r"\\frac(\w)(\w)", r"\\frac{\1}{\2}"))
@@ -56,7 +56,7 @@ def write_notebook_page(notebook: NotebookNode, page: pathlib.Path, private: boo
     Args:
         notebook: see `read_executed`; it is changed.
         page: the HTML file.
-        private: leave out printed text, in which notebooks show reports.
+        private: leave out what cells printed and drew, in which notebooks show reports and single studies.
     """
     import nbconvert
     from pygments.formatters import HtmlFormatter
@@ -65,7 +65,7 @@ def write_notebook_page(notebook: NotebookNode, page: pathlib.Path, private: boo
     for cell in notebook.cells:
         if cell.cell_type == "code":
             outputs = [without_paths(output, folders) for output in stripped_outputs(cell)]
-            cell.outputs = [_without_text(output) for output in outputs] if private else outputs
+            cell.outputs = [_nothing()] if private and outputs else outputs
             if INJECTED in cell.metadata.get("tags", []):
                 cell.source = without_paths(cell.source, folders)
         elif cell.cell_type == "markdown":
@@ -90,10 +90,11 @@ def _given_folders(notebook: NotebookNode) -> dict[str, str]:
     return {path: f".../{pathlib.PurePath(path).name}" for path in paths}
 
 
-def _without_text(output: NotebookNode) -> NotebookNode:
-    if output.output_type == "stream":
-        output.text = LEFT_OUT
-    return output
+def _nothing() -> NotebookNode:
+    """What stands in place of a cell's outputs."""
+    import nbformat
+
+    return nbformat.v4.new_output("stream", text=LEFT_OUT)
 
 
 def _as_picture(match: re.Match[str]) -> str:

@@ -23,5 +23,5 @@ def base_models_folder(workspace: pathlib.Path, profile: str, corpus: str) -> pa
 
 
 def reference_folder(profile: str) -> pathlib.Path:
-    """Reference runs of a profile: what is small and may be shown of their run folders, committed."""
+    """Reference runs of a profile: what is small and may be published of their run folders, committed."""
     return REPOSITORY / "figures" / "reference" / profile

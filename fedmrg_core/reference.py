@@ -8,39 +8,31 @@ import pathlib
 import shutil
 from collections.abc import Sequence
 
-from fedmrg_core.data.sources import data_source
+from fedmrg_core import publishing
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.predictions import read_metrics, read_predictions
 from fedmrg_core.evaluation.seed_variance import FILE as SEED_VARIANCE
 from fedmrg_core.evaluation.seed_variance import seed_variance, write_seed_variance
 from fedmrg_core.evaluation.stored_runs import STUDY_SCORES, load_run, numbers_of
+from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.evaluation.study_scores import study_scores
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.federation.files import partial_folder, remove_partial, replace_folder
 from fedmrg_core.federation.run_configuration import read_configuration
+from fedmrg_core.run_folder import write_text
 
-# What any run may show: numbers and settings.
-NUMBERS = (
-    "config.yaml",
-    "manifest.json",
-    "rounds.csv",
-    "ledger.csv",
-    "timing.csv",
-    "head_auroc.csv",
-    "adaptation.csv",
-)
+SETTINGS = ("config.yaml", "manifest.json", "ledger.csv", "timing.csv")  # numbers of no study
+TABLES = ("head_auroc.csv", "adaptation.csv")  # a row over many studies each
 BENCHMARK = "benchmark"
 DIGITS = 5  # decimals of the measures that are kept
-# Figures that show neither an image nor a report.
-FIGURES = ("convergence", "quality_by_client", "communication", "client_distance")
-FIGURES_OF_STUDIES = ("report_page", "feature_map")
 
 
 def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib.Path) -> pathlib.Path:
-    """Copy what is small and may be shown of a run.
+    """Copy what is small and may be published of a run, by its data set's level (`fedmrg_core.publishing`).
 
-    Predictions go along, compressed and without floors, where the data set's reports may be published; otherwise
-    only their scores do, see :mod:`fedmrg_core.evaluation.study_scores`.
+    Of level all the predictions go along, compressed and without floors; of level scores only what
+    :mod:`fedmrg_core.evaluation.study_scores` makes of them; of level aggregates nothing of a single study and no
+    number of fewer than `publishing.SMALLEST_CELL` studies.
 
     Args:
         run_folder: a finished and evaluated run.
@@ -51,7 +43,8 @@ def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib
         The reference's folder; what was there is replaced whole.
 
     Raises:
-        InputError: the run is not finished or not evaluated, or its code was changed and not committed.
+        InputError: the run is not finished or not evaluated, its code was changed and not committed, or it has too few
+            test studies for any number of it to be published.
     """
     for needed in ("manifest.json", "metrics.csv", "predictions.csv"):
         if not (run_folder / needed).is_file():
@@ -62,28 +55,62 @@ def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib
             f"{run_folder}: it was made with uncommitted changes, or outside a git clone; a reference needs a "
             "commit to name. Commit, and make it again."
         )
+    data = RunSettings.from_name(name).data
+    everything = read_metrics(run_folder / "metrics.csv").round(DIGITS)
+    metrics = publishing.publishable_metrics(data, everything)
+    if metrics.empty:
+        raise InputError(
+            f"{run_folder}: it has fewer than {publishing.SMALLEST_CELL} test studies, and of {data!r} no number of so "
+            "few is published; put more studies into the test split."
+        )
     target = reference_root / name
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_partial(target.parent)
     partial = partial_folder(target)
-    for file in NUMBERS:
+    for file in SETTINGS:
         if (run_folder / file).is_file():
             shutil.copyfile(run_folder / file, partial / file)
-    metrics = read_metrics(run_folder / "metrics.csv").round(DIGITS)
     metrics.to_csv(partial / "metrics.csv", index=False, lineterminator="\n")
-    publishable = data_source(RunSettings.from_name(name).data).images_publishable
-    answers = read_predictions(run_folder / "predictions.csv")
-    answers = answers[answers["system"] == "model"]
-    kept, file = (answers, "predictions.csv.gz") if publishable else (study_scores(answers), STUDY_SCORES)
-    text = kept.to_csv(index=False, lineterminator="\n")
-    (partial / file).write_bytes(gzip.compress(text.encode(), mtime=0))
-    figures = FIGURES + (FIGURES_OF_STUDIES if publishable else ())
+    by_client = _store_tables(run_folder, partial, data) and len(metrics) == len(everything)
+    _store_answers(run_folder, partial, data)
+    figures = set(publishing.figures_of(data)) - set(() if by_client else publishing.FIGURES_OF_CLIENTS)
     for path in sorted((run_folder / "figures").glob("*")):
         if path.stem in figures and path.suffix in (".png", ".csv"):
             (partial / "figures").mkdir(exist_ok=True)
             shutil.copyfile(path, partial / "figures" / path.name)
     replace_folder(partial, target)
     return target
+
+
+def _store_tables(run_folder: pathlib.Path, partial: pathlib.Path, data: str) -> bool:
+    """Copy rounds.csv and `TABLES` as far as they may be published; whether every client has studies enough."""
+    for file in TABLES:
+        if not (run_folder / file).is_file():
+            continue
+        if publishing.shows_scores(data):
+            shutil.copyfile(run_folder / file, partial / file)
+        else:
+            table = publishing.publishable_table(data, read_table(run_folder / file, ("studies",), "make it again"))
+            write_text(partial / file, table.to_csv(index=False, lineterminator="\n"))
+    path = run_folder / "rounds.csv"
+    if not path.is_file():
+        return True
+    if publishing.has_small_clients(data, read_table(path, ("round", "client"), "make the run again")):
+        return False
+    shutil.copyfile(path, partial / path.name)
+    return True
+
+
+def _store_answers(run_folder: pathlib.Path, partial: pathlib.Path, data: str) -> None:
+    """Keep the model's answers, or only the scores of each, or nothing."""
+    if not publishing.shows_scores(data):
+        return
+    answers = read_predictions(run_folder / "predictions.csv")
+    answers = answers[answers["system"] == "model"]
+    whole = publishing.shows_studies(data)
+    kept, file = (answers, "predictions.csv.gz") if whole else (study_scores(answers), STUDY_SCORES)
+    text = kept.to_csv(index=False, lineterminator="\n")
+    (partial / file).write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 def store_seed_variance(reference_root: pathlib.Path, workers: int = 1) -> pathlib.Path:
@@ -97,7 +124,7 @@ def store_seed_variance(reference_root: pathlib.Path, workers: int = 1) -> pathl
         The table's path.
 
     Raises:
-        InputError: no method has references of several seeds, or one holds no scores of studies.
+        InputError: no method has references of several seeds, or one lacks its scores of studies.
     """
     profiles = sorted(path.name for path in reference_root.iterdir() if path.is_dir())
     runs = [load_run(reference_root / run.name) for name in profiles for run in reference_runs(reference_root, name)]

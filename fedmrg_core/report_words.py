@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 # What programs and people write where there is nothing, as `_plain` spells it: "N/A" and "n.a." are "na".
 MISSING = frozenset(
@@ -131,19 +131,23 @@ def knows_language(text: str) -> bool:
     return known >= SMALLEST_SHARE * (len(words) + foreign)
 
 
-def language_warning(reports: Mapping[str, str], source: str) -> str:
+def language_warning(reports: Iterable[tuple[str, str]], source: str) -> str:
     """A sentence about reports that do not read as English; "" if all do.
 
     Args:
-        reports: study id -> findings section.
+        reports: study id and findings section of each study; taken one by one.
         source: the file or data set they come from.
     """
-    unread = [study_id for study_id, text in reports.items() if not knows_language(text)]
+    count, unread = 0, []
+    for study_id, text in reports:
+        count += 1
+        if not knows_language(text):
+            unread.append(study_id)
     if not unread:
         return ""
     shown = ", ".join(unread[:SHOWN_IDS]) + (", ..." if len(unread) > SHOWN_IDS else "")
     return (
-        f"{source}: {len(unread)} of {len(reports)} reports have hardly a word that the labeller knows ({shown}); "
+        f"{source}: {len(unread)} of {count} reports have hardly a word that the labeller knows ({shown}); "
         "it reads English alone and takes their findings wrongly, so translate them or leave them out."
     )
 

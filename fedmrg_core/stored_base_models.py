@@ -20,6 +20,7 @@ from fedmrg_core.data.sources import DATA_SOURCES, corpus_name, data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.files import partial_folder, remove_partial, replace_folder
 from fedmrg_core.paths import REPOSITORY
+from fedmrg_core.publishing import shows_studies
 from fedmrg_core.run_folder import installed_packages, write_text
 
 STORED = REPOSITORY / "profiles" / "base_models"
@@ -175,8 +176,14 @@ def store_base_models(built: pathlib.Path, profile: str, data: str, root: pathli
         Their folder; what was there is replaced whole.
 
     Raises:
-        InputError: they are not there, were taken from the repository themselves, or their code was not committed.
+        InputError: they are not there, were taken from the repository themselves, their code was not committed, or they
+            have read reports that must not be published.
     """
+    owner = _owner_of_corpus(data)
+    if not shows_studies(owner):
+        raise InputError(
+            f"{built}: its models have learnt reports of {owner!r} by heart, which must not be published; leave them."
+        )
     try:
         manifest = json.loads((built / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -185,7 +192,7 @@ def store_base_models(built: pathlib.Path, profile: str, data: str, root: pathli
         raise InputError(f"{built} holds the stored base models themselves; {FRESH}.")
     if manifest.get("uncommitted_changes") or not manifest.get("commit"):
         raise InputError(f"{built}: made with uncommitted changes, or outside a git clone; commit and make them again.")
-    target = root / profile / _owner_of_corpus(data)
+    target = root / profile / owner
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_partial(target.parent)
     partial = partial_folder(target)

@@ -18,6 +18,7 @@ from fedmrg_core.evaluation.predictions import ADAPTER_NAMES
 from fedmrg_core.evaluation.stored_runs import ANSWERS, Run, load_run
 from fedmrg_core.findings import NEGATIVE, POSITIVE, UNCERTAIN, states_to_names
 from fedmrg_core.labeller import find_mentions, label_report
+from fedmrg_core.publishing import shows_studies
 from fedmrg_core.seeds import numpy_stream
 from figures import common
 
@@ -54,20 +55,20 @@ def draw(
         run_folders: runs with predictions.csv.
         out_folder: where the files go.
         prepared: the folder of the prepared data set that the runs were made with.
-        private: draw data other than the phantom; the page then says that it must not be published.
+        private: draw data whose images must not be published; the page then says so.
         studies: how many.
 
     Raises:
-        InputError: the data are not the phantom and `private` is not given; the prepared data are others than a run's;
-            or a file, study or column is missing.
+        InputError: the data's images must not be published and `private` is not given; the prepared data are others
+            than a run's; or a file, study or column is missing.
     """
     runs = common.check_runs(run_folders)
     if studies < 1:
         raise InputError(f"Parameter studies is {studies}; expected at least 1.")
     for run in runs:
-        if not (common.is_phantom(run) or private):
+        if not (shows_studies(common.data_name(run)) or private):
             raise InputError(
-                f"{run}: the data set {common.data_name(run)!r} may not allow its images to be published; "
+                f"{run}: images and reports of the data set {common.data_name(run)!r} must not be published; "
                 "give --private for a page that stays with you."
             )
     return [path for run in runs for path in _draw_run(run, runs, out_folder, pathlib.Path(prepared), studies)]
@@ -101,7 +102,7 @@ def _draw_run(
         for kind, sign in _SIGNS.items()
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=3)
-    note = "" if common.is_phantom(run) else " PRIVATE: not to be published."
+    note = "" if shows_studies(common.data_name(run)) else " PRIVATE: not to be published."
     common.caption(figure, f"{CAPTION}{note}", [run])
     return common.save_figure(figure, common.figure_name("report_page", run, runs), data, out_folder)
 

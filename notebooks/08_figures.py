@@ -31,7 +31,7 @@ workspace = ""  # where results are kept; the repository if empty
 # A figure is `draw(run_folders, out_folder)` of its script; `show` puts the PNG under this cell.
 
 # %%
-from fedmrg_core.data.prepared import load_prepared
+from fedmrg_core import publishing
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.paths import workspace_folder
 from figures.showing import show
@@ -44,7 +44,6 @@ run = RunSettings(profile=profile, data=data, partition=partition, clients=clien
                   variant=variant, seed=seed)  # fmt: skip
 root = workspace_folder(workspace)
 folder = run.folder(root)
-prepared = load_prepared(run.prepared(root))
 out = folder / "figures"
 
 # %% [markdown]
@@ -105,7 +104,7 @@ show(client_distance.draw([folder], out))
 # %%
 from figures import report_page
 
-if prepared.summary["images_publishable"]:
+if publishing.shows_studies(data):
     show(report_page.draw([folder], out, run.prepared(root)))
 else:
     print(f"{data}: images and reports of this data set must not be published; the page is left out.")

@@ -129,7 +129,7 @@ def test_foreign_and_incomplete_folders_are_left_alone(tmp_path: pathlib.Path) -
 
 def test_the_phantom_prepares_with_its_unseen_centre(tmp_path: pathlib.Path) -> None:
     made = prepare("phantom", None, tmp_path / "out", 32, 0, cache_folder=tmp_path / "cache", **PHANTOM)
-    assert made.unseen_sites == ("centre-f",) and made.summary["images_publishable"] is True
+    assert made.unseen_sites == ("centre-f",) and "publish" not in made.summary
     assert made.summary["studies"]["centre-a"] == {"train": 2, "validation": 1, "test": 1}
     assert made.summary["studies"]["centre-f"] == {"train": 3, "test": 1} and made.left_out == []
     other = prepare("phantom", "", tmp_path / "other", 32, 0, unseen_sites=["centre-a"], **PHANTOM)
@@ -170,7 +170,9 @@ def test_a_name_sets_options_of_its_data_set(tmp_path: pathlib.Path) -> None:
         ("phantom-image-1", None, PHANTOM, "'image' is no option of it"),
         ("phantom-", None, PHANTOM, "'' is no option of it"),
         ("phantom-image0-image1", None, PHANTOM, "sets 'image' twice"),
-        ("folder-image0", "", {}, "'folder' takes no options in its name; write data='folder'"),
+        ("iu_xray-image0", "", {}, "'iu_xray' takes no options in its name; write data='iu_xray'"),
+        ("folder-a-b", "", {}, "behind folder- one word of letters, digits and _ is expected"),
+        ("folder-", "", {}, "behind folder- one word"),
         ("phantom", None, {"train": 2}, "option 'validation': Missing"),
         ("phantom", None, {**PHANTOM, "epochs": 2}, "option 'epochs': Unexpected keyword argument"),
         ("phantom", None, {**PHANTOM, "train": "many"}, "option 'train': .*integer.*'many'"),

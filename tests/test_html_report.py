@@ -179,13 +179,25 @@ def test_every_figure_of_notebook_08_says_what_to_see(repository):
 
 def test_what_must_not_be_published_stays_out(tmp_path):
     run = with_figures(write_run(tmp_path, studies=16, data="iu_xray"))
+    (run / "figures" / "feature_map.png").write_bytes(b"a point for each study")
     page = written(run, tmp_path, executed(tmp_path / "07_evaluation.ipynb"))
     notebook_page = (tmp_path / "report" / "notebooks" / "07_evaluation.html").read_text()
-    assert page.count("<figure>") == 2 and "eport page" not in page
-    assert "must not be published" in page
+    assert page.count("<figure>") == 1 and "Convergence" in page
+    assert "must not be published" in page and "predictions.csv" not in page and "pass this page on" not in page
     for text in TEXTS:
         assert text not in page and text not in html.unescape(notebook_page)
-    assert LEFT_OUT.strip() in notebook_page and "0.25" in notebook_page
+    assert LEFT_OUT.strip() in notebook_page and "0.25" not in notebook_page
+
+
+def test_a_page_with_numbers_of_few_studies_says_that_it_stays_at_home(tmp_path):
+    for studies, said in ((60, False), (16, True)):
+        run = with_figures(write_run(tmp_path / str(studies), studies=studies, data="folder"))
+        page = written(run, tmp_path / str(studies))
+        assert ("Do not pass this page on: some of its numbers are of fewer than 10 studies" in page) is said
+    rounds = pandas.read_csv(run / "rounds.csv").assign(validation_examples=9)
+    run = with_figures(write_run(tmp_path / "validation", data="folder"))
+    rounds.to_csv(run / "rounds.csv", index=False)
+    assert "Do not pass this page on" in written(run, tmp_path / "validation")
 
 
 def test_a_run_without_measures_or_a_missing_notebook_leaves_no_page(run, tmp_path):

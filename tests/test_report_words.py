@@ -88,6 +88,6 @@ def test_no_text_of_the_phantom_is_told() -> None:
 
 def test_the_warning_counts_and_names_a_few() -> None:
     reports = {f"s{number}": "Herz nicht vergr\u00f6\u00dfert." for number in range(5)} | {"s9": "Clear lungs."}
-    sentence = language_warning(reports, "studies.csv")
+    sentence = language_warning(reports.items(), "studies.csv")
     assert sentence.startswith("studies.csv: 5 of 6 reports") and "(s0, s1, s2, ...)" in sentence
-    assert language_warning({"s9": "Clear lungs."}, "studies.csv") == ""
+    assert language_warning([("s9", "Clear lungs.")], "studies.csv") == ""

@@ -13,6 +13,7 @@ from run_folders import CLIENTS, planted_variance, write_run
 
 from fedmrg_core.code_state import training_code_hash
 from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation import changes
 from fedmrg_core.evaluation import verify as verifying
 from fedmrg_core.evaluation.answers import Answers
 from fedmrg_core.evaluation.comparison import CLINICAL_F1
@@ -145,7 +146,7 @@ def test_chance_is_called_chance():
     for _ in range(2000):
         sides = [mean_statistics(generator.normal(generator.normal(0, of_run), 0.4, studies)) for _ in range(2)]
         variance = of_run**2 * generator.chisquare(20) / 20  # as a table made of 20 degrees of freedom has it
-        p_values.append(verifying._paired_change(*sides, variance, 20.0).p_value)
+        p_values.append(changes.paired_change(*sides, variance, 20.0).p_value)
     for level in (0.01, 0.05, 0.2, 0.5):
         assert numpy.mean(numpy.array(p_values) < level) == pytest.approx(level, rel=0.25, abs=0.006)
 

@@ -2,7 +2,8 @@
 
 A prepared folder holds `studies/` (a `datasets` folder, images as 8-bit PNG of one size), `left_out.csv` (what was
 not used and why) and `summary.json` (counts, prevalence, options, fingerprint). It is written beside its place and
-moved there whole.
+moved there whole. Images are written one by one and read from disk, so a set of any size takes the memory of a small
+one. One folder is for one data set: another never takes its place.
 """
 
 from __future__ import annotations
@@ -10,14 +11,11 @@ from __future__ import annotations
 import collections
 import csv
 import dataclasses
-import hashlib
 import json
-import os
 import pathlib
 import re
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import datasets
@@ -25,19 +23,33 @@ import numpy
 import torch
 from torch import Tensor
 
-from fedmrg_core import findings
-from fedmrg_core.data.images import png_bytes
 from fedmrg_core.data.partition import Partition, partition_clients
 from fedmrg_core.data.phantom.studies import TEXTS_PER_IMAGE, public_texts
-from fedmrg_core.data.sources import DATA_SOURCES, call_loader, call_public_corpus, corpus_name, data_source
+from fedmrg_core.data.prepared_folder import (
+    LEFT_OUT,
+    STUDIES,
+    SUMMARY,
+    check_place,
+    digest_of,
+    key_of,
+    restore_older,
+    scratch_beside,
+    stored_summary,
+    write_prepared,
+)
+from fedmrg_core.data.row_files import rows_written_below, values_of
+from fedmrg_core.data.sources import (
+    DATA_SOURCES,
+    call_loader,
+    call_public_corpus,
+    corpus_name,
+    data_source,
+)
 from fedmrg_core.data.study import STUDY_FEATURES, LeftOut, LoadedStudies, check_studies
 from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS, STATES
 from fedmrg_core.labeller import label_report
 from fedmrg_core.site_names import find_sites
-
-STUDIES, LEFT_OUT, SUMMARY = "studies", "left_out.csv", "summary.json"
-FORMAT = 1  # raise it whenever the layout of a prepared folder changes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +61,8 @@ class Prepared:
         left_out: what was not used, and why.
         summary: the content of summary.json: data, image_size, seed, options, key, studies (site -> split -> count),
             states (site -> finding -> state -> count), vocabulary, left_out (reason -> count), warnings (sentences),
-            unseen_sites, images_publishable, version (of the data source), fingerprint.
+            unseen_sites, version (of the data source), root (digest of the folder it was read from; "" for none),
+            fingerprint. What may be published is said in `sources.DATA_SOURCES` alone.
     """
 
     studies: datasets.Dataset
@@ -105,35 +118,40 @@ def prepare(
     Args:
         data: name in `fedmrg_core.data.sources.DATA_SOURCES`, with options behind it where the row takes some.
         root: the folder with the data; None or "" for data sets that make their own.
-        folder: where the prepared data go; an older prepared folder there is replaced.
+        folder: where the prepared data go; an older state of the same data set there is replaced, another data set
+            never is.
         image_size: height and width of the images in pixels.
         seed: root seed.
         unseen_sites: sites that never train; None: the data set's own (the phantom's "centre-f").
         options: the loader's own parameters, e.g. train=100 for the phantom or layout="openi" for IU X-ray.
 
     Raises:
-        InputError: bad arguments or bad data, or `folder` holds something else than a prepared data set.
+        InputError: bad arguments or bad data, or `folder` holds another prepared data set or something else.
     """
     source = data_source(data)
     unseen = sorted(source.unseen_sites if unseen_sites is None else unseen_sites)
     request = {"data": data, "image_size": image_size, "seed": seed, "unseen_sites": unseen, "options": _plain(options)}
-    key = _key(request, pathlib.Path(root) if root and source.needs_root else None)
+    read_from = pathlib.Path(root) if root and source.needs_root else None
+    key = key_of(request, source, read_from)
     folder = pathlib.Path(folder)
-    if _stored_key(folder) == key:
+    restore_older(folder)
+    place = {"data": data, "root": digest_of([str(read_from.resolve()).encode()]) if read_from else ""}
+    check_place(folder, place)
+    if stored_summary(folder).get("key") == key:
         return load_prepared(folder)
-    loaded = call_loader(data, root, image_size, seed, **options)
-    check_studies(loaded.studies, data)
-    find_sites(unseen, loaded.studies["site"], "unseen_sites")
-    summary = {**request, "key": key, "images_publishable": source.images_publishable, "version": source.version}
-    summary |= summarise(loaded)
-    _write(folder, loaded, summary)
+    with scratch_beside(folder) as scratch, rows_written_below(scratch):
+        loaded = call_loader(data, root, image_size, seed, **options)
+        check_studies(loaded.studies, data)
+        find_sites(unseen, (site for (site,) in values_of(loaded.studies, "site")), "unseen_sites")
+        summary = {**request, "key": key, "version": source.version, "root": place["root"]} | summarise(loaded)
+        write_prepared(folder, loaded, summary, scratch)
     for sentence in loaded.warnings:
         print(f"Warning: {sentence}", file=sys.stderr)
     return load_prepared(folder)
 
 
 def load_prepared(folder: pathlib.Path) -> Prepared:
-    """Open a prepared folder.
+    """Open a prepared folder; its images stay on disk until they are asked for.
 
     Raises:
         InputError: it is missing or incomplete.
@@ -143,7 +161,7 @@ def load_prepared(folder: pathlib.Path) -> Prepared:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         with (folder / LEFT_OUT).open(newline="", encoding="utf-8") as handle:
             left_out = [LeftOut(**row) for row in csv.DictReader(handle)]
-        studies = datasets.load_from_disk(str(folder / STUDIES))
+        studies = datasets.load_from_disk(str(folder / STUDIES), keep_in_memory=False)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{folder} is not a complete prepared folder ({error}); prepare the data first (notebook 01)."
@@ -185,7 +203,9 @@ def load_public_studies(
     text_states = torch.tensor([label_report(text) for text in part.texts], dtype=torch.int64)
     image_states = torch.tensor(list(part.studies["states"]), dtype=torch.int64)
     pieces = [*(text.encode() for text in part.texts), pixels.tobytes(), image_states.numpy().tobytes()]
-    return PublicStudies(part.texts, text_states, torch.from_numpy(pixels).unsqueeze(1), image_states, _digest(pieces))
+    return PublicStudies(
+        part.texts, text_states, torch.from_numpy(pixels).unsqueeze(1), image_states, digest_of(pieces)
+    )
 
 
 def load_public_texts(data: str, count: int, seed: int) -> tuple[list[str], Tensor]:
@@ -214,8 +234,7 @@ def summarise(loaded: LoadedStudies) -> dict[str, Any]:
     counts: dict[str, dict[str, int]] = {}
     prevalence: dict[str, dict[str, dict[str, int]]] = {}
     words: set[str] = set()
-    columns = (list(studies[name]) for name in ("site", "split", "findings", "states"))
-    for site, split, text, states in zip(*columns, strict=True):
+    for site, split, text, states in values_of(studies, "site", "split", "findings", "states"):
         counts.setdefault(site, {}).setdefault(split, 0)
         counts[site][split] += 1
         for finding, state in zip(FINDINGS, states, strict=True):
@@ -242,15 +261,7 @@ def fingerprint(studies: datasets.Dataset) -> str:
             yield json.dumps([row[name] for name in names]).encode()
             yield numpy.ascontiguousarray(row["image"]).tobytes()
 
-    return _digest(pieces())
-
-
-def _digest(pieces: Iterable[bytes]) -> str:
-    total = hashlib.sha256()
-    for piece in pieces:
-        total.update(len(piece).to_bytes(8, "little"))
-        total.update(piece)
-    return total.hexdigest()
+    return digest_of(pieces())
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:
@@ -261,51 +272,3 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
         return json.loads(json.dumps(kept))
     except TypeError as error:
         raise InputError(f"the options of a data set have to be numbers, texts or lists; {error}.") from None
-
-
-def _key(request: dict[str, Any], root: pathlib.Path | None) -> str:
-    """Equal keys: same request, same files below root (by name, size and time), same code of data sets and labeller."""
-    pieces = [json.dumps({**request, "format": FORMAT}, sort_keys=True).encode()]
-    if root is not None and root.is_dir():
-        for path in sorted(path for path in root.rglob("*") if path.is_file()):
-            state = path.stat()
-            pieces.append(f"{path.relative_to(root).as_posix()} {state.st_size} {state.st_mtime_ns}".encode())
-    package = pathlib.Path(findings.__file__).parent
-    folders = [*(package / "data").rglob("*.py"), *(package / "labeller").rglob("*.py")]
-    sources = [*(package / name for name in ("findings.py", "report_words.py", "seeds.py")), *folders]
-    pieces += [path.read_bytes() for path in sorted(sources)]
-    return _digest(pieces)
-
-
-def _stored_key(folder: pathlib.Path) -> str | None:
-    try:
-        return json.loads((folder / SUMMARY).read_text(encoding="utf-8")).get("key")
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def _write(folder: pathlib.Path, loaded: LoadedStudies, summary: dict[str, Any]) -> None:
-    """Build under another name, then move into place; a kill leaves the old folder, none, or the new one."""
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / SUMMARY).is_file())):
-        raise InputError(f"{folder} holds something else than a prepared data set; give another folder or empty it.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        fresh, old = pathlib.Path(scratch) / "fresh", pathlib.Path(scratch) / "old"
-        fresh.mkdir()
-        _embedded(loaded.studies).save_to_disk(str(fresh / STUDIES))
-        loaded.write_left_out(fresh / LEFT_OUT)
-        text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
-        (fresh / SUMMARY).write_text(text, encoding="utf-8")
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(fresh, folder)
-
-
-def _embedded(studies: datasets.Dataset) -> datasets.Dataset:
-    """The studies with every image as PNG bytes inside, whatever path a loader left in the column."""
-    raw = studies.cast_column("image", datasets.Image(decode=False))
-    if all(image["bytes"] is not None for image in raw["image"]):
-        return studies
-    images = [{"bytes": png_bytes(image), "path": None} for image in studies["image"]]
-    rows = studies.remove_columns("image").add_column("image", images, feature=datasets.Image())
-    return rows.select_columns(studies.column_names)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import datasets
 from tqdm.auto import tqdm
 
 from fedmrg_core.data.images import png_bytes, read_grey_image
+from fedmrg_core.data.row_files import dataset_of_rows, values_of
 from fedmrg_core.data.study import STUDY_FEATURES, LeftOut, LoadedStudies, check_studies
 from fedmrg_core.errors import InputError
 from fedmrg_core.labeller import label_report
@@ -42,7 +43,7 @@ def load_rows(
 
     A study whose image is refused goes to the list of what was left out. Rows are ordered by study_id. Reports that do
     not read as English are used and told in the warnings, with the file's name alone: prepared data hold no path.
-    Everything is held in memory: about 10 kB a study at 128 pixels.
+    Images go to disk one by one; the descriptions are held in memory: about 2 kB a study.
 
     Args:
         descriptions: the studies that have a report.
@@ -55,22 +56,24 @@ def load_rows(
     Raises:
         InputError: no study is left, or the rows break the Study schema.
     """
-    rows, refused = [], list(left_out)
-    for study in tqdm(sorted(descriptions, key=lambda study: study.study_id), desc=source, unit="study"):
-        item = study.image.replace("\0", "\\0")
-        try:
-            picture = read_grey_image(root / study.image, image_size, rescale_16_bit, name=item)
-        except InputError as error:
-            refused.append(LeftOut(study.study_id, item, str(error).removeprefix(f"{item}: ")))
-            continue
-        image = {"bytes": png_bytes(picture), "path": None}
-        rows.append(dataclasses.asdict(study) | {"image": image, "states": list(label_report(study.findings))})
-    if not rows:
+    refused = list(left_out)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for study in tqdm(sorted(descriptions, key=lambda study: study.study_id), desc=source, unit="study"):
+            item = study.image.replace("\0", "\\0")
+            try:
+                picture = read_grey_image(root / study.image, image_size, rescale_16_bit, name=item)
+            except InputError as error:
+                refused.append(LeftOut(study.study_id, item, str(error).removeprefix(f"{item}: ")))
+                continue
+            image = {"bytes": png_bytes(picture), "path": None}
+            yield dataclasses.asdict(study) | {"image": image, "states": list(label_report(study.findings))}
+
+    studies = dataset_of_rows(rows(), STUDY_FEATURES)
+    if not len(studies):
         first = f" ({refused[0].item}: {refused[0].reason.rstrip('.')})" if refused else ""
         raise InputError(f"{source}: not one usable study, {len(refused)} left out{first}; mend or add studies.")
-    studies = datasets.Dataset.from_list(rows, features=STUDY_FEATURES)
     check_studies(studies, source)
-    reports = {row["study_id"]: row["findings"] for row in rows}
-    warning = language_warning(reports, pathlib.PurePath(source).name)
+    warning = language_warning(values_of(studies, "study_id", "findings"), pathlib.PurePath(source).name)
     left_out = sorted(refused, key=lambda row: (row.study_id, row.item))
     return LoadedStudies(studies, left_out, [warning] if warning else [])

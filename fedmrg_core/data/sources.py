@@ -1,4 +1,4 @@
-"""The one table of data sets. A new one is a module, a row here and a card in data_cards/."""
+"""The one table of data sets, and what may be published of each. A new one is a module, a row here and a card."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ import pathlib
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.strict_yaml import read_literal
 
 if TYPE_CHECKING:
     from fedmrg_core.data.study import LoadedStudies, PublicPart
+
+
+# What may be published of a data set. Each level holds those after it; `fedmrg_core.publishing` says what that means.
+Level = Literal[
+    "all",  # images, reports, everything
+    "scores",  # numbers of single studies, but no report, no image and no picture of single studies
+    "aggregates",  # numbers over many studies alone: credentialed data such as MIMIC-CXR, a hospital's own
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +35,12 @@ class DataSource:
         corpus_needs_root: whether the public corpus is read from the user's folder, too.
         needs_root: read from a folder of the user's.
         unseen_sites: sites that never train, unless told otherwise.
-        images_publishable: images and reports may appear in figures that are published.
+        synthetic: no patient is in it.
+        publish: what may be published of it, see `Level`. Nothing else decides: neither a prepared folder nor a run.
         version: of what the loader makes; raise it whenever the same arguments and files give other studies.
         name_options: options of the loader that a data set's name may set, by the word that stands for them there:
             with {"image": "image_strength"} the name "phantom-image0.5" means image_strength=0.5.
+        takes_a_name: the data set's name may end with one of the user's: "folder-north" lies beside "folder".
     """
 
     loader: str
@@ -38,9 +48,11 @@ class DataSource:
     corpus_needs_root: bool
     needs_root: bool
     unseen_sites: tuple[str, ...]
-    images_publishable: bool
+    synthetic: bool
+    publish: Level
     version: str
     name_options: dict[str, str] = dataclasses.field(default_factory=dict)
+    takes_a_name: bool = False
 
 
 DATA_SOURCES: dict[str, DataSource] = {
@@ -50,7 +62,8 @@ DATA_SOURCES: dict[str, DataSource] = {
         corpus_needs_root=False,
         needs_root=False,
         unseen_sites=("centre-f",),
-        images_publishable=True,
+        synthetic=True,
+        publish="all",
         version="5",
         name_options={"image": "image_strength", "wording": "wording_strength"},
     ),
@@ -60,7 +73,8 @@ DATA_SOURCES: dict[str, DataSource] = {
         corpus_needs_root=True,
         needs_root=True,
         unseen_sites=(),
-        images_publishable=False,
+        synthetic=False,
+        publish="scores",
         version="1",
     ),
     "folder": DataSource(
@@ -69,8 +83,10 @@ DATA_SOURCES: dict[str, DataSource] = {
         corpus_needs_root=False,
         needs_root=True,
         unseen_sites=(),
-        images_publishable=False,
+        synthetic=False,
+        publish="aggregates",  # nobody here knows its terms
         version="2",
+        takes_a_name=True,
     ),
 }
 
@@ -97,8 +113,20 @@ def corpus_name(data: str) -> str:
     return read_name(data)[0]
 
 
+def data_family(data: str) -> str:
+    """The name under which measures of data sets are pooled: strengths of the phantom are, hospitals' folders are not.
+
+    Raises:
+        InputError: as `read_name`.
+    """
+    name = corpus_name(data)
+    return data if DATA_SOURCES[name].takes_a_name else name
+
+
 def read_name(data: str) -> tuple[str, dict[str, float]]:
     """Name of the row and the loader's options: "phantom-image0.5" -> ("phantom", {"image_strength": 0.5}).
+
+    A name of the user's, as in "folder-north", sets none.
 
     Raises:
         InputError: no data set has this name, or an option is malformed, unknown to the data set, or set twice.
@@ -107,6 +135,10 @@ def read_name(data: str) -> tuple[str, dict[str, float]]:
     if base not in DATA_SOURCES:
         raise InputError(f"data is {data!r}; expected one of {', '.join(DATA_SOURCES)}.")
     words = DATA_SOURCES[base].name_options
+    if parts and DATA_SOURCES[base].takes_a_name:
+        if re.fullmatch(r"[A-Za-z0-9_]{1,40}", "-".join(parts)) is None:
+            raise InputError(f"data is {data!r}; behind {base}- one word of letters, digits and _ is expected.")
+        return base, {}
     if parts and not words:
         raise InputError(f"data is {data!r} but {base!r} takes no options in its name; write data={base!r}.")
     options: dict[str, float] = {}

@@ -8,6 +8,7 @@ import pathlib
 
 import datasets
 
+from fedmrg_core.data.row_files import values_of
 from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS, STATES
 from fedmrg_core.report_words import why_no_report
@@ -74,8 +75,7 @@ def check_studies(studies: datasets.Dataset, source: str) -> None:
     if missing:
         raise InputError(f"{source}: column {missing[0]!r} is missing; a study needs {', '.join(STUDY_FEATURES)}.")
     seen: set[str] = set()
-    columns = (studies[name] for name in ("study_id", "site", "split", "findings"))
-    for study_id, site, split, findings in zip(*columns, strict=True):
+    for study_id, site, split, findings in values_of(studies, "study_id", "site", "split", "findings"):
         if study_id in seen:
             raise InputError(f"{source}: study_id {study_id!r} occurs twice; every study needs an id of its own.")
         seen.add(study_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import datasets
@@ -9,9 +10,10 @@ import numpy
 import torch
 from torch import Tensor
 
+from fedmrg_core.data.row_files import column_of, values_of
 from fedmrg_core.findings import FINDINGS
 
-MEMORY_BUDGET = 2 * 1024**3  # bytes of decoded pixels kept per set of studies
+MEMORY_BUDGET = 512 * 1024**2  # bytes of decoded pixels kept per set of studies; what is more is read at each call
 
 
 class ClientTensors:
@@ -19,7 +21,8 @@ class ClientTensors:
 
     Args:
         studies: one split of one client.
-        memory_budget: bytes; images that take more than this together are decoded at each call instead of once.
+        memory_budget: bytes; images that take more than this together stay on disk and are decoded at each call. Others
+            are decoded when the first one is asked for, and kept.
 
     Attributes:
         texts: N findings sections, what is trained on and scored.
@@ -28,13 +31,13 @@ class ClientTensors:
     """
 
     def __init__(self, studies: datasets.Dataset, memory_budget: int = MEMORY_BUDGET) -> None:
-        self.texts: list[str] = list(studies["findings"])
-        self.study_ids: list[str] = list(studies["study_id"])
-        self.states: Tensor = torch.tensor(list(studies["states"]), dtype=torch.int64).reshape(-1, len(FINDINGS))
+        self.texts: list[str] = column_of(studies, "findings")
+        self.study_ids: list[str] = column_of(studies, "study_id")
+        self.states: Tensor = torch.empty(len(studies), len(FINDINGS), dtype=torch.int64)
+        for row, (states,) in enumerate(values_of(studies, "states")):
+            self.states[row] = torch.tensor(states)
         self._pictures = studies.select_columns("image")
-        self._pixels: Tensor | None = None
-        if len(studies) and len(studies) * _decode(self._pictures, [0]).numel() <= memory_budget:
-            self._pixels = _decode(self._pictures, range(len(studies)))
+        self._memory_budget = memory_budget
 
     def __len__(self) -> int:
         return len(self.study_ids)
@@ -45,7 +48,19 @@ class ClientTensors:
         pixels = _decode(self._pictures, chosen) if self._pixels is None else self._pixels[chosen]
         return pixels.unsqueeze(1).float() / 255
 
+    @functools.cached_property
+    def _pixels(self) -> Tensor | None:
+        """All images (N, H, W) uint8; None where they are more than the budget."""
+        count = len(self._pictures)
+        if not count or count * _decode(self._pictures, [0]).numel() > self._memory_budget:
+            return None
+        return _decode(self._pictures, range(count))
+
 
 def _decode(pictures: datasets.Dataset, indices: Sequence[int]) -> Tensor:
     """(B, H, W) uint8."""
-    return torch.from_numpy(numpy.stack([numpy.asarray(pictures[int(index)]["image"]) for index in indices]))
+    first = numpy.asarray(pictures[int(indices[0])]["image"])
+    pixels = numpy.empty((len(indices), *first.shape), dtype=first.dtype)
+    for place, index in enumerate(indices):
+        pixels[place] = numpy.asarray(pictures[int(index)]["image"])
+    return torch.from_numpy(pixels)

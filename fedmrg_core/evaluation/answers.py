@@ -21,6 +21,7 @@ from fedmrg_core.evaluation.stored_runs import STUDY_SCORES, Run
 from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.evaluation.study_scores import statistics_of
 from fedmrg_core.evaluation.text_metrics import cider_statistics, set_free_scores
+from fedmrg_core.publishing import shows_scores
 
 NUMBER = ("scope", "adapter", "metric")  # what names a number; adapter: or the floor, or "losses"
 LOSSES = ("train_loss", "validation_loss")  # of the chosen round
@@ -44,17 +45,20 @@ def answers_of(run: Run) -> dict[Place, Answers]:
     """Every measure of a run's own answers, ready for a comparison study by study.
 
     METEOR is left out: its Java takes half a minute a run. Where a folder holds scores of studies in place of reports
-    (data that may not be shown), so are CIDEr, which needs the texts, and single clients, which need studies' names.
+    (data of level scores), so are CIDEr, which needs the texts, and single clients, which need studies' names. A folder
+    of data of level aggregates rightly holds neither, and gives nothing.
 
     Args:
         run: a finished and evaluated run.
 
     Raises:
-        InputError: the folder holds neither predictions nor scores of studies.
+        InputError: the folder holds neither predictions nor scores of studies, though its data allow them.
     """
     if run.predictions is not None:
         return _of_predictions(run.predictions)
     if run.scores is None:
+        if not shows_scores(run.configuration.data):
+            return {}
         raise InputError(
             f"{run.folder} holds no scores of studies (predictions.csv.gz or {STUDY_SCORES}); keep the run again with "
             "`fedmrg reference`."
@@ -83,7 +87,8 @@ def stored_numbers(run: Run) -> pandas.DataFrame:
 
     Returns:
         Column ``value``: the measures of metrics.csv but for blank ones (see `predictions.BLANK`), and under the
-        adapter "losses" those of the chosen round, by client and in the mean (home).
+        adapter "losses" those of the chosen round, by client and in the mean (home). ``low`` and ``high``: their
+        intervals, NaN where there is none.
 
     Raises:
         InputError: a value is empty that cannot be blank.
@@ -94,7 +99,7 @@ def stored_numbers(run: Run) -> pandas.DataFrame:
     if chosen["value"].isna().any() or bounded[["low", "high"]].isna().any(axis=None):
         raise InputError(f"{run.folder}/metrics.csv has empty values; evaluate the run again or restore the file.")
     answering = chosen["adapter"].where(chosen["system"] == "model", chosen["system"])
-    measured = chosen.assign(adapter=answering).set_index(list(NUMBER))[["value"]]
+    measured = chosen.assign(adapter=answering).set_index(list(NUMBER))[["value", "low", "high"]]
     losses = losses_of_round(run.folder, int(run.manifest.get("selected_round", 0)))
     return pandas.concat([measured, losses]) if len(losses) else measured
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import json
 import pathlib
@@ -14,6 +15,7 @@ from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import ANSWERS, Run, dotted, load_run, numbers_of
 from fedmrg_core.methods import load_methods
+from fedmrg_core.publishing import publishable_metrics
 
 # Packages whose version can change a number.
 PACKAGES = ("torch", "transformers", "peft", "flwr", "numpy", "scikit-learn", "pycocoevalcap")
@@ -68,6 +70,8 @@ class Runs(collections.abc.Sequence):
 def load_runs(folders: Sequence[pathlib.Path | str], varying: Collection[str] = (), same_code: bool = False) -> Runs:
     """Read run folders and make sure that they may stand in one table or figure.
 
+    Measures that may not be published (`fedmrg_core.publishing`) are not in it.
+
     Args:
         folders: finished and evaluated runs.
         varying: dotted keys of the profile that may differ, e.g. ``training.contrast_temperature``.
@@ -80,13 +84,19 @@ def load_runs(folders: Sequence[pathlib.Path | str], varying: Collection[str] = 
     """
     if not folders:
         raise InputError("There is no run folder; give at least one finished run.")
-    runs = [load_run(folder) for folder in folders]
+    runs = [_publishable(load_run(folder)) for folder in folders]
     _check_data(runs)
     _check_profiles(runs, varying)
-    loaded = Runs(runs, [*_code_notes(runs, same_code), *_pace_notes(runs)])
+    loaded = Runs(runs, [*_code_notes(runs, same_code), *_pace_notes(runs), *_pairing_notes(runs)])
     _check_twice(loaded)
     _check_studies(loaded)
     return loaded
+
+
+def _publishable(run: Run) -> Run:
+    """The run with the measures that may be published: tables and figures of several runs are made for that."""
+    metrics = publishable_metrics(run.configuration.data, run.metrics)
+    return run if metrics is run.metrics else dataclasses.replace(run, metrics=metrics)
 
 
 def _check_data(runs: Sequence[Run]) -> None:
@@ -126,6 +136,15 @@ def _pace_notes(runs: Sequence[Run]) -> list[str]:
             differing = "; ".join(f"{value:g} for {', '.join(methods[value])}" for value in others)
             notes.append(f"{key.rpartition('.')[2].replace('_', ' ').capitalize()} {usual:g}, but {differing}.")
     return notes
+
+
+def _pairing_notes(runs: Sequence[Run]) -> list[str]:
+    """A sentence where runs have no numbers of single studies, without which nothing is compared study by study."""
+    lacking = [run for run in runs if not run.holds_scores]
+    if not lacking:
+        return []
+    data = ", ".join(sorted({run.configuration.data for run in lacking}))
+    return [f"{len(lacking)} of {len(runs)} runs hold no scores of single studies ({data}): none of them is tested."]
 
 
 def _check_twice(runs: Runs) -> None:

@@ -89,5 +89,5 @@ def _warnings(table: pandas.DataFrame, scored: pandas.DataFrame, degenerate: str
         yield degenerate
     ids = table["study_id"]
     for column in ("reference", "generated"):
-        if sentence := language_warning(dict(zip(ids, table[column], strict=True)), f"column {column!r}"):
+        if sentence := language_warning(zip(ids, table[column], strict=True), f"column {column!r}"):
             yield sentence

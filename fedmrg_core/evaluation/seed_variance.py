@@ -8,8 +8,8 @@ With m the measure on fixed studies, d = m_1 - m_2 and s the standard error of d
     E[d^2] = E[s^2] + 2 tau^2,
 
 so tau^2 is estimated by the mean of (d^2 - s^2) / 2 over pairs of seeds [ours]. Where no scores of studies are stored
-(METEOR, losses, the nearest image's reports, single centres of data that may not be shown), the variance between seeds
-of the number itself holds both shares, s^2 as it was between these seeds.
+(METEOR, losses, the nearest image's reports, single centres of data of level scores, all of level aggregates), the
+variance between seeds of the number itself holds both shares, s^2 as it was between these seeds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy
 import pandas
 from tqdm.auto import tqdm
 
-from fedmrg_core.data.sources import corpus_name
+from fedmrg_core.data.sources import data_family
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.answers import NUMBER, Answers, answers_of, stored_numbers
 from fedmrg_core.evaluation.comparison import MEASURES
@@ -63,7 +63,8 @@ def seed_variance(runs: Iterable[Run], workers: int = 1) -> pandas.DataFrame:
         explain; empty without scores of studies); and the degrees of freedom, the sum over methods of seeds less one.
 
     Raises:
-        InputError: a run holds no scores of studies, or the seeds of a method answered different studies.
+        InputError: a run lacks the scores of studies that its data allow, or the seeds of a method answered different
+            studies.
     """
     groups: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
@@ -90,7 +91,7 @@ def variances_of(table: pandas.DataFrame, run: Run) -> pandas.DataFrame:
         InputError: there are none.
     """
     for family in families_of(run):
-        rows = table[(table["data"] == corpus_name(run.configuration.data)) & (table["family"] == family)]
+        rows = table[(table["data"] == data_family(run.configuration.data)) & (table["family"] == family)]
         if len(rows):
             return rows.set_index(list(NUMBER))
     raise InputError(
@@ -126,7 +127,7 @@ def _of_group(group: Sequence[Run]) -> pandas.DataFrame:
         if adapter not in DATA_ALONE
     ]  # fmt: skip
     mean = pandas.DataFrame(rows).groupby(list(NUMBER), sort=True).mean().reset_index()
-    data = corpus_name(group[0].configuration.data)
+    data = data_family(group[0].configuration.data)
     return mean.assign(data=data, family=families_of(group[0])[0], degrees=len(group) - 1)
 
 

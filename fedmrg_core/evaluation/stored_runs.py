@@ -13,7 +13,7 @@ from typing import Any
 import pandas
 
 from fedmrg_core.configuration import Profile
-from fedmrg_core.data.sources import corpus_name, data_source
+from fedmrg_core.data.sources import data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.equal_data import current_fingerprint
 from fedmrg_core.evaluation.predictions import read_metrics, read_predictions
@@ -30,7 +30,7 @@ from fedmrg_core.strict_yaml import Strict
 ANSWERS: dict[str, tuple[str, ...]] = {"home": ("specialised", "generic"), "unseen": ("generic",)}
 FEDDAT_AT_HOME = ("both",)  # its specialised adapter has learnt in the mixture with the shared one, never alone
 PREDICTIONS = ("predictions.csv", "predictions.csv.gz")  # as notebook 07 leaves them; as reference runs keep them
-STUDY_SCORES = "study_scores.csv.gz"  # as references of data keep them whose reports may not be shown
+STUDY_SCORES = "study_scores.csv.gz"  # as references of data of level scores keep them
 LEDGER_COLUMNS = ("round", "client", "direction", "module", "bytes", "phase")
 
 
@@ -127,6 +127,11 @@ class Run:
             self._statistics[role] = (tuple(rows["study"]), statistics_of(rows))
         return self._statistics[role]
 
+    @property
+    def holds_scores(self) -> bool:
+        """Whether the folder has numbers of single studies, so that it can be compared study by study."""
+        return any((self.folder / name).is_file() for name in (*PREDICTIONS, STUDY_SCORES))
+
     def bytes_per_round(self, direction: str) -> float:
         """Mean bytes on the wire of a client that sent a training update in a round, training and validation together.
 
@@ -159,12 +164,12 @@ def counting_answer(role: str, there: Collection[str], method: Method) -> str | 
 
 
 def is_synthetic(data: str) -> bool:
-    """Whether data of this name are the phantom's, with whatever options the name sets.
+    """Whether no patient is in data of this name.
 
     Raises:
         InputError: no data set has this name.
     """
-    return corpus_name(data) == "phantom"
+    return data_source(data).synthetic
 
 
 def numbers_of(profile: Profile, method: Method) -> dict[str, Any]:

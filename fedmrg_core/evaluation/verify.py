@@ -7,21 +7,20 @@ of another seed might have. So a number is held against what chance does to it: 
 from __future__ import annotations
 
 import dataclasses
-import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import pandas
-import scipy.stats
 
 from fedmrg_core.code_state import training_code_hash
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.answers import Answers, Place, answers_of, stored_numbers
+from fedmrg_core.evaluation.changes import ALPHA, DIGITS, Change, compare_answers, unpaired_change
 from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.equal_data import other_data
-from fedmrg_core.evaluation.seed_variance import DATA_ALONE, FILE, kind_of, read_seed_variance, variances_of
-from fedmrg_core.evaluation.statistics import StudyStatistics, difference_statistics, jackknife_error
+from fedmrg_core.evaluation.seed_variance import DATA_ALONE, FILE, read_seed_variance, variances_of
 from fedmrg_core.evaluation.stored_runs import Run, load_run
+from fedmrg_core.publishing import publishable_metrics, shows_scores
 
 EQUAL, REPRODUCED = "equal to the digit", "reproduced within chance"
 NOT_REPRODUCED, NOT_RUN = "not reproduced", "not run"
@@ -38,57 +37,10 @@ COLUMNS = (
     "status",
     "note",
 )
-DIGITS = 5  # decimals that reference runs keep
-ALPHA = 0.01  # chance of calling a run not reproduced that differs by chance alone
 # 2 is bad input, as everywhere on the command line.
 EXIT_CODES = {EQUAL: 0, REPRODUCED: 0, NOT_REPRODUCED: 1, NOT_RUN: 3}
 SEVERITY = (NOT_REPRODUCED, NOT_RUN, REPRODUCED, EQUAL)  # the first that a run has is its verdict
 BYTES_TOLERANCE = 1e-3  # of the bytes: some numbers in a message are written with as many digits as they have
-
-
-@dataclasses.dataclass(frozen=True)
-class Change:
-    """A number of the rerun beside that of the reference, and what chance would do to it.
-
-    Attributes:
-        reference: the number.
-        rerun: the number.
-        variance: of their difference, if chance alone were at work.
-        degrees: degrees of freedom of that variance.
-        allowed: the largest difference, of a number that chance does not touch; None where it does.
-    """
-
-    reference: float
-    rerun: float
-    variance: float = 0.0
-    degrees: float = math.inf
-    allowed: float | None = None
-
-    @property
-    def difference(self) -> float:
-        """Rerun less reference."""
-        return self.rerun - self.reference
-
-    @property
-    def p_value(self) -> float:
-        """Two-sided, of Student's t; of a number that chance does not touch 1 or 0."""
-        if not math.isfinite(self.difference):
-            return 0.0  # what is no number reproduces nothing
-        if abs(self.difference) <= max(self.allowed or 0.0, 10.0**-DIGITS):
-            return 1.0
-        if self.variance == 0:
-            return 0.0
-        if math.isinf(self.variance):
-            return 1.0  # a single study: chance explains anything
-        return float(2 * scipy.stats.t.sf(abs(self.difference) / math.sqrt(self.variance), self.degrees))
-
-    def chance(self, comparisons: int) -> float:
-        """The largest difference that chance explains when so many numbers are compared (Bonferroni)."""
-        if self.variance == 0:
-            return self.allowed or 0.0
-        if math.isinf(self.variance):
-            return math.inf
-        return float(scipy.stats.t.isf(ALPHA / comparisons / 2, self.degrees)) * math.sqrt(self.variance)
 
 
 def verify(
@@ -101,8 +53,10 @@ def verify(
     The difference over its root is held against Student's t, with degrees of freedom after Satterthwaite, and all
     numbers of a run together against ALPHA, with Bonferroni's correction [ours]. What follows from the data alone (the
     constant and the random report) has to be equal, and so has the number of rounds. Where no scores of studies are
-    stored (METEOR, the losses of the chosen round, the nearest image's reports, of data that may not be shown CIDEr and
-    single clients) the variance is what it is between two seeds.
+    stored (METEOR, the losses of the chosen round, the nearest image's reports, of data of level scores CIDEr and
+    single clients, of level aggregates everything) the variance is what it is between two seeds. Of aggregates whose
+    variance between seeds is not known, the two intervals over studies are all that is left: unpaired, and without the
+    share of a run as a whole; losses, which have none, are not compared.
 
     A run on other data or with another configuration reproduces nothing, whatever its numbers are. A folder that other
     training code has filled was not run at all: it says nothing about the code that is here.
@@ -117,8 +71,8 @@ def verify(
         bytes up and down.
 
     Raises:
-        InputError: a reference is missing, broken or without scores of studies, a run is broken, the two answered other
-            studies, or the variance between seeds is not stored.
+        InputError: a reference is missing, broken or without the scores of studies that its data allow, a run is
+            broken, the two answered other studies, or the variance between seeds is not stored.
     """
     parts = [_verify_run(pathlib.Path(reference_root), pathlib.Path(results_root), name) for name in names]
     rows = [row for part in parts for row in part]
@@ -148,7 +102,10 @@ def _verify_run(reference_root: pathlib.Path, results_root: pathlib.Path, name: 
         return _not_compared(name, reference, NOT_REPRODUCED, note)
     variances = read_seed_variance(reference_root / FILE)
     changes = compare_runs(reference, rerun, variances)
-    note = "" if _base_models(reference) == _base_models(rerun) else "from other base models"
+    notes = ["" if _base_models(reference) == _base_models(rerun) else "from other base models"]
+    if not shows_scores(reference.configuration.data):
+        notes.append("by whole test sets, for no scores of single studies are published of these data")
+    note = "; ".join(filter(None, notes))
     return [{"run": name, **row, "note": note} for row in judge(changes)]
 
 
@@ -196,16 +153,13 @@ def compare_runs(reference: Run, rerun: Run, variances: pandas.DataFrame) -> dic
     Raises:
         InputError: see `verify`.
     """
+    if not shows_scores(reference.configuration.data):
+        return _compare_aggregates(reference, rerun, variances)
     stored, again = stored_numbers(reference), stored_numbers(rerun)
     answers, others = answers_of(reference), answers_of(rerun)
     _check_numbers(reference, stored, answers)
     _check_numbers(rerun, again, others)
-    for run, lacking in (
-        (rerun, stored.index.difference(again.index)),
-        (reference, again.index.difference(stored.index)),
-    ):
-        if len(lacking):
-            raise InputError(f"{run.folder}/metrics.csv has no {', '.join(lacking[0])}; restore it or evaluate again.")
+    _check_same_numbers(reference, stored, rerun, again)
     for place, each in answers.items():
         if place not in others or each.studies != others[place].studies:
             raise InputError(
@@ -215,59 +169,46 @@ def compare_runs(reference: Run, rerun: Run, variances: pandas.DataFrame) -> dic
     known = variances_of(variances, reference)
     changes = compare_answers(answers, others, known)
     for key in stored.index.difference(list(changes)):
-        values = [float(side.loc[key, "value"]) for side in (stored, again)]
-        if key[1] in DATA_ALONE:
-            changes[key] = Change(*values, allowed=0.0)
-        else:
-            variance = _variance(known, (kind_of(key[0]), *key[1:]), "between_seeds")
-            changes[key] = Change(*values, 2 * variance[0], variance[1])  # as far as two seeds are apart
+        changes[key] = unpaired_change(stored.loc[key], again.loc[key], key, known)
+    return changes | _settled_changes(reference, rerun)
+
+
+def _compare_aggregates(reference: Run, rerun: Run, variances: pandas.DataFrame) -> dict[tuple[str, str, str], Change]:
+    """`compare_runs` without a single study: the numbers that may be published of both runs."""
+    runs = [
+        dataclasses.replace(run, metrics=publishable_metrics(run.configuration.data, run.metrics))
+        for run in (reference, rerun)
+    ]
+    stored, again = map(stored_numbers, runs)
+    if not (reference.folder / "rounds.csv").is_file():  # of clients with few studies it is not published
+        again = again[again.index.get_level_values("adapter") != "losses"]
+    _check_same_numbers(reference, stored, rerun, again)
+    try:
+        known = variances_of(variances, reference)
+    except InputError:
+        stored = stored[stored["low"].notna() | stored.index.get_level_values("adapter").isin(DATA_ALONE)]
+        known = None
+    changes = {key: unpaired_change(stored.loc[key], again.loc[key], key, known) for key in stored.index}
+    return changes | _settled_changes(reference, rerun)
+
+
+def _check_same_numbers(reference: Run, stored: pandas.DataFrame, rerun: Run, again: pandas.DataFrame) -> None:
+    """Two runs have the same `stored_numbers`; a row that one lacks was lost."""
+    for run, lacking in (
+        (rerun, stored.index.difference(again.index)),
+        (reference, again.index.difference(stored.index)),
+    ):
+        if len(lacking):
+            raise InputError(f"{run.folder}/metrics.csv has no {', '.join(lacking[0])}; restore it or evaluate again.")
+
+
+def _settled_changes(reference: Run, rerun: Run) -> dict[tuple[str, str, str], Change]:
+    """What chance does not touch: the number of rounds, and nearly not, the bytes on the wire."""
     rounds = [float(run.manifest.get("rounds", 0)) for run in (reference, rerun)]
-    changes["federation", "all", "rounds"] = Change(*rounds, allowed=0.0)
     sent = _wire(rerun)
-    return changes | {
+    return {("federation", "all", "rounds"): Change(*rounds, allowed=0.0)} | {
         key: Change(value, sent[key], allowed=BYTES_TOLERANCE * value) for key, value in _wire(reference).items()
     }
-
-
-def compare_answers(
-    answers: Mapping[Place, Answers], others: Mapping[Place, Answers], known: pandas.DataFrame
-) -> dict[tuple[str, str, str], Change]:
-    """Every measure of a reference's answers beside another run's to the same studies.
-
-    Args:
-        answers: the reference's.
-        others: the other run's, of the same places and studies.
-        known: see `seed_variance.variances_of`.
-
-    Raises:
-        InputError: a measure's variance between seeds is not known.
-    """
-    changes = {}
-    for (scope, adapter), each in answers.items():
-        for metric in (name for name in MEASURES if name in each.measures):
-            shared = _variance(known, (kind_of(scope), adapter, metric), "beyond_studies")
-            pair = each.measures[metric], others[scope, adapter].measures[metric]
-            changes[scope, adapter, metric] = _paired_change(*pair, *shared)
-    return changes
-
-
-def _variance(known: pandas.DataFrame, key: tuple[str, ...], column: str) -> tuple[float, float]:
-    """A variance between seeds and its degrees of freedom."""
-    row = known.loc[key] if key in known.index else None
-    if row is None or pandas.isna(row[column]):
-        raise InputError(f"{FILE} has no {column} of {', '.join(key)}; make it again with `fedmrg seed-variance`.")
-    return float(row[column]), float(row["degrees"])
-
-
-def _paired_change(before: StudyStatistics, after: StudyStatistics, shared: float, degrees: float) -> Change:
-    """Over the same studies: the variance of single studies' share and twice that of a run as a whole."""
-    changed = int((before.summands != after.summands).any(axis=1).sum())
-    of_studies = jackknife_error(difference_statistics(after, before)) ** 2
-    of_runs = 2 * shared
-    variance = of_studies + of_runs
-    # Satterthwaite: what both shares are known by, weighted by their squares. Studies that did not change say nothing.
-    spread = of_studies**2 / max(changed - 1, 1) + of_runs**2 / degrees
-    return Change(before.estimate(), after.estimate(), variance, variance**2 / spread if spread else math.inf)
 
 
 def _check_numbers(run: Run, stored: pandas.DataFrame, answers: Mapping[Place, Answers]) -> None:

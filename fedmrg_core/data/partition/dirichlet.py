@@ -23,6 +23,7 @@ from fedmrg_core.data.partition.parts import (
     shortages,
     smallest_counts,
 )
+from fedmrg_core.data.row_files import column_of, values_of
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
 from fedmrg_core.findings import FINDINGS, POSITIVE
@@ -42,7 +43,7 @@ def by_findings(studies: datasets.Dataset, clients: int, seed: int, concentratio
         InputError: a split has fewer patients than there are clients, or no draw gave every client enough studies.
     """
     check_patients(studies, clients)
-    patients, splits = list(studies["patient_id"]), list(studies["split"])
+    patients, splits = column_of(studies, "patient_id"), column_of(studies, "split")
     needed = smallest_counts(splits, clients)
     labels = main_findings(studies)
     refusal = ""
@@ -67,8 +68,7 @@ def main_findings(studies: datasets.Dataset) -> dict[str, dict[str, str]]:
     """
     counts: collections.Counter[str] = collections.Counter()
     seen: dict[str, dict[str, set[str]]] = {split: {} for split in SPLITS}
-    columns = (studies[name] for name in ("patient_id", "split", "states"))
-    for patient, split, states in zip(*columns, strict=True):
+    for patient, split, states in values_of(studies, "patient_id", "split", "states"):
         found = {name for name, state in zip(FINDINGS, states, strict=True) if state == POSITIVE} - {NO_FINDING}
         seen[split].setdefault(patient, set()).update(found)
         counts.update(found if split == "train" else ())

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import datasets
 
+from fedmrg_core.data.row_files import values_of
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
 
@@ -47,7 +48,7 @@ Deal = Callable[[datasets.Dataset, int | None, int, float | None], dict[str, Cli
 
 def split_of(studies: datasets.Dataset, split: str) -> datasets.Dataset:
     """The studies of one split in their order."""
-    return studies.select([row for row, name in enumerate(studies["split"]) if name == split])
+    return studies.select([row for row, (name,) in enumerate(values_of(studies, "split")) if name == split])
 
 
 def client_name(number: int, clients: int) -> str:
@@ -58,7 +59,7 @@ def client_name(number: int, clients: int) -> str:
 def clients_of_patients(studies: datasets.Dataset, owner: Mapping[str, int], clients: int) -> dict[str, ClientStudies]:
     """Every study to the client that owns its patient; `owner` maps patients to client numbers from 0."""
     rows: dict[tuple[int, str], list[int]] = {(number, split): [] for number in range(clients) for split in SPLITS}
-    for row, (patient, split) in enumerate(zip(studies["patient_id"], studies["split"], strict=True)):
+    for row, (patient, split) in enumerate(values_of(studies, "patient_id", "split")):
         rows[owner[patient], split].append(row)
     return {
         client_name(number, clients): ClientStudies(**{split: studies.select(rows[number, split]) for split in SPLITS})
@@ -66,18 +67,19 @@ def clients_of_patients(studies: datasets.Dataset, owner: Mapping[str, int], cli
     }
 
 
-def check_patients(studies: datasets.Dataset, clients: int) -> None:
-    """Hold every split against the number of clients.
+def check_patients(studies: datasets.Dataset, clients: int) -> dict[str, set[str]]:
+    """Split -> its patients, held against the number of clients.
 
     Raises:
         InputError: a split has fewer patients than there are clients.
     """
     patients: dict[str, set[str]] = {split: set() for split in SPLITS}
-    for patient, split in zip(studies["patient_id"], studies["split"], strict=True):
+    for patient, split in values_of(studies, "patient_id", "split"):
         patients[split].add(patient)
     for split, own in patients.items():
         if len(own) < clients:
             raise InputError(f"clients is {clients} but the {split} split has {len(own)} patient(s); lower clients.")
+    return patients
 
 
 def smallest_counts(splits: Sequence[str], clients: int) -> dict[str, int]:

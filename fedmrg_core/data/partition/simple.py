@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datasets
-from flwr_datasets.partitioner import IidPartitioner, NaturalIdPartitioner, Partitioner
+from flwr_datasets.partitioner import IidPartitioner
 
-from fedmrg_core.data.partition.parts import ClientStudies, check_patients, clients_of_patients, split_of
+from fedmrg_core.data.partition.parts import ClientStudies, check_patients, clients_of_patients
+from fedmrg_core.data.row_files import values_of
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
 from fedmrg_core.seeds import numpy_stream
@@ -19,7 +20,10 @@ def by_site(
     Raises:
         InputError: fewer than two sites, another number of clients than of sites, or a site that lacks a split.
     """
-    sites = sorted(set(studies["site"]))
+    rows: dict[str, dict[str, list[int]]] = {}
+    for row, (site, split) in enumerate(values_of(studies, "site", "split")):
+        rows.setdefault(site, {name: [] for name in SPLITS})[split].append(row)
+    sites = sorted(rows)
     if len(sites) < 2:
         raise InputError(
             f"partition 'site' finds {len(sites)} training site(s) ({', '.join(sites) or 'none'}); "
@@ -29,18 +33,14 @@ def by_site(
         raise InputError(
             f"clients is {clients} but there are {len(sites)} training sites; leave clients out for 'site'."
         )
-    partitioner = NaturalIdPartitioner(partition_by="site")
-    partitioner.dataset = studies
-    parts = _load_all(partitioner)
     dealt = {}
-    for part, site in partitioner.partition_id_to_natural_id.items():
-        splits = {split: split_of(parts[part], split) for split in SPLITS}
-        for split, own in splits.items():
-            if not len(own):
+    for site in sites:
+        for split, own in rows[site].items():
+            if not own:
                 raise InputError(
                     f"site {site!r} has no {split} study; add some to its {split} split or name it in unseen."
                 )
-        dealt[site] = ClientStudies(**splits)
+        dealt[site] = ClientStudies(**{split: studies.select(own) for split, own in rows[site].items()})
     return dealt
 
 
@@ -50,18 +50,14 @@ def at_random(studies: datasets.Dataset, clients: int, seed: int, number: float 
     Raises:
         InputError: a split has fewer patients than there are clients.
     """
-    check_patients(studies, clients)
+    patients_of = check_patients(studies, clients)
     owner: dict[str, int] = {}
     for split in SPLITS:
-        patients = sorted(set(split_of(studies, split)["patient_id"]))
+        patients = sorted(patients_of[split])
         numpy_stream(seed, "partition", "random", split).shuffle(patients)
         partitioner = IidPartitioner(num_partitions=clients)
         partitioner.dataset = datasets.Dataset.from_dict({"patient_id": patients})
-        for client, part in enumerate(_load_all(partitioner)):
-            for patient in part["patient_id"]:
+        for client in range(clients):
+            for (patient,) in values_of(partitioner.load_partition(client), "patient_id"):
                 owner.setdefault(patient, client)  # a patient of two splits stays with one client
     return clients_of_patients(studies, owner, clients)
-
-
-def _load_all(partitioner: Partitioner) -> list[datasets.Dataset]:
-    return [partitioner.load_partition(number) for number in range(partitioner.num_partitions)]

@@ -29,6 +29,7 @@ from fedmrg_core.data.partition.parts import (
     shortages,
     smallest_counts,
 )
+from fedmrg_core.data.row_files import column_of
 from fedmrg_core.errors import InputError
 from fedmrg_core.seeds import stream_seed
 
@@ -49,9 +50,9 @@ def by_style(studies: datasets.Dataset, clients: int, seed: int, number: float |
             reports, or no clustering gives every client enough studies.
     """
     check_patients(studies, clients)
-    patients, splits = list(studies["patient_id"]), list(studies["split"])
+    patients, splits = column_of(studies, "patient_id"), column_of(studies, "split")
     needed = smallest_counts(splits, clients)
-    vectors = embed_reports(list(studies["findings"]), splits, seed)
+    vectors = embed_reports(column_of(studies, "findings"), splits, seed)
     train = vectors[[split == "train" for split in splits]]
     different = len(numpy.unique(train, axis=0))
     if different < clients:

@@ -12,6 +12,7 @@ from fedmrg_core.data.partition.dirichlet import CONCENTRATION, by_findings
 from fedmrg_core.data.partition.parts import Deal, Partition, split_of
 from fedmrg_core.data.partition.simple import at_random, by_site
 from fedmrg_core.data.partition.style import by_style
+from fedmrg_core.data.row_files import column_of
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
 from fedmrg_core.site_names import check_site_name, find_sites
@@ -98,7 +99,7 @@ def partition_clients(
     rule = partition_rule(partition)
     if clients is not None and clients < 2:
         raise InputError(f"clients is {clients}; a federation needs at least 2.")
-    sites = list(studies["site"])
+    sites = column_of(studies, "site")
     for site in sorted(set(sites)):
         check_site_name(site, "the data set")
     held_out = set(find_sites(unseen_sites, sites, "unseen"))

@@ -37,6 +37,7 @@ from fedmrg_core.data.phantom.drawing import draw_patient
 from fedmrg_core.data.phantom.projection import Grid
 from fedmrg_core.data.phantom.report import write_report
 from fedmrg_core.data.phantom.truth import Truth, drawn_flags, sample_truth
+from fedmrg_core.data.row_files import dataset_of_rows
 from fedmrg_core.data.sources import DATA_SOURCES
 from fedmrg_core.data.study import STUDY_FEATURES, LoadedStudies, PublicPart, check_studies
 from fedmrg_core.errors import InputError
@@ -283,9 +284,7 @@ def _cached(
     target = None if cache_folder is None else pathlib.Path(cache_folder) / f"phantom-{digest}"
     if target is not None and target.is_dir():
         return datasets.load_from_disk(str(target))
-    studies = datasets.Dataset.from_list(
-        list(_rows(jobs, image_size, seed, settings, progress)), features=PHANTOM_FEATURES
-    )
+    studies = dataset_of_rows(_rows(jobs, image_size, seed, settings, progress), PHANTOM_FEATURES)
     check_studies(studies, "PhantomCXR")
     if target is None:
         return studies
