@@ -28,9 +28,10 @@ from fedmrg_core.batch import Contrast, language_loss
 from fedmrg_core.client_batches import ClientBatches
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.report_experiment import ReportExperiment
-from fedmrg_core.methods import Losses, load_method
+from fedmrg_core.methods import load_method
 from fedmrg_core.report_generator import ReportGenerator
 from fedmrg_core.seeds import numpy_stream
+from fedmrg_core.tasks.reports.methods import ReportLosses
 from fedmrg_core.trained_run import finished_experiment, load_trained
 
 
@@ -54,7 +55,7 @@ def batches_with_contrast(
 
 
 def gradients(
-    model: ReportGenerator, batches: ClientBatches, indices: list[int], contrast: Contrast, losses: Losses
+    model: ReportGenerator, batches: ClientBatches, indices: list[int], contrast: Contrast, losses: ReportLosses
 ) -> dict[str, dict[str, Tensor]]:
     """Each weighted term's gradient at each module, flat: by term, then by module."""
     weights = torch.ones(batches.studies.states.shape[1], device=batches.device)
@@ -72,7 +73,7 @@ def gradients(
     return found
 
 
-def pulls(folder: pathlib.Path, experiment: ReportExperiment, losses: Losses, count: int) -> pandas.DataFrame:
+def pulls(folder: pathlib.Path, experiment: ReportExperiment, losses: ReportLosses, count: int) -> pandas.DataFrame:
     """Rows: term, module, share of the norms, cosine with the language term; means over clients and batches."""
     rows = []
     for model, batches, indices, contrast in batches_with_contrast(folder, experiment, count):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.strict_yaml import read_literal
+from fedmrg_core.tasks import REPORTS
 
 if TYPE_CHECKING:
     from fedmrg_core.data.study import LoadedStudies, PublicPart
@@ -31,6 +32,7 @@ class DataSource:
         version: of what the loader makes; raise it whenever the same arguments and files give other studies.
         name_options: options of the loader that a data set's name may set, by the word that stands for them there:
             with {"image": "image_strength"} the name "phantom-image0.5" means image_strength=0.5.
+        task: what is trained on it, a name in `fedmrg_core.tasks`.
     """
 
     loader: str
@@ -41,6 +43,7 @@ class DataSource:
     images_publishable: bool
     version: str
     name_options: dict[str, str] = dataclasses.field(default_factory=dict)
+    task: str = REPORTS
 
 
 DATA_SOURCES: dict[str, DataSource] = {
