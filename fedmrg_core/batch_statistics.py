@@ -26,7 +26,7 @@ _MEAN, _VARIANCE = "running_mean", "running_var"
 
 def is_statistic(key: str) -> bool:
     """Whether a tensor's name is that of a BatchNorm mean or variance."""
-    return key.rpartition(".")[2] in (_MEAN, _VARIANCE)
+    return key.replace("/", ".").rpartition(".")[2] in (_MEAN, _VARIANCE)  # a module may be the layer itself
 
 
 def pooled_statistics(clients: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:

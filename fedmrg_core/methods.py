@@ -128,6 +128,10 @@ class Method(Named):
         """The highest learning rate of a module, before the course of the rounds."""
         return settings.learning_rate
 
+    def picked_code(self) -> tuple[str, ...]:
+        """Modules of Python that the row picks by a name, where no import of its task leads to them."""
+        return ()
+
     def check(self, profile: Profile) -> None:
         """Hold the row against a profile before anything is loaded or built.
 

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 import pydantic
 
+from fedmrg_core.code_state import picked_code_hash
 from fedmrg_core.configuration import Profile
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.configuration_format import FORMAT, upgraded
@@ -47,8 +48,13 @@ class RunConfiguration(Strict, Generic[Row]):
         return self
 
     def identity(self) -> dict:
-        """What makes two runs the same run: all but the number of threads and where the input folders lie."""
-        return self.model_dump(mode="json", exclude={"threads", "prepared", "base_models", "format"})
+        """What makes two runs the same run: all but the number of threads and where the input folders lie.
+
+        Code that the row picks by name counts, too: the hash of the training code follows imports.
+        """
+        picked = self.method.picked_code()
+        code = {"code": picked_code_hash(picked)} if picked else {}
+        return self.model_dump(mode="json", exclude={"threads", "prepared", "base_models", "format"}) | code
 
 
 def configure_run(
@@ -84,7 +90,7 @@ def write_configuration(run_folder: pathlib.Path, configuration: RunConfiguratio
     path = run_folder / CONFIGURATION_FILE
     if path.exists():
         there = read_configuration(run_folder)
-        different = sorted(key for key, value in there.identity().items() if configuration.identity()[key] != value)
+        different = sorted(key for key, value in there.identity().items() if configuration.identity().get(key) != value)
         if different:
             raise InputError(
                 f"{path}: this run folder holds a run with another {', '.join(different)}; "

@@ -127,7 +127,7 @@ def source_named(name: str) -> type[PromptSource]:
         try:
             if place is not None:
                 importlib.import_module(place)
-        except ImportError as error:
+        except (ImportError, SyntaxError) as error:
             raise InputError(f"prompt source {name!r} cannot be imported from {place} ({error}).") from error
     if name not in _SOURCES:
         raise InputError(f"prompt source {name!r} is unknown; expected one of {', '.join(sorted(_SOURCES))}.")

@@ -10,7 +10,8 @@ import pydantic_core
 from fedmrg_core.errors import InputError
 from fedmrg_core.methods import Losses, Method, MethodTable, Named, Ownership
 from fedmrg_core.paths import REPOSITORY
-from fedmrg_core.prompts.source import PromptSettings, PromptSource, source_named
+from fedmrg_core.prompts import DiagnosisPrompts, NoPrompts, PromptSettings, PromptSource, source_named
+from fedmrg_core.strict_yaml import validated
 
 if TYPE_CHECKING:
     from fedmrg_core.configuration import Profile, Training
@@ -129,8 +130,8 @@ class ReportMethod(Method, ReportFields):
     @pydantic.field_validator("prompt_settings")
     @classmethod
     def _settings_are_the_source_s(cls, given: dict, information: pydantic.ValidationInfo) -> dict:
-        if "prompts" in information.data:
-            source_named(information.data["prompts"]).settings_type.model_validate(given)
+        if name := information.data.get("prompts"):
+            validated(source_named(name).settings_type, given, f"prompts {name}")
         return given
 
     @pydantic.field_validator("losses")
@@ -168,6 +169,10 @@ class ReportMethod(Method, ReportFields):
         if module in ENCODER_PACED or module in self.prompt_type.encoder_paced:
             return settings.learning_rate
         return settings.adapter_learning_rate * (self.adapter_pace if "adapter" in module else 1.0)
+
+    def picked_code(self) -> tuple[str, ...]:
+        """The file of a prompt source that is not of the paper."""
+        return () if self.prompt_type in (NoPrompts, DiagnosisPrompts) else (self.prompt_type.__module__,)
 
     def prompt_numbers(self) -> PromptSettings:
         """`prompt_settings` as its prompt source has them."""
