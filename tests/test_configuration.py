@@ -267,6 +267,16 @@ def test_stored_runs_of_older_formats_are_read_as_today_s():
         assert (configuration.task, configuration.format) == ("reports", FORMAT)
 
 
+def test_a_stored_row_comes_out_as_it_was_written():
+    """Keys in their order and values: what is written of a run today, and its fingerprint, are those of before."""
+    added = {"predicted_prompts"}  # after some of the runs
+    for path in sorted((REPOSITORY / "figures" / "reference").rglob("config.yaml")):
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))["method"]
+        method = read_configuration(path.parent).method.model_dump(mode="json")
+        assert method.keys() - stored.keys() <= added
+        assert dumped({key: value for key, value in method.items() if key in stored}) == dumped(stored), path
+
+
 @pytest.mark.parametrize(
     ("key", "value", "clue"),
     [
