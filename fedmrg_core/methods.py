@@ -7,6 +7,7 @@ fit together are one sentence that names the row.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import pathlib
@@ -18,7 +19,7 @@ import pydantic
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.strict_yaml import Strict, laid_over, read_yaml, validated
-from fedmrg_core.tasks import METHODS, REPORTS, methods_entry
+from fedmrg_core.tasks import REPORTS, methods_entry, tasks_with_methods
 
 if TYPE_CHECKING:
     from fedmrg_core.configuration import Profile, Training
@@ -230,7 +231,7 @@ def load_method(name: str, task: str = REPORTS) -> Any:
     methods = load_methods(task=task)
     if name not in methods:
         known = f"expected one of {', '.join(methods)} (rows of {_place(task)})"
-        other = next((other for other in METHODS if other != task and name in load_methods(task=other)), None)
+        other = _task_of(name, besides=task)
         if other is not None:
             raise InputError(f"method: {name!r} is a row of task {other!r}, and the data are for {task!r}; {known}.")
         raise InputError(f"method: {name!r} is unknown; {known}.")
@@ -245,6 +246,15 @@ def check_row(row: Method, task: str) -> None:
     """
     if not isinstance(row, method_table(task).row):
         raise InputError(f"method {row.name!r} is a row of another task than {task!r}; expected {_place(task)}'s.")
+
+
+def _task_of(name: str, besides: str) -> str | None:
+    """A task that has a row of this name; tables that cannot be read are passed over."""
+    for task in tasks_with_methods():
+        with contextlib.suppress(InputError):
+            if task != besides and name in load_methods(task=task):
+                return task
+    return None
 
 
 def _place(task: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import pathlib
 
 import pytest
@@ -11,11 +12,13 @@ import yaml
 from linear_task import TABLE, WIDTH, LinearMethod, LinearModel, Rows, train
 from small_model import PROFILE
 
-from fedmrg_core import methods
+from fedmrg_core import methods, tasks
 from fedmrg_core.client_rules import initial_controls, shared_parameters
 from fedmrg_core.client_state import HospitalState
 from fedmrg_core.client_update import Plan, Turn, train_alone
+from fedmrg_core.data.sources import DATA_SOURCES
 from fedmrg_core.errors import InputError
+from fedmrg_core.experiments import RunSettings, check_run
 from fedmrg_core.federation.run_configuration import RunConfiguration
 from fedmrg_core.methods import ClientRule, Method, Ownership, check_row, load_method, load_methods, method_table
 from fedmrg_core.paths import REPOSITORY
@@ -145,7 +148,7 @@ def registered(monkeypatch, tmp_path) -> pathlib.Path:
     path = tmp_path / "rows.yaml"
     path.write_text("plain: {description: as it is}\nsmooth: {like: plain, smoothing: 0.1, client: {proximal: 0.01}}\n")
     monkeypatch.setattr("linear_task.TABLE", methods.MethodTable(LinearMethod, path))
-    monkeypatch.setitem(methods.METHODS, "rows", "linear_task:TABLE")
+    monkeypatch.setitem(tasks.METHODS, "rows", "linear_task:TABLE")
     return path
 
 
@@ -191,6 +194,16 @@ def test_a_row_of_another_task_is_refused_in_one_sentence(registered):
         load_method("fedmrg", "rows")
     with pytest.raises(InputError, match="task 'poems' is unknown"):
         load_method("fedmrg", "poems")
+
+
+def test_data_say_which_task_they_are_for(registered, monkeypatch, tmp_path):
+    data = dataclasses.replace(DATA_SOURCES["phantom"], task="rows")
+    monkeypatch.setitem(DATA_SOURCES, "phantom", data)
+    settings = RunSettings(profile="smoke", data="phantom", method="smooth")
+    assert settings.load()[1].smoothing == 0.1
+    assert (settings.configuration(tmp_path).task, settings.name) == ("rows", "smoke/phantom/smooth/seed-0")
+    with pytest.raises(InputError, match="'fedmrg' is a row of task 'reports', and the data are for 'rows'; expected"):
+        check_run(RunSettings(profile="smoke", data="phantom", method="fedmrg"))
 
 
 def test_a_task_of_another_package_says_which_rows_it_takes(tmp_path, monkeypatch):

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.strict_yaml import read_literal
-from fedmrg_core.tasks import REPORTS
 
 if TYPE_CHECKING:
     from fedmrg_core.data.study import LoadedStudies, PublicPart
@@ -43,7 +42,7 @@ class DataSource:
     images_publishable: bool
     version: str
     name_options: dict[str, str] = dataclasses.field(default_factory=dict)
-    task: str = REPORTS
+    task: str = "reports"
 
 
 DATA_SOURCES: dict[str, DataSource] = {

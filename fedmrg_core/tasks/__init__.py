@@ -47,6 +47,11 @@ def task_entry(name: str) -> importlib.metadata.EntryPoint:
     return tasks[name]
 
 
+def tasks_with_methods() -> list[str]:
+    """The tasks that declare a table of methods, this package's own first."""
+    return [*METHODS, *sorted(entry.name for entry in importlib.metadata.entry_points(group=METHODS_GROUP))]
+
+
 def methods_entry(task: str) -> importlib.metadata.EntryPoint | None:
     """Where a task's table of methods lies; None if it declares none.
 
