@@ -33,7 +33,7 @@ class Prefix:
     prompts: PromptOutput
 
 
-class ReportModel(TrainedModel):
+class ReportModel(TrainedModel, abc.ABC):
     """A model that sees an image and writes a report, in one or several ways (one an adapter).
 
     Attributes:

@@ -6,7 +6,6 @@ that of the reports in `report_model`.
 
 from __future__ import annotations
 
-import abc
 import contextlib
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -19,7 +18,7 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.methods import Method, Ownership
 
 
-class TrainedModel(nn.Module, abc.ABC):
+class TrainedModel(nn.Module):
     """A model made of the modules that its row of methods names (contract 3).
 
     Attributes:
@@ -42,9 +41,15 @@ class TrainedModel(nn.Module, abc.ABC):
         self.method = method
         self.ownership = dict(method.modules)
 
-    @abc.abstractmethod
     def tensors_of(self, module: str) -> dict[str, Tensor]:
-        """Parameters and floating-point buffers (BatchNorm statistics) of one module of its row."""
+        """Parameters and floating-point buffers (BatchNorm statistics) of one module of its row.
+
+        Here those of the attribute that is called so; a model whose modules lie otherwise says where.
+        """
+        part = getattr(self, module)
+        kept = part.state_dict()  # without the constant buffers
+        buffers = {n: b for n, b in part.named_buffers() if n in kept and b.is_floating_point()}
+        return {**dict(part.named_parameters()), **buffers}
 
     def batch_features(self, batch: Any) -> Tensor:
         """A vector for each example of a batch, (B, D), which rules compare (MOON).
@@ -56,7 +61,10 @@ class TrainedModel(nn.Module, abc.ABC):
 
     @contextlib.contextmanager
     def computed_once(self) -> Iterator[None]:
-        """Inside, a second look at the batch seen last costs nothing; a model without features is looked at once."""
+        """Inside, features of the batch that the loss was computed on should come without a second pass.
+
+        A model that has features says how; here nothing is remembered, and BatchNorm counts such a batch twice.
+        """
         yield
 
     def train_only(self, modules: Collection[str]) -> None:
@@ -70,10 +78,10 @@ class TrainedModel(nn.Module, abc.ABC):
     def _buffers_of(self, module: str) -> list[Tensor]:
         return [tensor for tensor in self.tensors_of(module).values() if not isinstance(tensor, nn.Parameter)]
 
-    def remember_shared(self) -> None:  # noqa: B027
+    def remember_shared(self) -> None:
         """Called when a round's shared tensors have just been loaded, for models that keep something of them."""
 
-    def after_step(self, progress: float) -> None:  # noqa: B027
+    def after_step(self, progress: float) -> None:
         """Called after every step of the optimiser, while gradients are still there.
 
         Args:

@@ -55,11 +55,6 @@ class LinearModel(TrainedModel):
             self.classifier.bias.zero_()
         self.settle_ownership()
 
-    def tensors_of(self, module: str) -> dict[str, Tensor]:
-        part = getattr(self, module)
-        buffers = {name: buffer for name, buffer in part.named_buffers() if buffer.is_floating_point()}
-        return {**dict(part.named_parameters()), **buffers}
-
     def batch_features(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         return self.norm(batch[0])
 

@@ -96,13 +96,6 @@ class WholeModel(ReportModel):
         self.decoder = WholeDecoder(method.model, encoder.width, sizes, tokenizer)
         self.settle_ownership()
 
-    def tensors_of(self, module: str) -> dict[str, Tensor]:
-        """Parameters and floating-point buffers (BatchNorm statistics) of `encoder` or `decoder`."""
-        part = {"encoder": self.encoder, "decoder": self.decoder}[module]
-        kept = part.state_dict()  # without the constant buffers
-        buffers = {n: b for n, b in part.named_buffers() if n in kept and b.is_floating_point()}
-        return {**dict(part.named_parameters()), **buffers}
-
     def features(self, images: Tensor) -> Tensor:
         """Feature h, (B, D): the encoder's pooled feature at the decoder's width."""
         return self.decoder.projection(self.encoder(images).pooled)
