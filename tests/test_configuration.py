@@ -1,6 +1,7 @@
 """Profiles and methods are read strictly: every mistake is one sentence that names the file and the key."""
 
 import pathlib
+import pickle
 
 import pytest
 import yaml
@@ -9,10 +10,11 @@ from fedmrg_core.configuration import apply_variant, load_profile
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.configuration_format import FORMAT, upgraded
 from fedmrg_core.federation.experiment import load_experiment
-from fedmrg_core.federation.run_configuration import read_configuration
+from fedmrg_core.federation.run_configuration import RunConfiguration, read_configuration
 from fedmrg_core.methods import load_method, load_methods
 from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.strict_yaml import dumped, read_literal, read_yaml
+from fedmrg_core.tasks.reports.methods import ReportMethod
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "profiles").glob("*.yaml")), ids=lambda path: path.stem)
@@ -275,6 +277,13 @@ def test_a_stored_row_comes_out_as_it_was_written():
         method = read_configuration(path.parent).method.model_dump(mode="json")
         assert method.keys() - stored.keys() <= added
         assert dumped({key: value for key, value in method.items() if key in stored}) == dumped(stored), path
+
+
+def test_a_configuration_goes_to_another_process():
+    folder = REPOSITORY / "figures" / "reference" / "smoke" / "phantom" / "fedmrg" / "seed-0"
+    configuration = read_configuration(folder)
+    assert pickle.loads(pickle.dumps(configuration)) == configuration == read_configuration(folder)
+    assert type(configuration) is RunConfiguration and type(configuration.method) is ReportMethod
 
 
 @pytest.mark.parametrize(

@@ -114,4 +114,5 @@ def read_configuration(run_folder: pathlib.Path) -> RunConfiguration:
         row = method_table(task).row if isinstance(task, str) else Method
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    return validated(RunConfiguration[row], content, str(path))
+    read = validated(RunConfiguration[row], content, str(path))
+    return RunConfiguration(**dict(read))  # the plain class: other processes find no other by its name
