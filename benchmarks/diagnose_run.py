@@ -25,10 +25,11 @@ from torch import Tensor
 from fedmrg_core.batch import Contrast, language_loss
 from fedmrg_core.client_batches import ClientBatches
 from fedmrg_core.errors import InputError
-from fedmrg_core.methods import Losses, load_method
+from fedmrg_core.methods import load_method
 from fedmrg_core.report_generator import ReportGenerator
 from fedmrg_core.seeds import numpy_stream
 from fedmrg_core.tasks.reports.finished_run import FinishedRun
+from fedmrg_core.tasks.reports.methods import ReportLosses
 from fedmrg_core.trained_run import load_trained
 
 
@@ -52,7 +53,7 @@ def batches_with_contrast(
 
 
 def gradients(
-    model: ReportGenerator, batches: ClientBatches, indices: list[int], contrast: Contrast, losses: Losses
+    model: ReportGenerator, batches: ClientBatches, indices: list[int], contrast: Contrast, losses: ReportLosses
 ) -> dict[str, dict[str, Tensor]]:
     """Each weighted term's gradient at each module, flat: by term, then by module."""
     weights = torch.ones(batches.studies.states.shape[1], device=batches.device)
@@ -70,7 +71,7 @@ def gradients(
     return found
 
 
-def pulls(folder: pathlib.Path, run: FinishedRun, losses: Losses, count: int) -> pandas.DataFrame:
+def pulls(folder: pathlib.Path, run: FinishedRun, losses: ReportLosses, count: int) -> pandas.DataFrame:
     """Rows: term, module, share of the norms, cosine with the language term; means over clients and batches."""
     rows = []
     for model, batches, indices, contrast in batches_with_contrast(folder, run, count):

@@ -20,11 +20,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedmrg_core.base_models import new_backbone, new_llm, save_base_models, train_tokenizer
-from fedmrg_core.batch import Batch, encode_reports, pad_reports, total_loss
+from fedmrg_core.batch import Batch, encode_reports, pad_reports
 from fedmrg_core.configuration import Profile, load_profile
 from fedmrg_core.data.phantom import public_texts
-from fedmrg_core.methods import Method, Ownership
+from fedmrg_core.methods import Ownership
 from fedmrg_core.tasks.reports.build import build_report_generator
+from fedmrg_core.tasks.reports.methods import ReportMethod
+from fedmrg_core.training_steps import total_loss
 
 SHARED = {"encoder": Ownership.SHARED, "projection": Ownership.SHARED, "generic_adapter": Ownership.SHARED}
 BOTH = {**SHARED, "specialised_adapter": Ownership.PERSONAL}
@@ -39,7 +41,7 @@ VARIANTS = {
 def training_step(profile: Profile, variant: str, folder: pathlib.Path, texts: list[str]):
     """A function that does one step, forward, backward and AdamW."""
     modules, losses = VARIANTS[variant]
-    method = Method(name=variant, description="", prompts="none", modules=modules, losses=losses)
+    method = ReportMethod(name=variant, description="", prompts="none", modules=modules, losses=losses)
     model = build_report_generator(profile, method, folder, seed=0).train()
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     size = profile.training.batch_size

@@ -14,15 +14,16 @@ import pandas
 from tqdm.auto import tqdm
 
 from fedmrg_core.adapters import GENERIC, SPECIALISED
+from fedmrg_core.client_update import Plan
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.predictions import score_predictions
-from fedmrg_core.fine_tuning import Plan, train_alone
-from fedmrg_core.methods import Method
+from fedmrg_core.fine_tuning import train_alone
 from fedmrg_core.report_generator import ADAPTER_MODULES
 from fedmrg_core.run_folder import write_text
 from fedmrg_core.seeds import numpy_stream, torch_threads
 from fedmrg_core.tasks.reports.finished_run import FinishedRun
+from fedmrg_core.tasks.reports.methods import ReportMethod
 from fedmrg_core.trained_run import (
     TestSet,
     drop_outdated_reports,
@@ -130,10 +131,15 @@ def adapt(folder: pathlib.Path, run: FinishedRun, site: str, studies: ClientTens
     )
 
 
-def adapted_modules(method: Method) -> frozenset[str]:
-    """The modules that adaptation trains: adapters and prompt table, else the decoder, else the projection [ours]."""
-    adapters = {module for modules in ADAPTER_MODULES.values() for module in modules}
-    for wanted in (adapters | {"prompt_table"}, {"decoder"}, {"projection"}):
+def adapted_modules(method: ReportMethod) -> frozenset[str]:
+    """The modules that adaptation trains: adapters and prompts, else the decoder, else the projection [ours].
+
+    Of a prompt source those that go at the adapters' pace: the prompt table, but not the diagnosis head.
+    """
+    source = method.prompt_type
+    light = {module for modules in ADAPTER_MODULES.values() for module in modules}
+    light |= source.own_modules.keys() - source.encoder_paced
+    for wanted in (light, {"decoder"}, {"projection"}):
         if found := wanted & method.modules.keys():
             return frozenset(found)
     return frozenset(method.modules)

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedmrg_core.configuration import Training
-from fedmrg_core.methods import Losses
 
 # What stands before every report; the small base LLM learns it in pretraining, a large one understands it.
 INSTRUCTION = "Findings:"
@@ -61,8 +60,3 @@ def language_loss(logits: Tensor, report_ids: Tensor, report_mask: Tensor) -> Te
         report_mask: (B, T).
     """
     return functional.cross_entropy(logits[report_mask], report_ids[report_mask])
-
-
-def total_loss(terms: dict[str, Tensor], weights: Losses) -> Tensor:
-    """L: the weighted sum of the terms."""
-    return sum(getattr(weights, name) * value for name, value in terms.items())

@@ -1,16 +1,16 @@
 """BatchNorm statistics where images differ between centres: each keeps its own, the server pools them for unseen ones.
 
 In training BatchNorm divides by the statistics of a client's own batch; a model averaged over clients and read with the
-mean of their statistics sees none of their images as it saw them in training. So
+mean of their statistics sees none of their examples as it saw them in training. So
 
 - at home the shared weights are read with the client's own running statistics [related: SiloBN, Andreux et al. 2020;
   FedBN, Li et al. 2021, which keeps the affine parameters at home too];
-- a centre that never trained gets the statistics of all clients' images together, by the law of total variance: the
+- a centre that never trained gets the statistics of all clients' examples together, by the law of total variance: the
   mean of the variances lacks how far the clients' means lie apart [ours].
 
-That holds for every method with such an encoder. Where sites are small and look alike, own running statistics are more
+That holds for every model with such layers. Where sites are small and look alike, own running statistics are more
 noise than knowledge: with `training.own_statistics: false` every client reads the pooled ones. What each was worth, and
-that statistics estimated on an unseen centre's own images [related: AdaBN, Li et al. 2016] were no better in the end:
+that statistics estimated on an unseen centre's own examples [related: AdaBN, Li et al. 2016] were no better in the end:
 docs/tried.md.
 """
 
@@ -26,7 +26,7 @@ _MEAN, _VARIANCE = "running_mean", "running_var"
 
 def is_statistic(key: str) -> bool:
     """Whether a tensor's name is that of a BatchNorm mean or variance."""
-    return key.rpartition(".")[2] in (_MEAN, _VARIANCE)
+    return key.replace("/", ".").rpartition(".")[2] in (_MEAN, _VARIANCE)  # a module may be the layer itself
 
 
 def pooled_statistics(clients: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:

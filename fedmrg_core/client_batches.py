@@ -1,4 +1,4 @@
-"""A client's studies as seeded batches, and their features under a model as it stands."""
+"""A client's studies as seeded batches for a report model, and their features under it as it stands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from fedmrg_core.augmentation import augmented
 from fedmrg_core.batch import Batch, encode_reports, pad_reports
 from fedmrg_core.configuration import Profile
-from fedmrg_core.trained_model import TrainedModel
+from fedmrg_core.report_model import ReportModel
 
 
 class Studies(Protocol):
@@ -28,7 +28,7 @@ class Studies(Protocol):
 
 
 class ClientBatches:
-    """A client's studies as seeded batches of :class:`Batch`.
+    """A client's studies as seeded batches of :class:`Batch`; see `training_steps.Batches`.
 
     Args:
         model: its tokenizer and its device are used.
@@ -38,13 +38,16 @@ class ClientBatches:
     """
 
     def __init__(
-        self, model: TrainedModel, studies: Studies, profile: Profile, chosen: Sequence[int] | None = None
+        self, model: ReportModel, studies: Studies, profile: Profile, chosen: Sequence[int] | None = None
     ) -> None:
         self.studies, self.settings = studies, profile.training
         self.padding = model.tokenizer.pad_token_id
         self.report_ids = encode_reports(model.tokenizer, studies.texts, profile.training)
         self.device = next(model.parameters()).device
         self.chosen = list(range(len(studies)) if chosen is None else chosen)
+
+    def __len__(self) -> int:
+        return len(self.chosen)
 
     def batch(self, indices: Sequence[int], generator: numpy.random.Generator | None = None) -> Batch:
         """The studies at `indices`; with a generator, their images are changed at random."""
@@ -69,7 +72,7 @@ class ClientBatches:
         return [order[i : i + size] for i in range(0, len(order), size)]
 
     @torch.no_grad()
-    def features(self, model: TrainedModel) -> Tensor:
+    def features(self, model: ReportModel) -> Tensor:
         """H (N, D) of all the studies' images, not augmented, under the model as it stands; leaves it in evaluation."""
         model.eval()
         return torch.cat([model.features(self.batch(indices).images) for indices in self.in_order()])

@@ -4,26 +4,25 @@
     MOON      L - weight log( e^{sim(h, h_glob)/t} / (e^{sim(h, h_glob)/t} + e^{sim(h, h_prev)/t}) )  [related]
     SCAFFOLD  g + c - c_i for each shared parameter's gradient g                                      [related]
 
-FedRep's two passes are a matter of which module learns when: `local_training`.
+They hold for the model and the batches of any task. FedRep's two passes are a matter of which module learns when:
+`client_update`.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedmrg_core.batch import Batch
-from fedmrg_core.client_batches import ClientBatches
 from fedmrg_core.client_state import CONTROL, HospitalState
 from fedmrg_core.methods import ClientRule, Ownership
 from fedmrg_core.trained_model import TrainedModel
 
-# What h is made with; a model trained whole has its projection in its decoder.
-FEATURE_MODULES = ("encoder", "projection", "decoder")
+if TYPE_CHECKING:
+    from fedmrg_core.training_steps import Batches
 
 
 class UpdateRule:
@@ -31,8 +30,8 @@ class UpdateRule:
 
     weight = 1.0  # of its terms in the loss
 
-    def terms(self, batch: Batch, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Further loss terms, unweighted, of the batch of the studies at `indices`."""
+    def terms(self, batch: Any, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Further loss terms, unweighted, of the batch of the examples at `indices`."""
         return {}
 
     def correct_gradients(self) -> None:
@@ -59,21 +58,22 @@ class Proximal(UpdateRule):
         self.weight = weight
         self.pairs = [(p, p.detach().clone()) for p in shared_parameters(model).values()]
 
-    def terms(self, batch: Batch, indices: Sequence[int]) -> dict[str, Tensor]:
+    def terms(self, batch: Any, indices: Sequence[int]) -> dict[str, Tensor]:
         """``proximal``: 1/2 |w - w_server|^2."""
         return {"proximal": sum((now - received).square().sum() for now, received in self.pairs) / 2}
 
 
 class ModelContrast(UpdateRule):
-    """MOON: h pulled to the server model's feature of the same image, away from the client's last model's [related].
+    """MOON: h pulled to the server model's feature of the same example, away from the client's last model's [related].
 
-    Both are of the images as they are, not shifted, computed once a round [ours]. A client that has not trained before
-    has no last model, and no term.
+    Both are of the examples as they are, not changed at random, computed once a round [ours]. A client that has not
+    trained before has no last model, and no term.
 
     Args:
         model: as it came from the server.
         batches: the client's.
-        state: with ``previous/<key>``, the shared tensors of `FEATURE_MODULES` as the client last trained them.
+        state: with ``previous/<key>``, the shared tensors of the model's `feature_modules` as the client last
+            trained them.
         h_global: (N, D) features under the model as it came; computed here if None.
         settings: weight and temperature.
     """
@@ -81,7 +81,7 @@ class ModelContrast(UpdateRule):
     def __init__(
         self,
         model: TrainedModel,
-        batches: ClientBatches,
+        batches: Batches,
         state: HospitalState,
         h_global: Tensor | None,
         settings: ClientRule,
@@ -98,13 +98,14 @@ class ModelContrast(UpdateRule):
 
     def _feature_tensors(self) -> dict[str, Tensor]:
         shared = self.model.state(Ownership.SHARED)
-        return {key: tensor.clone() for key, tensor in shared.items() if key.partition("/")[0] in FEATURE_MODULES}
+        modules = self.model.feature_modules
+        return {key: tensor.clone() for key, tensor in shared.items() if key.partition("/")[0] in modules}
 
-    def terms(self, batch: Batch, indices: Sequence[int]) -> dict[str, Tensor]:
+    def terms(self, batch: Any, indices: Sequence[int]) -> dict[str, Tensor]:
         """``model_contrast``, the mean over the batch."""
         if self.h_previous is None:
             return {}
-        h = self.model.features(batch.images)
+        h = self.model.batch_features(batch)
         return {"model_contrast": moon_contrast(h, self.h_global[indices], self.h_previous[indices], self.temperature)}
 
     def kept(self) -> dict[str, Tensor]:
@@ -118,7 +119,7 @@ class ControlVariates(UpdateRule):
     c_i is this client's control, c the server's. A round's new c_i is the mean of its uncorrected gradients: the
     optimiser is AdamW, under which SCAFFOLD's cheaper option, distance travelled over learning rate, would not be a
     gradient [ours]. The c_i travel as shared tensors ``control/<key>`` and FedAvg makes c of them: their mean weighted
-    by the studies of the clients that took part in the last round [ours]. The correction is left out in a client's
+    by the examples of the clients that took part in the last round [ours]. The correction is left out in a client's
     first round, where c_i is nothing yet.
 
     Args:
@@ -159,20 +160,20 @@ class ControlVariates(UpdateRule):
 
 def update_rules(
     model: TrainedModel,
-    batches: ClientBatches,
+    batches: Batches,
     state: HospitalState,
     received: dict[str, Tensor],
     h_global: Tensor | None,
     settings: ClientRule,
 ) -> list[UpdateRule]:
-    """The rules that a row of methods.yaml asks for, made while the model still is as it came from the server.
+    """The rules that a row of methods asks for, made while the model still is as it came from the server.
 
     Args:
         model: with the received and the personal tensors loaded.
         batches: the client's.
         state: what the hospital kept.
         received: the server's tensors, controls among them.
-        h_global: (N, D) features under the model as it came, where the contrast has computed them.
+        h_global: (N, D) features under the model as it came, where they are there already.
         settings: the row's client rule.
     """
     rules: list[UpdateRule] = []
@@ -211,24 +212,3 @@ def moon_contrast(h: Tensor, h_global: Tensor, h_previous: Tensor, temperature: 
     near = functional.cosine_similarity(h, h_global.detach(), dim=-1)  # (B,)
     far = functional.cosine_similarity(h, h_previous.detach(), dim=-1)
     return functional.softplus((far - near) / temperature).mean()
-
-
-@contextlib.contextmanager
-def encoded_once(encoder: nn.Module) -> Iterator[None]:
-    """Inside, the encoder answers the batch of images that it saw last from memory, gradient included.
-
-    The model contrast needs h of the batch that the loss was computed on: without a second pass, and without counting
-    the batch twice in BatchNorm's statistics.
-    """
-    plain, last = encoder.forward, {}
-
-    def forward(images: Tensor) -> object:
-        if last.get("images") is not images:
-            last.update(images=images, seen=plain(images))
-        return last["seen"]
-
-    encoder.forward = forward
-    try:
-        yield
-    finally:
-        del encoder.forward

@@ -8,6 +8,7 @@ from torch import Tensor
 
 # Server controls and client controls travel among the shared tensors under this name, as if it were a module's.
 CONTROL = "control"
+_PARTS = ("personal", "optimiser", "previous", CONTROL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,8 +16,8 @@ class HospitalState:
     """All that stays in the hospital between rounds: flat tensors, so that safetensors holds it.
 
     Keys: ``personal/<module>/<name>`` (also the client's BatchNorm statistics of shared modules),
-    ``optimiser/<key>/<moment>``, ``disease_weights``, and where the method's rules ask for them ``previous/<key>``
-    (MOON: the client's last local model) and ``control/<key>`` (SCAFFOLD: its control).
+    ``optimiser/<key>/<moment>``, and where the method's rules ask for them ``previous/<key>`` (MOON: the client's last
+    local model) and ``control/<key>`` (SCAFFOLD: its control). Every other key is the task's own.
     """
 
     tensors: dict[str, Tensor]
@@ -25,13 +26,17 @@ class HospitalState:
         """The tensors under ``prefix/``, without it."""
         return {k.removeprefix(prefix + "/"): v for k, v in self.tensors.items() if k.startswith(prefix + "/")}
 
+    def of_the_task(self) -> dict[str, Tensor]:
+        """What the task keeps for itself; training hands it on as it is."""
+        return {key: tensor for key, tensor in self.tensors.items() if key.partition("/")[0] not in _PARTS}
+
 
 @dataclasses.dataclass(frozen=True)
 class LocalUpdate:
     """What one client's update leaves: `shared` and `prototype` travel, `state` stays."""
 
     shared: dict[str, Tensor]
-    prototype: Tensor | None  # (D,) mean feature mu_k; None where the method has no contrast
+    prototype: Tensor | None  # (D,) mean feature of the client's examples, mu_k; None where a task or method has none
     state: HospitalState
     examples: int
     metrics: dict[str, float]

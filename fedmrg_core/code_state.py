@@ -42,6 +42,19 @@ def training_code_hash(task: str = "reports") -> str:
 
 
 @functools.cache
+def picked_code_hash(modules: tuple[str, ...]) -> str:
+    """sha256 over the statements of modules that a run picks by name (`Method.picked_code`), and what those import.
+
+    Args:
+        modules: their dotted names, of this package or of another.
+    """
+    own = [name.removeprefix(f"{NAME}.") for name in modules if name.startswith(f"{NAME}.")]
+    found = imported_modules(_SOURCES, own)
+    others = [name for name in modules if _file_of(name.removeprefix(f"{NAME}."), _SOURCES) not in found]
+    return statements_hash([*(_SOURCES[name] for name in found), *map(_text_of_module, others)])
+
+
+@functools.cache
 def report_code_hash() -> str:
     """sha256 over the statements of `REPORTS` and what they import."""
     return statements_hash(_SOURCES[name] for name in imported_modules(_SOURCES, REPORTS))

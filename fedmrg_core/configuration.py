@@ -193,5 +193,5 @@ def apply_variant(profile: Profile, method: Method, variant: str) -> tuple[Profi
         owners[0][section][name] = read_literal(value)
     return (
         validated(Profile, contents["profile"], f"variant {variant!r}"),
-        validated(Method, contents["method"], f"variant {variant!r}"),
+        validated(type(method), contents["method"], f"variant {variant!r}"),
     )

@@ -25,7 +25,6 @@ from fedmrg_core.strict_yaml import Strict, complaint, read_yaml, validated
 
 # Of the data sets whose sites are known without reading them.
 SITES: dict[str, tuple[str, ...]] = {"phantom": CENTRES}
-KINDS_OF_THE_RANK = ("lora", "adalora", "loha")  # the other kinds of adapters take no rank of the profile's
 
 
 LONGEST_NAME = 230  # bytes of one folder in a run's path; file systems allow 255, and ".partial" has room
@@ -131,13 +130,22 @@ class RunSettings(Strict):
         drawn = "" if self.partition == "site" else f",seed={self.seed}"  # partition "site" draws nothing
         return workspace / "clients" / self.profile_name / f"{data}{drawn}"
 
+    @property
+    def task(self) -> str:
+        """What is trained on its data.
+
+        Raises:
+            InputError: no data set has this name.
+        """
+        return data_source(self.data).task
+
     def load(self) -> tuple[Profile, Method]:
-        """Profile and row of methods.yaml, with the variant's numbers.
+        """Profile and row of the task's methods, with the variant's numbers.
 
         Raises:
             InputError: the profile, the method or the variant is unknown or does not fit.
         """
-        return with_variant(load_profile(self.profile, self.data), load_method(self.method), self.variant)
+        return with_variant(load_profile(self.profile, self.data), load_method(self.method, self.task), self.variant)
 
     def configuration(self, workspace: pathlib.Path, threads: int = 1) -> RunConfiguration:
         """What `federation.run.run_federation` takes.
@@ -155,6 +163,7 @@ class RunSettings(Strict):
             profile=profile,
             method=method,
             data=self.data,
+            task=self.task,
             partition=self.partition,
             clients=self.clients or None,
             unseen_sites=self.unseen_sites,
@@ -199,13 +208,9 @@ def check_run(settings: RunSettings) -> None:
             the width of the LLM that the profile builds, or the data cannot be dealt so, if their sites are known.
     """
     profile, method = settings.load()
-    if method.model != "llm":
-        from fedmrg_core.baselines.whole_model import check_method  # torch, which no other row needs here
-
-        check_method(method)
+    method.check(profile)
     partition_rule(settings.partition)
     data_source(settings.data)
-    _check_rank(profile, method)
     if settings.clients == 1:
         raise InputError("clients is 1; a federation needs at least 2, or 0: as many as the partition makes by itself.")
     if corpus_name(settings.data) in SITES:
@@ -222,7 +227,7 @@ def deals_of(runs: Sequence[RunSettings], workspace: pathlib.Path) -> Iterator[t
     for run in runs:
         partition_rule(run.partition)
         data_source(run.data)
-        load_method(run.method)
+        load_method(run.method, run.task)
     alike = {(run.data, run.partition, run.clients, run.unseen, run.seed): run for run in reversed(runs)}
     load = functools.cache(load_prepared)  # runs share data sets
     for run in reversed(alike.values()):
@@ -231,20 +236,6 @@ def deals_of(runs: Sequence[RunSettings], workspace: pathlib.Path) -> Iterator[t
             yield run, prepared.deal(run.partition, run.clients or None, run.seed, run.unseen_sites)
         except InputError as error:
             raise InputError(f"{run.name}: {error}") from None
-
-
-def _check_rank(profile: Profile, method: Method) -> None:
-    """Refuse a rank for which the LLM that notebook 05 builds is too narrow: no layer of it is narrower than its width.
-
-    Of an LLM that the profile names, the widths are known when it is there, see `adapter_kinds.check_layers`.
-    """
-    rank, sizes = profile.adapter.rank, profile.base_models
-    adapted = any("adapter" in module for module in method.modules) and method.adapter_kind in KINDS_OF_THE_RANK
-    if adapted and sizes.llm is None and rank > sizes.llm_width:
-        raise InputError(
-            f"adapter.rank: {rank} is above {sizes.llm_width}, the width of a layer it adapts; expected less, or a "
-            "larger base_models.llm_width in the profile."
-        )
 
 
 def _check_sites(settings: RunSettings, sites: Sequence[str]) -> None:
@@ -306,7 +297,7 @@ def runs_of(
         InputError: an experiment, a profile, a method or a variant is unknown.
     """
     experiments = load_experiments() if experiments is None else experiments
-    numbers, methods = load_profile(profile), load_methods()
+    numbers, methods = load_profile(profile), functools.cache(lambda task: load_methods(task=task))
     runs: dict[str, RunSettings] = {}
     for name in names:
         if name not in experiments:
@@ -314,6 +305,6 @@ def runs_of(
                 f"experiment: {name!r} is unknown; expected one of {', '.join(experiments)} (experiments.yaml)."
             )
         for run in itertools.chain.from_iterable(block.runs(profile) for block in experiments[name]):
-            with_variant(numbers, methods.get(run.method) or load_method(run.method), run.variant)
+            with_variant(numbers, methods(run.task).get(run.method) or load_method(run.method, run.task), run.variant)
             runs[run.name] = run
     return list(runs.values())

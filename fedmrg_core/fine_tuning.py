@@ -1,50 +1,34 @@
-"""Training that goes on alone from a trained model: a client after the federation, or a centre that joins later."""
+"""Training of a report model that goes on alone: a client after the federation, or a centre that joins later."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Sequence
-
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from fedmrg_core import client_update
 from fedmrg_core.client_batches import ClientBatches, Studies
+from fedmrg_core.client_update import Plan
 from fedmrg_core.configuration import Profile
-from fedmrg_core.methods import Method, Ownership
-from fedmrg_core.optimisation import build_optimiser, set_learning_rate
+from fedmrg_core.methods import Ownership
 from fedmrg_core.prompts import initial_disease_weights
-from fedmrg_core.seeds import numpy_stream
-from fedmrg_core.trained_model import TrainedModel
-from fedmrg_core.training_steps import TrainingSteps, learning, torch_seeded
+from fedmrg_core.report_model import ReportModel
+from fedmrg_core.tasks.reports.methods import ReportMethod
 
 # Of each module's pace, held constant: the model is good already [ours].
 FINE_TUNING_RATE = 0.1
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """How long and how fast; set before anything is run, nothing is chosen on the way."""
-
-    modules: frozenset[str]  # that learn
-    epochs: int
-    rate: float  # of each module's pace
-    least_steps: int = 0  # more epochs than said if these are fewer steps
-    studies: Sequence[int] | None = None  # indices of the studies to use; all if None
-
-
 def train_alone(
-    model: TrainedModel,
+    model: ReportModel,
     studies: Studies,
     plan: Plan,
     *,
     stream: tuple[str | int, ...],
     profile: Profile,
-    method: Method,
+    method: ReportMethod,
     seed: int,
     progress: bool = False,
 ) -> None:
-    """Train the model in place, with a fresh optimiser and without client rules or contrast: there is nobody else.
+    """Train the model in place, without contrast: there is nobody else. See :func:`client_update.train_alone`.
 
     Args:
         model: with the tensors to start from loaded.
@@ -57,40 +41,29 @@ def train_alone(
         progress: show a bar over the steps.
     """
     model.remember_shared()
-    batches = ClientBatches(model, studies, profile, plan.studies)
-    learners = {key: p for key, p in model.trainable().items() if key.partition("/")[0] in plan.modules}
-    optimiser = build_optimiser(learners, profile.training, method)
-    set_learning_rate(optimiser, plan.rate)
-    steps = TrainingSteps(model, batches, optimiser, method, profile, initial_disease_weights(_states(batches)))
-    streams = (numpy_stream(seed, *stream, epoch) for epoch in range(_epochs(plan, batches)))
-    with (
-        torch_seeded(seed, *stream, "dropout"),
-        learning(model, plan.modules),
-        tqdm(desc=" ".join(map(str, stream)), leave=False, disable=not progress) as bar,
-    ):
-        for generator in streams:
-            for indices in batches.shuffled(generator):
-                steps.step(indices, generator)
-                bar.update()
-
-
-def _states(batches: ClientBatches) -> Tensor:
-    return batches.studies.states[batches.chosen]
-
-
-def _epochs(plan: Plan, batches: ClientBatches) -> int:
-    a_epoch = len(batches.shuffled(numpy_stream(0, "length")))  # every shuffle has as many batches
-    return max(plan.epochs, math.ceil(plan.least_steps / a_epoch))
+    batches = ClientBatches(model, studies, profile, plan.chosen)
+    weights = initial_disease_weights(studies.states[batches.chosen]).to(batches.device)
+    client_update.train_alone(
+        model,
+        batches,
+        lambda batch, indices: model.loss_terms(batch, method.losses, weights, None),
+        plan,
+        stream=stream,
+        profile=profile,
+        method=method,
+        seed=seed,
+        progress=progress,
+    )
 
 
 def fine_tuned(
-    model: TrainedModel,
+    model: ReportModel,
     studies: Studies,
     start: dict[str, Tensor],
     *,
     client: str,
     profile: Profile,
-    method: Method,
+    method: ReportMethod,
     seed: int,
 ) -> dict[str, Tensor]:
     """One client's own model after `client.fine_tuning_epochs` from the selected one [related; rate and form ours].

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from fedmrg_core.configuration import Generation
 from fedmrg_core.labeller import label_report
-from fedmrg_core.trained_model import TrainedModel
+from fedmrg_core.report_model import ReportModel
 
 
 class TestStudies(Protocol):
@@ -42,7 +42,7 @@ class Prediction:
 
 
 def write_reports(
-    model: TrainedModel, studies: TestStudies, adapter: str, settings: Generation, description: str = "reports"
+    model: ReportModel, studies: TestStudies, adapter: str, settings: Generation, description: str = "reports"
 ) -> list[Prediction]:
     """Generate a report for every study, prompts from the predicted states.
 
@@ -72,7 +72,7 @@ def write_reports(
 
 
 @torch.no_grad()
-def image_features(model: TrainedModel, studies: TestStudies, batch_size: int = 64) -> numpy.ndarray:
+def image_features(model: ReportModel, studies: TestStudies, batch_size: int = 64) -> numpy.ndarray:
     """Feature h of every study, (N, D) float32: for the feature map, client distances and the nearest-image floor."""
     model.eval()
     device = next(model.parameters()).device
@@ -84,7 +84,7 @@ def image_features(model: TrainedModel, studies: TestStudies, batch_size: int = 
 
 
 @torch.no_grad()
-def state_probabilities(model: TrainedModel, studies: TestStudies, batch_size: int = 64) -> numpy.ndarray:
+def state_probabilities(model: ReportModel, studies: TestStudies, batch_size: int = 64) -> numpy.ndarray:
     """What the diagnosis head says of every study: (N, 14, 4) probabilities of the states."""
     model.eval()
     device = next(model.parameters()).device

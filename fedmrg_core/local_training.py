@@ -1,9 +1,11 @@
-"""One client's update: the algorithm box of the paper in code, free of Flower.
+"""One client's update of a report model: the algorithm box of the paper in code, free of Flower.
 
 receive the shared modules; lay the hospital's personal ones over them, and its own BatchNorm statistics if it keeps any
 h_global <- P(E(x)) with the shared encoder as it came; mu_k <- mean h_global          [ours, after MOON]
 for every local epoch and batch: one AdamW step on L, and on what the method's client rule adds (`client_rules`)
 send the shared modules and mu_k; keep specialised adapter, statistics, optimiser moments, disease weights
+
+The steps themselves are every task's: `client_update`.
 """
 
 from __future__ import annotations
@@ -15,35 +17,23 @@ from collections.abc import Callable, Sequence
 import numpy
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from fedmrg_core.batch import Contrast, language_loss
+from fedmrg_core import client_update
+from fedmrg_core.batch import Batch, Contrast, language_loss
 from fedmrg_core.client_batches import ClientBatches, Studies
-from fedmrg_core.client_rules import UpdateRule, update_rules
-from fedmrg_core.client_state import HospitalState, LocalUpdate, without_controls
+from fedmrg_core.client_state import HospitalState, LocalUpdate
+from fedmrg_core.client_update import Turn, receive, train_round
 from fedmrg_core.configuration import Profile
 from fedmrg_core.evaluation.clinical_metrics import head_auroc, states_f1_micro
-from fedmrg_core.methods import Method, Ownership
-from fedmrg_core.optimisation import build_optimiser, moments_of, scheduled_factor, set_learning_rate
 from fedmrg_core.prompts import classification_loss, initial_disease_weights, updated_disease_weights
-from fedmrg_core.seeds import numpy_stream
-from fedmrg_core.trained_model import TrainedModel
-from fedmrg_core.training_steps import TrainingSteps, learning, torch_seeded
+from fedmrg_core.report_model import ReportModel
+from fedmrg_core.tasks.reports.methods import ReportMethod
 
 __all__ = ["ClientBatches", "HospitalState", "LocalUpdate", "first_state", "train_client", "validate_client"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Pass:
-    """One pass over the client's studies."""
-
-    modules: frozenset[str]  # those that learn in it
-    batches: list[list[int]]  # indices of studies
-    stream: numpy.random.Generator
-
-
 def train_client(
-    model: TrainedModel,
+    model: ReportModel,
     studies: Studies,
     shared: dict[str, Tensor],
     state: HospitalState | None,
@@ -52,7 +42,7 @@ def train_client(
     client: str,
     round_number: int,
     profile: Profile,
-    method: Method,
+    method: ReportMethod,
     seed: int,
     progress: bool = True,
 ) -> LocalUpdate:
@@ -75,27 +65,20 @@ def train_client(
         The update. Metrics: each loss term's mean over the steps as ``train_<term>``, and ``train_loss``.
     """
     state = state or first_state(model, studies)
-    _receive(model, shared, state)
+    receive(model, shared, state)
     model.remember_shared()
     batches = ClientBatches(model, studies, profile)
     contrasting = bool(method.losses.contrast_inter or method.losses.contrast_intra)
     h_global = batches.features(model) if contrasting else None  # (N, D)
-    contrast = _contrast_of(h_global, prototypes, client) if contrasting else None
-    rules = update_rules(model, batches, state, shared, h_global, method.client)
-    optimiser = build_optimiser(model.trainable(), profile.training, method, state.part("optimiser"))
-    weights = state.tensors["disease_weights"]
-    steps = TrainingSteps(model, batches, optimiser, method, profile, weights, rules, contrast)
-    passes = _passes(model, batches, method, profile, seed, round_number, client)
-    with torch_seeded(seed, "dropout", round_number, client):
-        _train(steps, passes, profile, round_number, f"round {round_number} {client}" if progress else None)
-    sent = {name: tensor.cpu().clone() for name, tensor in model.state(Ownership.SHARED).items()}
-    return LocalUpdate(
-        shared=sent | {name: tensor for rule in rules for name, tensor in rule.sent().items()},
-        prototype=h_global.mean(dim=0).cpu() if contrasting else None,
-        state=_leaving_state(model, optimiser, rules, weights, profile.training.own_statistics),
-        examples=len(studies),
-        metrics=steps.means(),
-    )
+    compared = _contrast_of(h_global, prototypes, client) if contrasting else None
+    weights = state.tensors["disease_weights"].to(batches.device)
+
+    def loss(batch: Batch, indices: Sequence[int]) -> dict[str, Tensor]:
+        return model.loss_terms(batch, method.losses, weights, compared(indices) if compared else None)
+
+    turn = Turn(client, round_number, profile, method, seed, progress)
+    update = train_round(model, batches, loss, shared, state, turn, h_global)
+    return dataclasses.replace(update, prototype=h_global.mean(dim=0).cpu() if contrasting else None)
 
 
 def _contrast_of(h_global: Tensor, prototypes: dict[str, Tensor], client: str) -> Callable[[Sequence[int]], Contrast]:
@@ -106,82 +89,21 @@ def _contrast_of(h_global: Tensor, prototypes: dict[str, Tensor], client: str) -
     return lambda indices: Contrast(h_global[indices], rows, own)
 
 
-def _passes(
-    model: TrainedModel,
-    batches: ClientBatches,
-    method: Method,
-    profile: Profile,
-    seed: int,
-    round_number: int,
-    client: str,
-) -> list[Pass]:
-    """The passes of a round: one a local epoch, in which everything learns.
-
-    With `client.alternating`, FedRep [related]: the local epochs with only the personal modules learning, then as many
-    with only the shared ones. The round then takes twice the steps, as in that paper.
-    """
-    owned = {owner: frozenset(m for m, o in model.ownership.items() if o is owner) for owner in Ownership}
-    personal, shared = owned[Ownership.PERSONAL], owned[Ownership.SHARED]
-    alternate = [modules for modules in (personal, shared) if modules]
-    learners = alternate if method.client.alternating else [personal | shared]
-    passes = []
-    for modules in learners:
-        for _ in range(profile.training.local_epochs):
-            stream = numpy_stream(seed, "batches", round_number, client, len(passes))
-            passes.append(Pass(modules, batches.shuffled(stream), stream))
-    return passes
-
-
-def _train(steps: TrainingSteps, passes: list[Pass], profile: Profile, round_number: int, bar_name: str | None) -> None:
-    """Every step of a round, the learning rate following the rounds of the whole run."""
-    total = sum(len(one.batches) for one in passes)
-    rounds = profile.federation.rounds
-    with tqdm(total=total, desc=bar_name, leave=False, disable=bar_name is None) as bar:
-        for one in passes:
-            with learning(steps.model, one.modules):
-                for indices in one.batches:
-                    done = round_number - 1 + steps.count / total
-                    set_learning_rate(steps.optimiser, scheduled_factor(done, profile))
-                    loss = steps.step(indices, one.stream)
-                    steps.model.after_step((round_number - 1 + steps.count / total) / rounds)
-                    bar.update()
-                    bar.set_postfix(loss=f"{loss:.3f}")
-
-
-def first_state(model: TrainedModel, studies: Studies) -> HospitalState:
+def first_state(model: ReportModel, studies: Studies) -> HospitalState:
     """A hospital's state before its first round: initial personal modules, weights from its base rates."""
-    personal = {f"personal/{name}": tensor for name, tensor in model.initial_personal.items()}
-    return HospitalState({**personal, "disease_weights": initial_disease_weights(studies.states)})
-
-
-def _receive(model: TrainedModel, shared: dict[str, Tensor], state: HospitalState) -> None:
-    model.load_state({**without_controls(shared), **state.part("personal")})
-
-
-def _leaving_state(
-    model: TrainedModel,
-    optimiser: torch.optim.AdamW,
-    rules: Sequence[UpdateRule],
-    disease_weights: Tensor,
-    own_statistics: bool,
-) -> HospitalState:
-    tensors = {f"personal/{name}": t.cpu().clone() for name, t in model.own(own_statistics).items()}
-    tensors |= {f"optimiser/{key}": tensor for key, tensor in moments_of(optimiser, model.trainable()).items()}
-    for rule in rules:
-        tensors |= rule.kept()
-    return HospitalState({**tensors, "disease_weights": disease_weights})
+    return client_update.first_state(model, {"disease_weights": initial_disease_weights(studies.states)})
 
 
 @torch.no_grad()
 def validate_client(
-    model: TrainedModel,
+    model: ReportModel,
     studies: Studies,
     shared: dict[str, Tensor],
     state: HospitalState,
     *,
     client: str,
     profile: Profile,
-    method: Method,
+    method: ReportMethod,
 ) -> tuple[dict[str, float], HospitalState]:
     """Measure the shared model, with the client's own personal modules, on the client's validation studies.
 
@@ -194,7 +116,7 @@ def validate_client(
         `model.validated` of the token-wise loss; ``validation_head_auroc`` the mean over findings that occur both
         ways.
     """
-    _receive(model, shared, state)
+    receive(model, shared, state)
     model.eval()
     by_adapter, logits_of_states = _token_losses(model, ClientBatches(model, studies, profile))
     measures = {f"validation_language_loss_{name}": value for name, value in by_adapter.items()}
@@ -211,7 +133,7 @@ def validate_client(
     return measures, HospitalState({**state.tensors, "disease_weights": weights})
 
 
-def _token_losses(model: TrainedModel, batches: ClientBatches) -> tuple[dict[str, float], Tensor | None]:
+def _token_losses(model: ReportModel, batches: ClientBatches) -> tuple[dict[str, float], Tensor | None]:
     """Mean loss a token under each adapter, and the diagnosis head's logits (N, 14, 4) if the model has one."""
     losses = dict.fromkeys(model.validated, 0.0)
     tokens, logits_of_states, order = 0, [], []

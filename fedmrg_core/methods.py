@@ -1,22 +1,28 @@
-"""Methods: what is trained, what travels, which losses and rules, from methods.yaml.
+"""Methods: what is trained, what travels, which losses and rules: rows of a table, one table a task.
 
-A row is read strictly: an unknown key, an ill-typed value or parts that do not fit together are one sentence that names
-the row.
+What every row has stands in `Method`; a task lays its own fields and checks over it, and says where its rows lie
+(`MethodTable`, `fedmrg_core.tasks`). A row is read strictly: an unknown key, an ill-typed value or parts that do not
+fit together are one sentence that names the row.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import enum
 import pathlib
 import re
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pydantic
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.strict_yaml import Strict, laid_over, read_yaml, validated
+from fedmrg_core.tasks import REPORTS, methods_entry, tasks_with_methods
+
+if TYPE_CHECKING:
+    from fedmrg_core.configuration import Profile, Training
 
 NAME = r"[a-z0-9]+(-[a-z0-9]+)*"  # of a method: it stands in folders' names and between commas
 
@@ -30,16 +36,7 @@ class Ownership(enum.StrEnum):
 
 
 class Losses(Strict):
-    """Weights of the loss terms; zero switches a term off."""
-
-    language: float = pydantic.Field(1.0, ge=0)
-    classification: float = pydantic.Field(0.0, ge=0)  # 4 [related: PromptMRG]
-    contrast_inter: float = pydantic.Field(0.0, ge=0)  # lambda_rep 0.5 [derived]
-    contrast_intra: float = pydantic.Field(0.0, ge=0)
-    generic_to_specialised: float = pydantic.Field(0.0, ge=0)  # lambda_kd 0.5 [derived]
-    specialised_to_generic: float = pydantic.Field(0.0, ge=0)
-    image_report_contrast: float = pydantic.Field(0.0, ge=0)  # WCL, DCL [related]
-    orthogonality: float = pydantic.Field(0.0, ge=0)  # AdaLoRA: keeps its factors orthogonal [related]
+    """Weights of a task's loss terms; zero switches a term off. Each task has its own."""
 
 
 class ServerRule(Strict):
@@ -87,137 +84,115 @@ class Payload(Strict):
         return self.rank is not None or self.bits < 32
 
 
-MODULES: tuple[str, ...] = (
-    "encoder",
-    "projection",
-    "diagnosis_head",
-    "prompt_table",
-    "generic_adapter",
-    "generic_adapter_a",  # the two factors of a LoRA adapter, for methods that treat them apart
-    "generic_adapter_b",
-    "specialised_adapter",
-    "decoder",  # of models trained whole, without an LLM
-)
-
-
-class Method(Strict):
-    """One row of methods.yaml: which modules exist, who owns them, which losses and rules train them."""
+class Named(Strict):
+    """The head of a row."""
 
     name: str
     description: str
-    model: Literal["llm", "transformer", "r2gen", "wcl", "dcl"] = "llm"
-    # diagnosis: the table's row of the true state in training, of the predicted one at inference; soft-diagnosis: the
-    # mean row under the predicted probabilities, in both.
-    prompts: Literal["none", "diagnosis", "soft-diagnosis"] = "none"
-    # The share of training studies that are prompted with the predicted states all the same.
-    predicted_prompts: float = pydantic.Field(0.0, ge=0, le=1)
-    adapter_kind: Literal["lora", "adalora", "loha", "vera", "prefix", "p-tuning"] = "lora"
-    adapter_settings: dict[str, bool | int | float | str] = {}  # for the kind's PEFT configuration
-    # Times the profile's adapter_learning_rate: kinds whose few parameters stand behind fixed matrices need more.
-    adapter_pace: float = pydantic.Field(1.0, gt=0)
-    boosting: Literal["mutual", "feddat"] = "mutual"  # who teaches the two adapters
+
+
+class Method(Named):
+    """What a row of any task says: which modules exist, who owns them, which losses and rules train them."""
+
     training: Literal["federated", "centralised"] = "federated"  # centralised: all studies in one place
-    modules: dict[Literal[MODULES], Ownership]  # type: ignore[valid-type]
+    modules: dict[str, Ownership]
     losses: Losses = Losses()
     server: ServerRule = ServerRule()
     client: ClientRule = ClientRule()
     payload: Payload = Payload()
 
+    # What no row may be, in the order in which it is looked for; a task's own come first.
+    misfits: ClassVar[Mapping[str, Callable[[Any, set[str]], bool]]] = {
+        "client.alternating needs both shared and personal modules": lambda row, has: (
+            row.client.alternating and not {Ownership.SHARED, Ownership.PERSONAL} <= set(row.modules.values())
+        ),
+        "client.moon, client.proximal and client.control_variates need a shared module": lambda row, has: (
+            (row.client.moon > 0 or row.client.proximal > 0 or row.client.control_variates)
+            and Ownership.SHARED not in row.modules.values()
+        ),
+        "training: centralised knows no personal module": lambda row, has: (
+            row.training == "centralised" and Ownership.PERSONAL in row.modules.values()
+        ),
+        "training: centralised has one client: no client.fine_tuning_epochs": lambda row, has: (
+            row.training == "centralised" and row.client.fine_tuning_epochs > 0
+        ),
+    }
+
     @pydantic.model_validator(mode="after")
     def _parts_fit(self) -> Method:
-        for complaint, broken in MISFITS.items():
+        for complaint, broken in self.misfits.items():
             if broken(self, set(self.modules)):
                 raise ValueError(complaint)
         return self
 
+    def pace_of(self, module: str, settings: Training) -> float:
+        """The highest learning rate of a module, before the course of the rounds."""
+        return settings.learning_rate
 
-FACTORS = {"generic_adapter_a", "generic_adapter_b"}
+    def picked_code(self) -> tuple[str, ...]:
+        """Modules of Python that the row picks by a name, where no import of its task leads to them."""
+        return ()
 
-# What no row may be, in the order in which it is looked for.
-MISFITS: dict[str, Callable[[Method, set[str]], bool]] = {
-    "modules must hold encoder": lambda row, has: "encoder" not in has,
-    "modules must hold encoder and projection": lambda row, has: row.model == "llm" and "projection" not in has,
-    "the module decoder belongs to models without an LLM, and to each of them": lambda row, has: (
-        (row.model == "llm") == ("decoder" in has)
-    ),
-    "adapters need model: llm": lambda row, has: (
-        row.model != "llm" and any(name.endswith(("_adapter", "_a", "_b")) for name in has)
-    ),
-    "prompts from diagnoses need the modules diagnosis_head and prompt_table": lambda row, has: (
-        row.prompts != "none" and not {"diagnosis_head", "prompt_table"} <= has
-    ),
-    "predicted_prompts needs prompts: diagnosis": lambda row, has: (
-        row.predicted_prompts > 0 and row.prompts != "diagnosis"
-    ),
-    "generic_adapter_a and _b come together, in place of generic_adapter, and are of kind lora": lambda row, has: (
-        bool(has & FACTORS) and (not has >= FACTORS or "generic_adapter" in has or row.adapter_kind != "lora")
-    ),
-    "specialised_adapter needs generic_adapter": lambda row, has: (
-        "specialised_adapter" in has and not has & (FACTORS | {"generic_adapter"})
-    ),
-    "two adapters side by side are of kind lora": lambda row, has: (
-        "specialised_adapter" in has and row.adapter_kind != "lora"
-    ),
-    "mutual boosting needs both generic_adapter and specialised_adapter": lambda row, has: (
-        "specialised_adapter" not in has
-        and (row.losses.generic_to_specialised > 0 or row.losses.specialised_to_generic > 0)
-    ),
-    "boosting: feddat needs the module specialised_adapter": lambda row, has: (
-        row.boosting == "feddat" and "specialised_adapter" not in has
-    ),
-    "losses.image_report_contrast needs model: wcl or dcl": lambda row, has: (
-        row.losses.image_report_contrast > 0 and row.model == "llm"
-    ),
-    "losses.orthogonality needs adapter_kind: adalora": lambda row, has: (
-        row.losses.orthogonality > 0 and row.adapter_kind != "adalora"
-    ),
-    "losses.classification needs the module diagnosis_head": lambda row, has: (
-        row.losses.classification > 0 and "diagnosis_head" not in has
-    ),
-    "server.rule exact-lora needs a shared generic_adapter": lambda row, has: (
-        row.server.rule == "exact-lora" and row.modules.get("generic_adapter") is not Ownership.SHARED
-    ),
-    "server.rule exact-lora needs adapter_kind: lora": lambda row, has: (
-        row.server.rule == "exact-lora" and row.adapter_kind != "lora"
-    ),
-    "client.alternating needs both shared and personal modules": lambda row, has: (
-        row.client.alternating and not {Ownership.SHARED, Ownership.PERSONAL} <= set(row.modules.values())
-    ),
-    "client.moon, client.proximal and client.control_variates need a shared module": lambda row, has: (
-        (row.client.moon > 0 or row.client.proximal > 0 or row.client.control_variates)
-        and Ownership.SHARED not in row.modules.values()
-    ),
-    "training: centralised knows no personal module": lambda row, has: (
-        row.training == "centralised" and Ownership.PERSONAL in row.modules.values()
-    ),
-    "training: centralised has one client: no losses.contrast_inter, no fine_tuning_epochs": lambda row, has: (
-        row.training == "centralised" and (row.losses.contrast_inter > 0 or row.client.fine_tuning_epochs > 0)
-    ),
-}
+    def check(self, profile: Profile) -> None:
+        """Hold the row against a profile before anything is loaded or built.
+
+        Raises:
+            InputError: they do not fit together.
+        """
 
 
-def load_methods(path: pathlib.Path = REPOSITORY / "methods.yaml") -> dict[str, Method]:
-    """Read every row of the table of methods.
+@dataclasses.dataclass(frozen=True)
+class MethodTable:
+    """The rows that train one task; without a file there are only those that a caller makes."""
+
+    row: type[Method]
+    path: pathlib.Path | None = None
+
+
+def method_table(task: str) -> MethodTable:
+    """The table of a task by its name; a task that declares none takes plain rows of `Method`.
+
+    Raises:
+        InputError: no task has this name, or its table cannot be imported.
+    """
+    entry = methods_entry(task)
+    try:
+        return MethodTable(Method) if entry is None else entry.load()
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"task {task!r}: its methods cannot be imported from {entry.value} ({error}).") from error
+
+
+def load_methods(path: pathlib.Path | None = None, task: str = REPORTS) -> dict[str, Any]:
+    """Read every row of a table of methods.
 
     A row with ``like: other`` starts from the other row, and its own keys are laid over it, one level deep; a module
     or setting given as null is taken out.
 
+    Args:
+        path: of the table; the task's own if None.
+        task: whose rows they are.
+
+    Returns:
+        Rows by name, of the task's row type.
+
     Raises:
         InputError: a row has an unknown key, an ill-typed value, or parts that do not fit together.
     """
-    rows = read_yaml(path, "methods")
+    table = method_table(task)
+    path = path or table.path
+    rows = {} if path is None else read_yaml(path, "methods")
     for name in rows:
         if not re.fullmatch(NAME, str(name)):
             raise InputError(f"{path.name}: method {name!r}: a name is of small letters, digits and dashes.")
     return {
         name: validated(
-            Method, {"name": name, **_completed_row(rows, name, path.name)}, f"{path.name}: method {name!r}"
+            table.row, {"name": name, **_completed_row(rows, name, path.name)}, f"{path.name}: method {name!r}"
         )
         for name in rows
     }
 
 
-def family_of(name: str, path: pathlib.Path = REPOSITORY / "methods.yaml") -> str:
+def family_of(name: str, path: pathlib.Path | None = None, task: str = REPORTS) -> str:
     """The row that a method's row is like, and that one's, up to the first: FedMRG's for all its ablations.
 
     A name that is no row is its own family.
@@ -225,7 +200,8 @@ def family_of(name: str, path: pathlib.Path = REPOSITORY / "methods.yaml") -> st
     Raises:
         InputError: as `read_yaml`.
     """
-    rows, seen = read_yaml(path, "methods"), set()
+    path = path or method_table(task).path
+    rows, seen = {} if path is None else read_yaml(path, "methods"), set()
     while name not in seen and name in rows and "like" in rows[name]:
         seen.add(name)
         name = rows[name]["like"]
@@ -246,13 +222,41 @@ def _completed_row(rows: dict, name: str, source: str, below: tuple[str, ...] = 
     return laid_over(_completed_row(rows, other, source, (name, *below)), own)
 
 
-def load_method(name: str) -> Method:
-    """One row of methods.yaml.
+def load_method(name: str, task: str = REPORTS) -> Any:
+    """One row of a task's table, of its row type.
 
     Raises:
-        InputError: no such row.
+        InputError: no such row, or it is one of another task's.
     """
-    methods = load_methods()
+    methods = load_methods(task=task)
     if name not in methods:
-        raise InputError(f"method: {name!r} is unknown; expected one of {', '.join(methods)} (rows of methods.yaml).")
+        known = f"expected one of {', '.join(methods)} (rows of {_place(task)})"
+        other = _task_of(name, besides=task)
+        if other is not None:
+            raise InputError(f"method: {name!r} is a row of task {other!r}, and the data are for {task!r}; {known}.")
+        raise InputError(f"method: {name!r} is unknown; {known}.")
     return methods[name]
+
+
+def check_row(row: Method, task: str) -> None:
+    """Hold a row against the task that it is to train.
+
+    Raises:
+        InputError: it is a row of another task.
+    """
+    if not isinstance(row, method_table(task).row):
+        raise InputError(f"method {row.name!r} is a row of another task than {task!r}; expected {_place(task)}'s.")
+
+
+def _task_of(name: str, besides: str) -> str | None:
+    """A task that has a row of this name; tables that cannot be read are passed over."""
+    for task in tasks_with_methods():
+        with contextlib.suppress(InputError):
+            if task != besides and name in load_methods(task=task):
+                return task
+    return None
+
+
+def _place(task: str) -> str:
+    path = method_table(task).path
+    return f"task {task}" if path is None else path.name

@@ -10,18 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedmrg_core.configuration import Profile, Training
-from fedmrg_core.methods import MODULES, Method
-
-# Modules that learn at the encoder's pace; the adapters and the prompt table at their own. A decoder trained whole
-# starts from nothing, as the encoder's neighbours do, and goes at the encoder's pace [ours].
-ENCODER_PACED = ("encoder", "projection", "diagnosis_head", "decoder")
-
-
-def pace_of(module: str, settings: Training, method: Method) -> float:
-    """The highest learning rate of a module; the row's own factor is for adapters, not for the prompt table."""
-    if module in ENCODER_PACED:
-        return settings.learning_rate
-    return settings.adapter_learning_rate * (method.adapter_pace if "adapter" in module else 1.0)
+from fedmrg_core.methods import Method
 
 
 def adamw(groups: Sequence[Any], **settings: float) -> torch.optim.AdamW:
@@ -49,18 +38,18 @@ def build_optimiser(
     Args:
         trainable: what it changes.
         settings: paces and weight decay.
-        method: its `adapter_pace`.
+        method: its `pace_of` each module.
         moments: ``<key>/step``, ``<key>/exp_avg`` and ``<key>/exp_avg_sq`` to go on with; a parameter without starts
             afresh.
     """
     groups = [
         {
             "params": [p for k, p in trainable.items() if k.split("/")[0] == module],
-            "pace": pace_of(module, settings, method),
+            "pace": method.pace_of(module, settings),
         }
-        for module in MODULES
+        for module in dict.fromkeys(key.split("/")[0] for key in trainable)
     ]
-    groups = [{**group, "lr": group["pace"]} for group in groups if group["params"]]
+    groups = [{**group, "lr": group["pace"]} for group in groups]
     optimiser = adamw(groups, weight_decay=settings.weight_decay)
     for key, parameter in trainable.items():
         if moments and f"{key}/step" in moments:

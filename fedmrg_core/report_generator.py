@@ -10,7 +10,6 @@ weighted and added [form ours, terms: paper/secondary].
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from collections.abc import Sequence
 
@@ -27,28 +26,19 @@ from fedmrg_core.encoder import (
     inter_client_contrast,
     intra_client_contrast,
 )
-from fedmrg_core.findings import FINDINGS
-from fedmrg_core.methods import Losses, Method, Ownership
-from fedmrg_core.prompts import DiagnosisPrompts, NoPrompts, PromptOutput, classification_loss, phrase_embeddings
-from fedmrg_core.trained_model import TrainedModel
+from fedmrg_core.methods import Ownership
+from fedmrg_core.prompts import PromptOutput, SeenReports, Surroundings
+from fedmrg_core.report_model import Prefix, ReportModel
+from fedmrg_core.tasks.reports.methods import ReportLosses, ReportMethod
 
-# The modules of `methods.MODULES` that make up each adapter, and what the names of the parts' tensors end in.
+# The modules of a row that make up each adapter, and what the names of the parts' tensors end in.
 ADAPTER_MODULES = {
     GENERIC: {GENERIC: "", "generic_adapter_a": ".lora_A", "generic_adapter_b": ".lora_B"},
     SPECIALISED: {SPECIALISED: ""},
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Prefix:
-    """What the LLM reads before the report."""
-
-    embeddings: Tensor  # (B, P, D)
-    h: Tensor  # (B, D), the projected pooled feature
-    prompts: PromptOutput
-
-
-class ReportGenerator(TrainedModel):
+class ReportGenerator(ReportModel):
     """Composes the three parts of FedMRG for any Hugging Face vision backbone and causal LM.
 
     Args:
@@ -64,7 +54,7 @@ class ReportGenerator(TrainedModel):
         encoder: VisualEncoder,
         llm: transformers.PreTrainedModel,
         tokenizer: transformers.PreTrainedTokenizerBase,
-        method: Method,
+        method: ReportMethod,
         profile: Profile,
     ) -> None:
         super().__init__(method)
@@ -84,13 +74,8 @@ class ReportGenerator(TrainedModel):
         self.encoder = encoder
         scale = self.llm.embedding_scale()
         self.projection = VisualProjection(encoder.width, self.llm.width, scale)
-        if method.prompts == "none":
-            self.prompt_source = NoPrompts()
-        else:
-            phrases = phrase_embeddings(tokenizer, self.llm.embed)
-            self.prompt_source = DiagnosisPrompts(
-                encoder.width, phrases, method.prompts == "soft-diagnosis", method.predicted_prompts
-            )
+        surroundings = Surroundings(encoder.width, self.llm.width, tokenizer, self.llm.embed)
+        self.prompt_source = method.prompt_type.build(method, method.prompt_numbers(), surroundings)
         instruction = tokenizer(INSTRUCTION, add_special_tokens=False).input_ids
         self.register_buffer("instruction_ids", torch.tensor(instruction), persistent=False)
         self.settle_ownership()
@@ -109,23 +94,17 @@ class ReportGenerator(TrainedModel):
 
     @property
     def validated(self) -> tuple[str, ...]:
-        """See :attr:`TrainedModel.validated`; FedDAT trains no specialised adapter alone, but the mixture."""
+        """See :attr:`ReportModel.validated`; FedDAT trains no specialised adapter alone, but the mixture."""
         return (GENERIC, BOTH) if self.method.boosting == "feddat" else self.adapters
 
     def tensors_of(self, module: str) -> dict[str, Tensor]:
-        """Parameters and floating-point buffers (BatchNorm statistics) of one module of `methods.MODULES`."""
+        """Parameters and floating-point buffers (BatchNorm statistics) of one module of its row."""
         for adapter, modules in ADAPTER_MODULES.items():
             if module in modules:
                 found = self.llm.parameters_of(adapter) if adapter in self.llm.adapters else {}
                 return {key: tensor for key, tensor in found.items() if key.endswith(modules[module])}
-        part = {
-            "encoder": self.encoder,
-            "projection": self.projection,
-            "diagnosis_head": getattr(self.prompt_source, "head", None),
-            "prompt_table": getattr(self.prompt_source, "table", None),
-        }[module]
-        if part is None:
-            return {}
+        own = {"encoder": self.encoder, "projection": self.projection}
+        part = own[module] if module in own else self.prompt_source.part(module)
         buffers = {name: buffer for name, buffer in part.named_buffers() if buffer.is_floating_point()}
         return {**dict(part.named_parameters()), **buffers}
 
@@ -171,8 +150,7 @@ class ReportGenerator(TrainedModel):
 
     def prefix_length(self, image_tokens: int) -> int:
         """Positions that are taken before a report, virtual tokens of the adapter among them."""
-        prompts = 0 if isinstance(self.prompt_source, NoPrompts) else len(FINDINGS)
-        return 1 + image_tokens + prompts + len(self.instruction_ids) + self.llm.virtual_tokens
+        return 1 + image_tokens + self.prompt_source.count + len(self.instruction_ids) + self.llm.virtual_tokens
 
     def report_logits(self, prefix: Prefix, batch: Batch, adapters: Sequence[str]) -> list[Tensor]:
         """Teacher-forced logits (B, T, vocabulary) of the report under each adapter."""
@@ -183,18 +161,15 @@ class ReportGenerator(TrainedModel):
         return self.llm(embeddings, mask, batch.report_ids.shape[1], adapters)
 
     def loss_terms(
-        self, batch: Batch, weights: Losses, disease_weights: Tensor, contrast: Contrast | None
+        self, batch: Batch, weights: ReportLosses, disease_weights: Tensor, contrast: Contrast | None
     ) -> dict[str, Tensor]:
-        """The unweighted loss terms, keyed as in :class:`Losses`; a term of weight zero is not computed."""
+        """The unweighted loss terms, see :meth:`ReportModel.loss_terms`."""
         settings = self.training_settings
         prefix = self.prefix(batch.images, batch.states)
         read = (GENERIC, MIXTURE) if self.method.boosting == "feddat" else self.adapters
         logits = self.report_logits(prefix, batch, read)
         terms = {"language": sum(language_loss(each, batch.report_ids, batch.report_mask) for each in logits)}
-        if weights.classification:
-            terms["classification"] = classification_loss(
-                prefix.prompts.auxiliary["state_logits"], batch.states, disease_weights, settings.logit_adjustment
-            )
+        terms |= self._prompt_terms(prefix, SeenReports(batch, disease_weights, settings), weights)
         if contrast is not None and weights.contrast_inter and contrast.own >= 0 and len(contrast.prototypes) > 1:
             terms["contrast_inter"] = inter_client_contrast(
                 prefix.h, contrast.prototypes, contrast.own, settings.contrast_temperature
@@ -209,6 +184,12 @@ class ReportGenerator(TrainedModel):
             terms["orthogonality"] = self.llm.orthogonality()
         return terms
 
+    def _prompt_terms(self, prefix: Prefix, seen: SeenReports, weights: ReportLosses) -> dict[str, Tensor]:
+        """What the prompt source brings, as far as it has a weight."""
+        wanted = {name for name in self.prompt_source.own_losses if getattr(weights, name, 0)}
+        found = self.prompt_source.loss_terms(prefix.prompts, seen) if wanted else {}
+        return {name: value for name, value in found.items() if name in wanted}
+
     # ---- generation ----
 
     def decoding(self, settings: Generation) -> dict[str, object]:
@@ -220,17 +201,7 @@ class ReportGenerator(TrainedModel):
     def generate(
         self, images: Tensor, adapter: str, settings: Generation, states: Tensor | None = None
     ) -> tuple[list[str], PromptOutput]:
-        """Write reports by beam search.
-
-        Args:
-            images: (B, 1, H, W) in [0, 1].
-            adapter: GENERIC, SPECIALISED or BOTH.
-            settings: beams and lengths.
-            states: (B, 14) to prompt with given states; predicted ones if None.
-
-        Returns:
-            B reports, and the prompt source's output.
-        """
+        """Write reports by beam search, see :meth:`ReportModel.generate`."""
         prefix = self.prefix(images, states)
         ids = self.llm.generate(prefix.embeddings, adapter, **self.decoding(settings))
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)

@@ -1,8 +1,14 @@
-"""What every model of the benchmark has in common: modules with owners, whose tensors come, go and are optimised."""
+"""What the model of any task has: modules with owners, whose tensors come, go and are optimised.
+
+Training, rules, optimiser and the federation ask for nothing else. A task's own code asks for more and declares it:
+that of the reports in `report_model`.
+"""
 
 from __future__ import annotations
 
-import abc
+import contextlib
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,31 +18,70 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.methods import Method, Ownership
 
 
-class TrainedModel(nn.Module, abc.ABC):
-    """A model made of the modules that its row of methods.yaml names (contract 3).
+class TrainedModel(nn.Module):
+    """A model made of the modules that its row of methods names (contract 3).
+
+    Attributes:
+        method: its row.
+        ownership: who owns each module.
+        initial_personal: the personal tensors as they started, ``module/name``.
+        feature_modules: the modules that `batch_features` goes through; none where a model has no features.
 
     Args:
         method: which modules exist and who owns them.
     """
 
+    method: Method
+    ownership: dict[str, Ownership]
+    initial_personal: dict[str, Tensor]
+    feature_modules: tuple[str, ...] = ()
+
     def __init__(self, method: Method) -> None:
         super().__init__()
         self.method = method
-        self.ownership: dict[str, Ownership] = dict(method.modules)
+        self.ownership = dict(method.modules)
 
-    @abc.abstractmethod
     def tensors_of(self, module: str) -> dict[str, Tensor]:
-        """Parameters and floating-point buffers (BatchNorm statistics) of one module of `methods.MODULES`."""
+        """Parameters and floating-point buffers (BatchNorm statistics) of one module of its row.
 
-    @property
-    def validated(self) -> tuple[str, ...]:
-        """The ways to write whose language loss validation measures, those that training measures: its adapters."""
-        return self.adapters
+        Here those of the attribute that is called so; a model whose modules lie otherwise says where.
+        """
+        part = getattr(self, module)
+        kept = part.state_dict()  # without the constant buffers
+        buffers = {n: b for n, b in part.named_buffers() if n in kept and b.is_floating_point()}
+        return {**dict(part.named_parameters()), **buffers}
 
-    def remember_shared(self) -> None:  # noqa: B027
+    def batch_features(self, batch: Any) -> Tensor:
+        """A vector for each example of a batch, (B, D), which rules compare (MOON).
+
+        Raises:
+            InputError: the model has none.
+        """
+        raise InputError(f"method {self.method.name!r}: client.moon compares features, and its model has none.")
+
+    @contextlib.contextmanager
+    def computed_once(self) -> Iterator[None]:
+        """Inside, features of the batch that the loss was computed on should come without a second pass.
+
+        A model that has features says how; here nothing is remembered, and BatchNorm counts such a batch twice.
+        """
+        yield
+
+    def train_only(self, modules: Collection[str]) -> None:
+        """Put the model in training, where only these modules learn: BatchNorm of the others keeps its statistics."""
+        self.train()
+        still = {id(tensor) for name in self.ownership if name not in modules for tensor in self._buffers_of(name)}
+        for layer in self.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm) and id(layer.running_mean) in still:
+                layer.eval()
+
+    def _buffers_of(self, module: str) -> list[Tensor]:
+        return [tensor for tensor in self.tensors_of(module).values() if not isinstance(tensor, nn.Parameter)]
+
+    def remember_shared(self) -> None:
         """Called when a round's shared tensors have just been loaded, for models that keep something of them."""
 
-    def after_step(self, progress: float) -> None:  # noqa: B027
+    def after_step(self, progress: float) -> None:
         """Called after every step of the optimiser, while gradients are still there.
 
         Args:
@@ -99,8 +144,8 @@ def parameter_counts(model: TrainedModel) -> dict[str, int]:
     """How many parameters there are of each sort; buffers (BatchNorm statistics, fixed random matrices) do not count.
 
     Returns:
-        ``shared`` and ``personal``, and ``trainable``, their sum; ``frozen`` (the LLM, and modules that the method
-        freezes), and ``total``, everything.
+        ``shared`` and ``personal``, and ``trainable``, their sum; ``frozen`` (what is no module, such as a LLM, and
+        modules that the method freezes), and ``total``, everything.
     """
     counts = {"shared": 0, "personal": 0}
     for key, parameter in model.trainable().items():

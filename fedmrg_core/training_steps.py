@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy
 import torch
 from torch import Tensor
 
-from fedmrg_core.batch import Contrast, total_loss
-from fedmrg_core.client_batches import ClientBatches
-from fedmrg_core.client_rules import UpdateRule, encoded_once
-from fedmrg_core.configuration import Profile
-from fedmrg_core.methods import Method
+from fedmrg_core.client_rules import UpdateRule
+from fedmrg_core.methods import Losses
 from fedmrg_core.seeds import stream_seed
 from fedmrg_core.trained_model import TrainedModel
+
+# The unweighted loss terms of the batch of the examples at some indices, under the model as it stands.
+Loss = Callable[[Any, Sequence[int]], dict[str, Tensor]]
+
+
+class Batches(Protocol):
+    """A client's examples as batches. What a batch holds is between a task's batches, its loss and its model."""
+
+    def __len__(self) -> int:
+        """N, how many examples there are."""
+
+    def batch(self, indices: Sequence[int], generator: numpy.random.Generator | None = None) -> Any:
+        """The examples at `indices`; with a generator, changed at random as the task changes them in training."""
+
+    def shuffled(self, generator: numpy.random.Generator) -> list[list[int]]:
+        """One epoch's batches of indices."""
+
+    def features(self, model: TrainedModel) -> Tensor:
+        """(N, D) `batch_features` of all examples, unchanged, under the model as it stands; only for MOON."""
 
 
 class TrainingSteps:
@@ -25,38 +42,33 @@ class TrainingSteps:
         model: with everything loaded.
         batches: the client's.
         optimiser: over the parameters that are to change.
-        method: its losses.
-        profile: gradient clip.
-        disease_weights: (14,) p_d of the client.
+        loss: the task's loss terms.
+        weights: of the loss terms, by name.
+        clip: largest norm of the gradient.
         rules: what the method's client rule adds to each step.
-        contrast: what a batch of study indices is compared with; None for a method without contrast.
     """
 
     def __init__(
         self,
         model: TrainedModel,
-        batches: ClientBatches,
+        batches: Batches,
         optimiser: torch.optim.Optimizer,
-        method: Method,
-        profile: Profile,
-        disease_weights: Tensor,
+        loss: Loss,
+        weights: Losses,
+        clip: float,
         rules: Sequence[UpdateRule] = (),
-        contrast: Callable[[Sequence[int]], Contrast] | None = None,
     ) -> None:
         self.model, self.batches, self.optimiser = model, batches, optimiser
-        self.losses, self.clip = method.losses, profile.training.gradient_clip
-        self.disease_weights = disease_weights.to(batches.device)
-        self.rules, self.contrast = rules, contrast
+        self.loss, self.weights, self.clip, self.rules = loss, weights, clip, rules
         self.parameters = list(model.trainable().values())
         self.count, self._sums = 0, {}
 
     def step(self, indices: Sequence[int], stream: numpy.random.Generator) -> float:
-        """One step on the studies at `indices`, images augmented by `stream`; returns the loss."""
+        """One step on the examples at `indices`, changed by `stream`; returns the loss."""
         batch = self.batches.batch(indices, stream)
-        contrast = self.contrast(indices) if self.contrast else None
-        with encoded_once(self.model.encoder) if self.rules else contextlib.nullcontext():
-            terms = self.model.loss_terms(batch, self.losses, self.disease_weights, contrast)
-            loss = total_loss(terms, self.losses)
+        with self.model.computed_once() if self.rules else contextlib.nullcontext():
+            terms = self.loss(batch, indices)
+            loss = total_loss(terms, self.weights)
             for rule in self.rules:
                 added = rule.terms(batch, indices)
                 loss = loss + sum(rule.weight * value for value in added.values())
@@ -77,16 +89,19 @@ class TrainingSteps:
         return {f"train_{name}": value / self.count for name, value in self._sums.items()}
 
 
+def total_loss(terms: dict[str, Tensor], weights: Losses) -> Tensor:
+    """L: the weighted sum of the terms."""
+    return sum(getattr(weights, name) * value for name, value in terms.items())
+
+
 @contextlib.contextmanager
 def learning(model: TrainedModel, modules: Collection[str]) -> Iterator[None]:
     """The model in training, where only these modules learn; the others are frozen and trainable again afterwards.
 
-    An encoder that does not learn keeps its BatchNorm statistics too.
+    What does not learn keeps its BatchNorm statistics too.
     """
     trainable = model.trainable()
-    model.train()
-    if "encoder" not in modules:
-        model.encoder.eval()
+    model.train_only(modules)
     for key, parameter in trainable.items():
         parameter.requires_grad_(key.partition("/")[0] in modules)
     try:

@@ -15,7 +15,7 @@
 #
 # A frozen LLM cannot see. FedMRG tells it what the image shows: a head predicts the **state** of each finding, and the states
 # become **prompt tokens** [paper]. n findings times 4 states make a table of trainable prompts [secondary]; how the head is
-# trained follows PromptMRG [related]. All of it stands in `fedmrg_core/prompts.py`.
+# trained follows PromptMRG [related]. All of it stands in `fedmrg_core/prompts/`.
 #
 # Needs what notebooks 01 (the prepared data) and 05 (the base models) leave.
 

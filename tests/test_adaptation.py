@@ -80,7 +80,7 @@ def test_studies_of_a_smaller_count_are_among_those_of_a_larger_one(run, monkeyp
     studies = ClientTensors(opened.adaptation()["centre-f"])
     for count in (4, 8):
         adapt(run, opened, "centre-f", studies, count)
-    small, large = (plan.studies for plan in plans)
+    small, large = (plan.chosen for plan in plans)
     assert large[:4] == small and len(set(large)) == 8
 
 

@@ -9,12 +9,13 @@ from small_model import PROFILE, small_base_models, small_studies
 from fedmrg_core.baselines.findings_graph import NODES
 from fedmrg_core.baselines.image_report_contrast import image_report_contrast, negative_weights
 from fedmrg_core.baselines.transformer import IMAGE_LAYERS
-from fedmrg_core.batch import total_loss
 from fedmrg_core.errors import InputError
 from fedmrg_core.local_training import ClientBatches, first_state, train_client, validate_client
-from fedmrg_core.methods import Losses, Ownership, load_method
+from fedmrg_core.methods import Ownership, load_method
 from fedmrg_core.optimisation import adamw
 from fedmrg_core.tasks.reports.build import build_report_generator, build_whole_model
+from fedmrg_core.tasks.reports.methods import ReportLosses
+from fedmrg_core.training_steps import total_loss
 
 pytestmark = pytest.mark.numerical
 
@@ -87,7 +88,7 @@ def test_parameters_of_the_transformer_by_formula(folder):
 
 def test_bad_rows_are_refused(folder, tmp_path):
     with pytest.raises(InputError, match="transformer.*losses.image_report_contrast"):
-        build(folder, "transformer", {"losses": Losses(image_report_contrast=0.2)})
+        build(folder, "transformer", {"losses": ReportLosses(image_report_contrast=0.2)})
     with pytest.raises(InputError, match="prompts"):
         build(folder, "wcl", {"prompts": "diagnosis"})
     with pytest.raises(InputError, match="modules.projection"):

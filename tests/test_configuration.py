@@ -1,6 +1,7 @@
 """Profiles and methods are read strictly: every mistake is one sentence that names the file and the key."""
 
 import pathlib
+import pickle
 
 import pytest
 import yaml
@@ -8,11 +9,12 @@ import yaml
 from fedmrg_core.configuration import apply_variant, load_profile
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.configuration_format import FORMAT, upgraded
-from fedmrg_core.federation.run_configuration import read_configuration
+from fedmrg_core.federation.run_configuration import RunConfiguration, read_configuration
 from fedmrg_core.federation.task import load_task
 from fedmrg_core.methods import load_method, load_methods
 from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.strict_yaml import dumped, read_literal, read_yaml
+from fedmrg_core.tasks.reports.methods import ReportMethod
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "profiles").glob("*.yaml")), ids=lambda path: path.stem)
@@ -265,6 +267,23 @@ def test_stored_runs_of_older_formats_are_read_as_today_s():
     for path in paths:
         configuration = read_configuration(path.parent)
         assert (configuration.task, configuration.format) == ("reports", FORMAT)
+
+
+def test_a_stored_row_comes_out_as_it_was_written():
+    """Keys in their order and values: what is written of a run today, and its fingerprint, are those of before."""
+    added = {"predicted_prompts"}  # after some of the runs
+    for path in sorted((REPOSITORY / "figures" / "reference").rglob("config.yaml")):
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))["method"]
+        method = read_configuration(path.parent).method.model_dump(mode="json")
+        assert method.keys() - stored.keys() <= added
+        assert dumped({key: value for key, value in method.items() if key in stored}) == dumped(stored), path
+
+
+def test_a_configuration_goes_to_another_process():
+    folder = REPOSITORY / "figures" / "reference" / "smoke" / "phantom" / "fedmrg" / "seed-0"
+    configuration = read_configuration(folder)
+    assert pickle.loads(pickle.dumps(configuration)) == configuration == read_configuration(folder)
+    assert type(configuration) is RunConfiguration and type(configuration.method) is ReportMethod
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import yaml
 
 from fedmrg_core.configuration import load_profile
 from fedmrg_core.errors import InputError
-from fedmrg_core.experiments import KINDS_OF_THE_RANK, RunSettings, check_run, load_experiments, runs_of, with_variant
+from fedmrg_core.experiments import RunSettings, check_run, load_experiments, runs_of, with_variant
 from fedmrg_core.methods import load_method
+from fedmrg_core.tasks.reports.methods import KINDS_OF_THE_RANK
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from fedmrg_core.federation import grid
 from fedmrg_core.federation.hospital import HospitalDisk
 from fedmrg_core.federation.run import configure_run, run_federation
 from fedmrg_core.federation.run_configuration import RunConfiguration
-from fedmrg_core.methods import MODULES, Ownership, load_methods
+from fedmrg_core.methods import Ownership, load_methods
 
 SMALL = PROFILE.model_copy(
     update={"federation": PROFILE.federation.model_copy(update={"rounds": 2})},
@@ -77,7 +77,7 @@ def test_what_leaves_a_hospital(
         assert set(leaving) == {"arrays", "metrics"} | ({"prototypes"} if contrast else set())
         assert {key.split("/")[0] for key in leaving["arrays"]} == travelling
     ledger = pandas.read_csv(tmp_path / "ledger.csv")
-    assert set(ledger[ledger.direction == "up"].module) & set(MODULES) == shared
+    assert set(ledger[ledger.direction == "up"].module) & set(row.modules) == shared
     kept = HospitalDisk(tmp_path, "pooled" if row.training == "centralised" else "centre-a").load(1)
     personal = {name for name, owner in row.modules.items() if owner is Ownership.PERSONAL}
     assert {key.split("/")[0] for key in kept.part("personal") if not is_statistic(key)} == personal

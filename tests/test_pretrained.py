@@ -7,11 +7,11 @@ from small_model import PROFILE, TEXTS, small_base_models, small_model, small_st
 
 from fedmrg_core.adapters import GENERIC, SPECIALISED
 from fedmrg_core.base_models import train_tokenizer
-from fedmrg_core.batch import total_loss
 from fedmrg_core.errors import InputError
 from fedmrg_core.local_training import ClientBatches
 from fedmrg_core.methods import Ownership
 from fedmrg_core.pretrained import load_tokenizer
+from fedmrg_core.training_steps import total_loss
 
 # One row for each way in which weights meet the frozen LLM.
 ROWS = ("fedmrg", "r2gengpt", "fed-adalora", "fedpara", "fed-prefix", "fed-prompt", "fed-vera", "feddat")

@@ -6,10 +6,12 @@ from small_model import PROFILE, small_model, small_studies
 from torch.nn import functional
 
 from fedmrg_core.adapters import BOTH, COPY, GENERIC, MIXTURE, SPECIALISED, mutual_boosting
-from fedmrg_core.batch import Contrast, encode_reports, language_loss, pad_reports, total_loss
+from fedmrg_core.batch import Contrast, encode_reports, language_loss, pad_reports
 from fedmrg_core.errors import InputError
 from fedmrg_core.local_training import ClientBatches
-from fedmrg_core.methods import Losses, Ownership
+from fedmrg_core.methods import Ownership
+from fedmrg_core.tasks.reports.methods import ReportLosses
+from fedmrg_core.training_steps import total_loss
 
 pytestmark = pytest.mark.numerical
 
@@ -65,16 +67,16 @@ FOREIGN_TERMS = {"image_report_contrast", "orthogonality"}
 def test_a_weight_of_zero_switches_a_term_off(model):
     batch = ClientBatches(model, small_studies(), PROFILE).batch(range(4))
     contrast, weights = contrast_for(model, 4), torch.full((14,), 0.5)
-    everything = dict.fromkeys(Losses.model_fields, 0.7)
-    full = model.loss_terms(batch, Losses(**everything), weights, contrast)
-    assert set(full) == set(Losses.model_fields) - FOREIGN_TERMS
+    everything = dict.fromkeys(ReportLosses.model_fields, 0.7)
+    full = model.loss_terms(batch, ReportLosses(**everything), weights, contrast)
+    assert set(full) == set(ReportLosses.model_fields) - FOREIGN_TERMS
     for name in ("classification", "contrast_inter", "contrast_intra"):
-        assert set(full) - set(model.loss_terms(batch, Losses(**{**everything, name: 0.0}), weights, contrast)) == {
-            name
-        }
+        assert set(full) - set(
+            model.loss_terms(batch, ReportLosses(**{**everything, name: 0.0}), weights, contrast)
+        ) == {name}
     for name in full:
-        less = total_loss(full, Losses(**{**everything, name: 0.0}))
-        assert (total_loss(full, Losses(**everything)) - less).item() == pytest.approx(
+        less = total_loss(full, ReportLosses(**{**everything, name: 0.0}))
+        assert (total_loss(full, ReportLosses(**everything)) - less).item() == pytest.approx(
             0.7 * full[name].item(), abs=1e-4
         )
 
@@ -86,7 +88,7 @@ def test_adalora_has_a_term_of_its_own(folder):
     assert set(terms) == {"language", "orthogonality"}
     assert terms["orthogonality"].item() == pytest.approx(model.llm.orthogonality().item())
     assert terms["orthogonality"] > 0
-    assert set(model.loss_terms(batch, Losses(), weights, None)) == {"language"}
+    assert set(model.loss_terms(batch, ReportLosses(), weights, None)) == {"language"}
 
 
 def test_feddat_trains_the_generic_adapter_and_the_mixture(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import types
 
 import numpy
 import pandas
@@ -20,6 +21,7 @@ from federation_fake import (
 )
 
 from fedmrg_core.federation import hospital
+from fedmrg_core.federation.payload import to_record
 from fedmrg_core.federation.rounds import TooFewClients, sampled_clients
 from fedmrg_core.federation.run import run_federation
 from fedmrg_core.federation.server_rules import factorised_mean, make_strategy
@@ -105,6 +107,31 @@ def test_exact_lora_factorises_the_mean_product(tmp_path: pathlib.Path, updates:
     numpy.testing.assert_allclose(
         last_shared(tmp_path)["encoder/kernel"], mean(updates, 1, "encoder/kernel"), rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.numerical
+def test_exact_lora_takes_the_factors_of_whatever_module_is_shared() -> None:
+    """A task may call its adapter as it likes; a factor whose partner is in another module is averaged."""
+    generator = torch.Generator().manual_seed(0)
+    sent = [
+        {
+            "answers/q.lora_A": torch.randn(2, 5, generator=generator),
+            "answers/q.lora_B": torch.randn(6, 2, generator=generator),
+            "half_a/q.lora_A": torch.randn(2, 5, generator=generator),
+        }
+        for _ in range(2)
+    ]
+    replies = [
+        types.SimpleNamespace(content={"arrays": to_record(tensors), "metrics": {"num-examples": 4}})
+        for tensors in sent
+    ]
+    means = {key: (sent[0][key] + sent[1][key]) / 2 for key in sent[0]}
+    found = make_strategy(RULES["exact-lora"]).corrections(to_record(means), replies)
+    assert found.keys() == {"answers/q.lora_A", "answers/q.lora_B"}
+    product = sum(tensors["answers/q.lora_B"] @ tensors["answers/q.lora_A"] for tensors in sent) / 2
+    u, s, vh = torch.linalg.svd(product, full_matrices=False)
+    nearest = (u[:, :2] * s[:2]) @ vh[:2]
+    torch.testing.assert_close(found["answers/q.lora_B"] @ found["answers/q.lora_A"], nearest, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.numerical

@@ -5,7 +5,6 @@ L = L_LM + lambda L_contrast        (the contrast: WCL and DCL only)
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Sequence
 
 import torch
@@ -26,10 +25,9 @@ from fedmrg_core.batch import Batch, Contrast, language_loss
 from fedmrg_core.configuration import Generation, Profile
 from fedmrg_core.encoder import VisualEncoder, VisualProjection
 from fedmrg_core.errors import InputError
-from fedmrg_core.methods import Losses, Method
 from fedmrg_core.prompts import PromptOutput
-from fedmrg_core.report_generator import Prefix
-from fedmrg_core.trained_model import TrainedModel
+from fedmrg_core.report_model import Prefix, ReportModel
+from fedmrg_core.tasks.reports.methods import ReportLosses, ReportMethod
 
 LOSSES = {
     "transformer": ("language",),
@@ -65,8 +63,8 @@ class WholeDecoder(nn.Module):
         return image if self.graph is None else torch.cat([image, self.graph(image)], dim=1)
 
 
-class WholeModel(TrainedModel):
-    """Stands wherever :class:`fedmrg_core.report_generator.ReportGenerator` does; it has one way to write, GENERIC.
+class WholeModel(ReportModel):
+    """A report model without an LLM; it has one way to write, GENERIC.
 
     Args:
         encoder: E.
@@ -87,7 +85,7 @@ class WholeModel(TrainedModel):
         encoder: VisualEncoder,
         sizes: Sizes,
         tokenizer: transformers.PreTrainedTokenizerBase,
-        method: Method,
+        method: ReportMethod,
         profile: Profile,
     ) -> None:
         super().__init__(method)
@@ -97,21 +95,6 @@ class WholeModel(TrainedModel):
         self.encoder = encoder
         self.decoder = WholeDecoder(method.model, encoder.width, sizes, tokenizer)
         self.settle_ownership()
-
-    def tensors_of(self, module: str) -> dict[str, Tensor]:
-        """Parameters and floating-point buffers (BatchNorm statistics) of `encoder` or `decoder`."""
-        part = {"encoder": self.encoder, "decoder": self.decoder}[module]
-        kept = part.state_dict()  # without the constant buffers
-        buffers = {n: b for n, b in part.named_buffers() if n in kept and b.is_floating_point()}
-        return {**dict(part.named_parameters()), **buffers}
-
-    def save_adapter(self, name: str, folder: pathlib.Path) -> None:
-        """Refuse: the tensors of this model are in shared.safetensors and personal/.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError(f"{folder}: method {self.method.name!r} has no {name} to save; its model is trained whole.")
 
     def features(self, images: Tensor) -> Tensor:
         """Feature h, (B, D): the encoder's pooled feature at the decoder's width."""
@@ -128,9 +111,9 @@ class WholeModel(TrainedModel):
         return [self.decoder.report.logits(prefix.embeddings, batch.report_ids)] * len(adapters)
 
     def loss_terms(
-        self, batch: Batch, weights: Losses, disease_weights: Tensor, contrast: Contrast | None
+        self, batch: Batch, weights: ReportLosses, disease_weights: Tensor, contrast: Contrast | None
     ) -> dict[str, Tensor]:
-        """The unweighted loss terms, keyed as in :class:`Losses`; a term of weight zero is not computed."""
+        """The unweighted loss terms, see :meth:`ReportModel.loss_terms`."""
         prefix = self.prefix(batch.images)
         logits = self.report_logits(prefix, batch, self.adapters)[0]
         terms = {"language": language_loss(logits, batch.report_ids, batch.report_mask)}
@@ -148,24 +131,14 @@ class WholeModel(TrainedModel):
     def generate(
         self, images: Tensor, adapter: str, settings: Generation, states: Tensor | None = None
     ) -> tuple[list[str], PromptOutput]:
-        """Write reports by beam search.
-
-        Args:
-            images: (B, 1, H, W) in [0, 1].
-            adapter: GENERIC, the only way to write.
-            settings: beams, lengths and penalties.
-            states: not looked at.
-
-        Returns:
-            B reports, and no prompts.
-        """
+        """Write reports by beam search; GENERIC is the only way, and `states` are not looked at."""
         prefix = self.prefix(images)
         ids = self.decoder.report.write(prefix.embeddings, settings)
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [" ".join(text.split()) for text in texts], prefix.prompts
 
 
-def check_method(method: Method) -> None:
+def check_method(method: ReportMethod) -> None:
     """Refuse a row of methods.yaml that asks for what its model does not have, rather than leave it out in silence.
 
     Raises:

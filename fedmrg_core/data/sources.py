@@ -41,6 +41,7 @@ class DataSource:
         name_options: options of the loader that a data set's name may set, by the word that stands for them there:
             with {"image": "image_strength"} the name "phantom-image0.5" means image_strength=0.5.
         takes_a_name: the data set's name may end with one of the user's: "folder-north" lies beside "folder".
+        task: what is trained on it, a name in `fedmrg_core.tasks`.
     """
 
     loader: str
@@ -53,6 +54,7 @@ class DataSource:
     version: str
     name_options: dict[str, str] = dataclasses.field(default_factory=dict)
     takes_a_name: bool = False
+    task: str = "reports"
 
 
 DATA_SOURCES: dict[str, DataSource] = {

@@ -220,7 +220,8 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 def content_now(run: Run) -> dict[str, Any]:
     """What the run's row and profile say now, as `Run.content` has it; empty for a row or profile of another time."""
-    return _content_now(run.method, run.configuration.profile.name, run.configuration.data)
+    settings = run.configuration
+    return _content_now(run.method, settings.profile.name, settings.data, settings.task)
 
 
 def _usual_content(run: Run, contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -233,9 +234,9 @@ def _usual_content(run: Run, contents: Sequence[dict[str, Any]]) -> dict[str, An
 
 
 @functools.cache
-def _content_now(method: str, profile: str, data: str) -> dict[str, Any]:
+def _content_now(method: str, profile: str, data: str, task: str) -> dict[str, Any]:
     try:
-        return numbers_of(_profile_now(profile, data), _methods_now()[method])
+        return numbers_of(_profile_now(profile, data), _methods_now(task=task)[method])
     except (InputError, KeyError):  # a row or profile of another time
         return {}
 

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import os
 import pathlib
+from typing import Generic, TypeVar
 
 import pydantic
 
+from fedmrg_core.code_state import picked_code_hash
 from fedmrg_core.configuration import Profile
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.configuration_format import FORMAT, upgraded
-from fedmrg_core.methods import Method
+from fedmrg_core.methods import Method, check_row, method_table
 from fedmrg_core.run_folder import write_text
 from fedmrg_core.strict_yaml import Strict, dumped, read_yaml, validated
+from fedmrg_core.tasks import REPORTS
 
 CONFIGURATION_FILE = "config.yaml"
+Row = TypeVar("Row", bound=Method)
 
 
-class RunConfiguration(Strict):
-    """Which model is trained how, on whose data. Folders are stored relative to the run folder."""
+class RunConfiguration(Strict, Generic[Row]):
+    """Which model is trained how, on whose data. Folders are stored relative to the run folder.
+
+    ``RunConfiguration[row type]`` reads the rows of that task from a file.
+    """
 
     profile: Profile
-    method: Method
+    method: Row
     data: str  # name of the data, as in the run folder's path
     prepared: str  # folder of the prepared studies, relative to the run folder
     base_models: str  # folder of the base models, relative to the run folder
@@ -33,12 +40,22 @@ class RunConfiguration(Strict):
     # CPU threads of a local update. Sums depend on their number in the last bit, so it is part of the run: the same
     # bytes come out wherever it is the same.
     threads: int = pydantic.Field(1, gt=0)
-    task: str = "reports"  # what the clients train: a name in `fedmrg_core.tasks`
+    task: str = REPORTS  # what the clients train: a name in `fedmrg_core.tasks`
     format: int = pydantic.Field(FORMAT, ge=FORMAT, le=FORMAT)  # of this file, see `configuration_format`
 
+    @pydantic.model_validator(mode="after")
+    def _row_is_the_task_s(self) -> RunConfiguration:
+        check_row(self.method, self.task)
+        return self
+
     def identity(self) -> dict:
-        """What makes two runs the same run: all but the number of threads and where the input folders lie."""
-        return self.model_dump(mode="json", exclude={"threads", "prepared", "base_models", "dealt", "format"})
+        """What makes two runs the same run: all but the number of threads and where the input folders lie.
+
+        Code that the row picks by name counts, too: the hash of the training code follows imports.
+        """
+        picked = self.method.picked_code()
+        code = {"code": picked_code_hash(picked)} if picked else {}
+        return self.model_dump(mode="json", exclude={"threads", "prepared", "base_models", "dealt", "format"}) | code
 
 
 def configure_run(
@@ -81,7 +98,7 @@ def write_configuration(run_folder: pathlib.Path, configuration: RunConfiguratio
     path = run_folder / CONFIGURATION_FILE
     if path.exists():
         there = read_configuration(run_folder)
-        different = sorted(key for key, value in there.identity().items() if configuration.identity()[key] != value)
+        different = sorted(key for key, value in there.identity().items() if configuration.identity().get(key) != value)
         if different:
             raise InputError(
                 f"{path}: this run folder holds a run with another {', '.join(different)}; "
@@ -99,4 +116,11 @@ def read_configuration(run_folder: pathlib.Path) -> RunConfiguration:
         InputError: it is missing, not YAML, of a newer format, or a key is unknown or ill-typed.
     """
     path = run_folder / CONFIGURATION_FILE
-    return validated(RunConfiguration, upgraded(read_yaml(path, "run folder"), str(path)), str(path))
+    content = upgraded(read_yaml(path, "run folder"), str(path))
+    task = content.get("task", REPORTS)
+    try:
+        row = method_table(task).row if isinstance(task, str) else Method
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    read = validated(RunConfiguration[row], content, str(path))
+    return RunConfiguration(**dict(read))  # the plain class: other processes find no other by its name

@@ -15,12 +15,11 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, Strategy
 from torch import Tensor
 from torch.nn import functional
 
-from fedmrg_core.adapters import GENERIC
 from fedmrg_core.batch_statistics import is_statistic, pooled_statistics
-from fedmrg_core.federation.payload import ARRAYS, EXAMPLES, METRICS, module_of
+from fedmrg_core.federation.payload import ARRAYS, EXAMPLES, METRICS
 from fedmrg_core.methods import ServerRule
 
-# Every connected client, weighted by its training studies; who takes part is the loop's choice.
+# Every connected client, weighted by its training examples; who takes part is the loop's choice.
 _EVERYBODY = {
     "min_train_nodes": 1,
     "min_evaluate_nodes": 1,
@@ -31,7 +30,7 @@ _NEGLIGIBLE = 1e-10  # of the largest singular value
 
 
 def make_strategy(rule: ServerRule, buffers: Collection[str] = ()) -> Strategy:
-    """The strategy of one row of methods.yaml.
+    """The strategy of one row of methods.
 
     Args:
         rule: which one, and its numbers.
@@ -72,7 +71,7 @@ class FederatedAverage(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """The weighted mean of the clients' arrays; of their BatchNorm statistics those of all images together."""
+        """The weighted mean of the clients' arrays; of their BatchNorm statistics those of all examples together."""
         replies = [reply for reply in replies if not reply.has_error()]
         arrays, metrics = super().aggregate_train(server_round, replies)
         if arrays is not None:
@@ -175,12 +174,12 @@ class ExactLora(FederatedAverage):
     """
 
     def corrections(self, means: ArrayRecord, replies: Sequence[Message]) -> dict[str, Tensor]:
-        """The pooled statistics, and the generic adapter's factors by their mean products."""
+        """The pooled statistics, and the factors that stand in one module, by their mean products."""
         corrected = super().corrections(means, replies)
         weights = torch.tensor(_shares(replies), dtype=torch.double)
         for a_key in means:
             b_key = a_key.removesuffix("lora_A") + "lora_B"
-            if module_of(a_key) != GENERIC or not a_key.endswith("lora_A") or b_key not in means:
+            if not a_key.endswith("lora_A") or b_key not in means:
                 continue
             b, a = ([_tensor(reply.content[ARRAYS][key]) for reply in replies] for key in (b_key, a_key))
             factors = factorised_mean(b, a, weights, _tensor(means[b_key]), _tensor(means[a_key]))
@@ -237,7 +236,7 @@ def _like_the_means(b: Tensor, a: Tensor, mean_b: Tensor, mean_a: Tensor) -> tup
 
 
 def _shares(replies: Sequence[Message]) -> list[float]:
-    """Each client's share of all training studies."""
+    """Each client's share of all training examples."""
     examples = [float(reply.content[METRICS][EXAMPLES]) for reply in replies]
     return [count / sum(examples) for count in examples]
 

@@ -1,7 +1,8 @@
 """What a federation can train. A task stands under a name, which stored runs keep while the code behind it may move.
 
 A task is made of a run folder and its configuration, and is what `federation.task.Task` asks for. Another
-package adds its own by an entry point of the group ``fedmrg.tasks``: a name, and "module:what makes the task".
+package adds its own by an entry point of the group ``fedmrg.tasks``: a name, and "module:what makes the task". One of
+the group ``fedmrg.methods`` under the same name says which rows it takes, see `fedmrg_core.methods.MethodTable`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ from typing import Any
 
 from fedmrg_core.errors import InputError
 
-TASKS: dict[str, str] = {"reports": "fedmrg_core.tasks.reports.task:ReportTask"}
+REPORTS = "reports"  # the paper's own, where nothing else is said
+TASKS: dict[str, str] = {REPORTS: "fedmrg_core.tasks.reports.task:ReportTask"}
 GROUP = "fedmrg.tasks"
+# Where a task says what its rows of methods hold and where they lie: "module:a `fedmrg_core.methods.MethodTable`".
+METHODS: dict[str, str] = {REPORTS: "fedmrg_core.tasks.reports.methods:TABLE"}
+METHODS_GROUP = "fedmrg.methods"
 
 
 def make_task(name: str) -> Callable[..., Any]:
@@ -40,3 +45,20 @@ def task_entry(name: str) -> importlib.metadata.EntryPoint:
     if name not in tasks:
         raise InputError(f"task {name!r} is unknown; expected one of {', '.join(sorted(tasks))}.")
     return tasks[name]
+
+
+def tasks_with_methods() -> list[str]:
+    """The tasks that declare a table of methods, this package's own first."""
+    return [*METHODS, *sorted(entry.name for entry in importlib.metadata.entry_points(group=METHODS_GROUP))]
+
+
+def methods_entry(task: str) -> importlib.metadata.EntryPoint | None:
+    """Where a task's table of methods lies; None if it declares none.
+
+    Raises:
+        InputError: no task has this name.
+    """
+    if task in METHODS:
+        return importlib.metadata.EntryPoint(task, METHODS[task], METHODS_GROUP)
+    task_entry(task)
+    return next(iter(importlib.metadata.entry_points(group=METHODS_GROUP, name=task)), None)

@@ -12,14 +12,14 @@ from fedmrg_core.configuration import Profile
 from fedmrg_core.encoder import load_encoder, token_count
 from fedmrg_core.errors import InputError
 from fedmrg_core.language_models import check_positions, load_language_model
-from fedmrg_core.methods import Method
 from fedmrg_core.pretrained import load_configuration, load_tokenizer, told
 from fedmrg_core.report_generator import ReportGenerator
+from fedmrg_core.report_model import ReportModel
 from fedmrg_core.seeds import stream_seed
-from fedmrg_core.trained_model import TrainedModel
+from fedmrg_core.tasks.reports.methods import ReportMethod
 
 
-def build_report_generator(profile: Profile, method: Method, base_models: pathlib.Path, seed: int) -> TrainedModel:
+def build_report_generator(profile: Profile, method: ReportMethod, base_models: pathlib.Path, seed: int) -> ReportModel:
     """Load backbone and LLM (the profile's names, or notebook 05's in `base_models`) and compose them.
 
     A method without an LLM is one of `fedmrg_core.baselines`. The seed's "initialisation" stream sets every new
@@ -43,7 +43,7 @@ def build_report_generator(profile: Profile, method: Method, base_models: pathli
     return model
 
 
-def build_whole_model(profile: Profile, method: Method, base_models: pathlib.Path, seed: int) -> TrainedModel:
+def build_whole_model(profile: Profile, method: ReportMethod, base_models: pathlib.Path, seed: int) -> ReportModel:
     """Load the backbone, and build a decoder as wide and as deep as the LLM, whose tokenizer it shares.
 
     The seed's "initialisation" stream sets every new parameter: the same on every client and engine.

@@ -18,10 +18,10 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.federation.roster import Roster, read_roster
 from fedmrg_core.federation.run_configuration import RunConfiguration
 from fedmrg_core.federation.task import load_task
+from fedmrg_core.report_model import ReportModel
 from fedmrg_core.site_names import path_part
 from fedmrg_core.tasks.reports.dealing import dealt_studies
 from fedmrg_core.tasks.reports.task import ReportTask
-from fedmrg_core.trained_model import TrainedModel
 
 
 class FinishedRun:
@@ -49,7 +49,7 @@ class FinishedRun:
         _check_personal(folder / "model" / "personal", self.roster.names)
 
     @property
-    def model(self) -> TrainedModel:
+    def model(self) -> ReportModel:
         """The task's model in memory."""
         return self.task.model
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from fedmrg_core.client_state import CONTROL
 from fedmrg_core.federation.declaration import Declaration
-from fedmrg_core.methods import Losses, Method, Ownership
+from fedmrg_core.methods import Ownership
+from fedmrg_core.tasks.reports.methods import ReportLosses, ReportMethod
 
 # What a hospital that tests itself tells of it.
 TESTED = (
@@ -21,12 +22,12 @@ TESTED = (
 PAIRS = ({"generic_to_specialised", "specialised_to_generic"},)
 
 
-def leaving(method: Method, validated: Sequence[str]) -> Declaration:
+def leaving(method: ReportMethod, validated: Sequence[str]) -> Declaration:
     """The declared list.
 
     Args:
         method: which modules are shared, which losses and rules train them.
-        validated: the ways to write whose loss validation measures, `TrainedModel.validated`.
+        validated: the ways to write whose loss validation measures, `ReportModel.validated`.
     """
     shared = [module for module, owner in method.modules.items() if owner is Ownership.SHARED]
     language = "validation_language_loss"
@@ -45,12 +46,11 @@ def leaving(method: Method, validated: Sequence[str]) -> Declaration:
     )
 
 
-def _terms(method: Method) -> list[str]:
+def _terms(method: ReportMethod) -> list[str]:
     """Loss terms that the method's steps measure."""
-    weighed = {name for name in Losses.model_fields if name == "language" or getattr(method.losses, name)}
+    names = [*ReportLosses.model_fields, *method.losses.model_extra]
+    weighed = {name for name in names if name == "language" or getattr(method.losses, name)}
     for pair in PAIRS:
         weighed |= pair if weighed & pair else set()
     rules = {"proximal": method.client.proximal, "model_contrast": method.client.moon}
-    return [name for name in Losses.model_fields if name in weighed] + [
-        name for name, weight in rules.items() if weight
-    ]
+    return [name for name in names if name in weighed] + [name for name, weight in rules.items() if weight]

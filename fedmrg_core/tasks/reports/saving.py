@@ -7,9 +7,10 @@ import pathlib
 from torch import Tensor
 
 from fedmrg_core.federation.files import partial_folder, replace_folder, write_tensors
-from fedmrg_core.methods import Method, Ownership
+from fedmrg_core.methods import Ownership
+from fedmrg_core.report_model import ReportModel
 from fedmrg_core.site_names import path_part
-from fedmrg_core.trained_model import TrainedModel
+from fedmrg_core.tasks.reports.methods import ReportMethod
 
 
 class ModelSaver:
@@ -21,7 +22,7 @@ class ModelSaver:
         base_models: the folder whose path PEFT and transformers note in what they write; it is taken out again.
     """
 
-    def __init__(self, model: TrainedModel, method: Method, base_models: pathlib.Path) -> None:
+    def __init__(self, model: ReportModel, method: ReportMethod, base_models: pathlib.Path) -> None:
         self.model, self.method, self.base_models = model, method, base_models
 
     def save_shared(self, folder: pathlib.Path) -> None:

@@ -17,11 +17,12 @@ from fedmrg_core.federation.roster import ROSTER, Client, Roster, read_roster
 from fedmrg_core.federation.run_configuration import RunConfiguration
 from fedmrg_core.methods import Ownership
 from fedmrg_core.pretrained import compute_device
+from fedmrg_core.report_model import ReportModel
 from fedmrg_core.tasks.reports.build import build_report_generator
 from fedmrg_core.tasks.reports.hospital import ReportHospital
 from fedmrg_core.tasks.reports.leaving import leaving
 from fedmrg_core.tasks.reports.saving import ModelSaver
-from fedmrg_core.trained_model import TrainedModel, parameter_counts
+from fedmrg_core.trained_model import parameter_counts
 
 
 class ReportTask:
@@ -45,7 +46,7 @@ class ReportTask:
         return deal_run(run_folder, configuration)
 
     @functools.cached_property
-    def model(self) -> TrainedModel:
+    def model(self) -> ReportModel:
         """The model; whoever uses it loads its tensors first."""
         settings = self.configuration
         model = build_report_generator(settings.profile, settings.method, self.base_models, settings.seed)

@@ -1,15 +1,14 @@
-"""Prompt sources: image features in, prompt tokens for a frozen transformer out. Diagnosis prompts are one of them.
+"""FedMRG's diagnosis prompts, and the loss of the head that they come from.
 
-FedMRG's diagnosis prompts [paper]: a head predicts one of four states for each of n findings; the states look up an
-n x 4 table of trainable prompts [secondary]. True states in training, predicted ones at inference, and the logit
-adjustment of the positive state are PromptMRG's [related].
+A head predicts one of four states for each of n findings [paper]; the states look up an n x 4 table of trainable
+prompts [secondary]. True states in training, predicted ones at inference, and the logit adjustment of the positive
+state are PromptMRG's [related].
 """
 
 from __future__ import annotations
 
-import abc
-import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Self
 
 import torch
 import transformers
@@ -17,41 +16,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedmrg_core.findings import BLANK, FINDINGS, NO_FINDING, POSITIVE, STATES, SUPPORT_DEVICES, UNCERTAIN
+from fedmrg_core.prompts.source import (
+    PromptOutput,
+    PromptSettings,
+    PromptSource,
+    SeenReports,
+    Surroundings,
+    prompt_source,
+)
+
+if TYPE_CHECKING:
+    from fedmrg_core.tasks.reports.methods import ReportMethod
 
 # The smallest p_d of the logit adjustment: log(0.05) = -3, so that a finding never met cannot rule the loss [ours].
 SMALLEST_DISEASE_WEIGHT = 0.05
 
 
-@dataclasses.dataclass(frozen=True)
-class PromptOutput:
-    """Prompt tokens and whatever else a source computed on the way."""
-
-    prompts: Tensor  # (B, N, D)
-    auxiliary: dict[str, Tensor]
-
-
-class PromptSource(nn.Module, abc.ABC):
-    """The interface (contract 2) that all three papers' prompts share."""
-
-    @abc.abstractmethod
-    def forward(self, tokens: Tensor, pooled: Tensor, states: Tensor | None = None) -> PromptOutput:
-        """Make prompts.
-
-        Args:
-            tokens: (B, M, D) image tokens at the LLM's width.
-            pooled: (B, d_v) pooled feature of the encoder.
-            states: (B, 14) true states in training; None at inference. Sources without diagnoses ignore them.
-        """
-
-
-class NoPrompts(PromptSource):
-    """No prompt tokens: the LLM sees the image tokens only."""
-
-    def forward(self, tokens: Tensor, pooled: Tensor, states: Tensor | None = None) -> PromptOutput:
-        """Return (B, 0, D) prompts."""
-        return PromptOutput(tokens[:, :0], {})
-
-
+@prompt_source("diagnosis", "soft-diagnosis")
 class DiagnosisPrompts(PromptSource):
     """A 4-state diagnosis head and the table of prompts its states look up.
 
@@ -63,6 +44,17 @@ class DiagnosisPrompts(PromptSource):
         predicted_share: the share of studies, drawn anew in every step, whose given states give way to the predicted
             ones in training, so that the LLM meets wrong prompts before inference [ours].
     """
+
+    own_modules = {"diagnosis_head": "head", "prompt_table": "table"}
+    encoder_paced = frozenset({"diagnosis_head"})
+    own_losses = ("classification",)
+    count = len(FINDINGS)
+
+    @classmethod
+    def build(cls, row: ReportMethod, settings: PromptSettings, model: Surroundings) -> Self:
+        """With the LLM's own words at the start; `predicted_prompts` of the row is the predicted share."""
+        phrases = phrase_embeddings(model.tokenizer, model.embed)
+        return cls(model.visual_width, phrases, row.prompts == "soft-diagnosis", row.predicted_prompts)
 
     def __init__(self, visual_width: int, phrases: Tensor, soft: bool = False, predicted_share: float = 0.0) -> None:
         super().__init__()
@@ -89,6 +81,11 @@ class DiagnosisPrompts(PromptSource):
             table = self.table.weight.unflatten(0, (len(FINDINGS), len(STATES)))  # (14, 4, D)
             return PromptOutput(torch.einsum("bns,nsd->bnd", logits.softmax(dim=-1), table), auxiliary)
         return PromptOutput(self.table(self.rows + states), auxiliary)
+
+    def loss_terms(self, output: PromptOutput, seen: SeenReports) -> dict[str, Tensor]:
+        """``classification``, see :func:`classification_loss`."""
+        logits, strength = output.auxiliary["state_logits"], seen.settings.logit_adjustment
+        return {"classification": classification_loss(logits, seen.batch.states, seen.disease_weights, strength)}
 
 
 def consistent_states(states: Tensor) -> Tensor:
