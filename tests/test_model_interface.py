@@ -54,6 +54,9 @@ def _is_maker(node: ast.stmt) -> bool:
     return isinstance(node, ast.FunctionDef) and node.name == "__init__"
 
 
+MODELS_OF_RUNS = ("run.model", "task.model", "self.task.model", "hospital.model")
+
+
 def of_runs(tree: ast.AST) -> Iterator[tuple[str, str, int]]:
     """The same for the model of a run of reports."""
     for node in ast.walk(tree):
