@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help environment figures benchmark test numerical lint clean
+.PHONY: help environment figures benchmark test numerical lint docs browser clean
 
 # What is run; e.g. make figures PROFILE=standard METHOD=fed-lora SEED=1
 PROFILE ?= smoke
@@ -133,5 +133,14 @@ lint: environment  ## Check style and the notebooks' .ipynb copies
 	$(BIN)/ruff format --check .
 	$(BIN)/fedmrg notebook check
 
-clean:  ## Delete what `make figures` made; the environment stays
-	rm -rf results prepared clients base_models report .snakemake
+# From nothing each time: a second build would not warn again of pages that have not changed.
+docs: environment  ## From pages and executed notebooks to site/index.html
+	@rm -rf site
+	@$(BIN)/python -m sphinx -W --keep-going -q -c docs/site . site
+	@echo "The site: site/index.html"
+
+browser: environment  ## Add a browser to .venv (700 MB), with which make test opens the site
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet $(PIP_OPTIONS) -r tests/browser.lock
+
+clean:  ## Delete what `make figures` and `make docs` made; the environment stays
+	rm -rf results prepared clients base_models report site .snakemake

@@ -46,6 +46,13 @@ def test_direct_dependencies_are_pinned_as_in_the_lock():
         assert str(requirement.specifier) == f"=={locked[canonicalize_name(requirement.name)]}", requirement
 
 
+def test_the_browser_is_pinned_apart_from_the_lock():
+    """It has a file of its own, because it is large and for tests alone."""
+    lines = [line for line in (ROOT / "tests" / "browser.lock").read_text().splitlines() if not line.startswith("#")]
+    assert lines and all(PINNED.match(line) for line in lines)
+    assert not {canonicalize_name(line.split("==")[0]) for line in lines} & set(lock())
+
+
 @made_by_make
 def test_the_lock_is_complete():
     """What a locked package needs on this machine is locked too, at a version that it accepts."""

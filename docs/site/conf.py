@@ -1,0 +1,80 @@
+"""The site: which pages it has, in which order, and how they look. `make docs` builds it."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+
+HERE = pathlib.Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# Pages by section of the sidebar, as paths below the repository without ending.
+site_sections = {
+    "Use it": ["docs/running", "docs/reproducibility"],
+    "Understand it": ["docs/glossary", "docs/what_leaves_a_hospital", "docs/contracts", "notebooks/*", "docs/site/api"],
+    "Results": [
+        *("docs/results", "docs/tried", "docs/labeller", "figures/reference/README"),
+        *("data_cards/README", "data_cards/iu_xray", "data_cards/phantom_cxr"),
+    ],
+    "Tables of the benchmark": ["figures/reference/standard/benchmark/*"],
+}
+# Modules of the API page, in the order in which a reader of the paper meets them.
+site_modules = [
+    "fedmrg_core.methods",
+    "fedmrg_core.encoder",
+    "fedmrg_core.batch_statistics",
+    "fedmrg_core.prompts",
+    "fedmrg_core.adapters",
+    "fedmrg_core.report_generator",
+    "fedmrg_core.local_training",
+    "fedmrg_core.client_rules",
+    "fedmrg_core.federation.declaration",
+    "fedmrg_core.federation.compression",
+    "fedmrg_core.federation.rounds",
+    "fedmrg_core.federation.server_rules",
+    "fedmrg_core.adaptation",
+]
+
+project = html_title = "FedMRG companion"
+language = "en"
+root_doc = "README"
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "pages"]
+
+# The repository is the source folder, so that every link between files is the one that GitHub follows.
+include_patterns = [
+    "README.md",
+    "docs/**.md",
+    "data_cards/*.md",
+    "notebooks/*.ipynb",
+    "figures/reference/README.md",
+    "figures/reference/standard/benchmark/*.md",
+]
+exclude_patterns = [".*", "results", "prepared", "base_models", "report", "site", "tests", "fedmrg_core", "profiles"]
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+
+nb_execution_mode = "off"  # outputs are the committed ones
+nb_ipywidgets_js = {}
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4
+html_math_renderer = "mathml"
+
+default_role = "literal"
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
+napoleon_google_docstring, napoleon_numpy_docstring = True, False
+
+html_theme = "sphinx_book_theme"
+html_theme_options = {
+    "show_navbar_depth": 1,
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+    "use_source_button": False,
+    "navigation_with_keys": False,
+    "navbar_persistent": [],  # the search field stands in the sidebar
+    "home_page_in_toc": True,
+}
+html_copy_source = html_show_sourcelink = False
+html_show_copyright = False
