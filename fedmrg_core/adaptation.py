@@ -18,9 +18,9 @@ from fedmrg_core.client_update import Plan
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.predictions import score_predictions
+from fedmrg_core.federation.files import write_text
 from fedmrg_core.fine_tuning import train_alone
 from fedmrg_core.report_generator import ADAPTER_MODULES
-from fedmrg_core.run_folder import write_text
 from fedmrg_core.seeds import numpy_stream, torch_threads
 from fedmrg_core.tasks.reports.finished_run import FinishedRun
 from fedmrg_core.tasks.reports.methods import ReportMethod

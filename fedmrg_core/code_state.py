@@ -1,11 +1,9 @@
-"""Which code this process imported: the commit, and hashes of the statements that a model or a report depends on."""
+"""Which code this process imported: the commit, and hashes of the statements of modules."""
 
 from __future__ import annotations
 
 import ast
-import functools
 import hashlib
-import importlib.util
 import pathlib
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -13,51 +11,11 @@ from typing import Any
 
 PACKAGE = pathlib.Path(__file__).resolve().parent
 NAME = PACKAGE.name
-# Where training starts, whatever the task; the rest follows from what is imported.
-TRAINING = ("federation.run",)
-# What decides, beside a trained model, the rows that are stored with its reports: it labels and asks for them, and
-# adapts the model to a new centre.
-REPORTS = ("inference", "labeller", "adaptation")
 
 
 def source_state() -> dict[str, Any]:
     """The commit of the source and whether tracked files differed from it; both None outside a git checkout."""
     return dict(_COMMIT)
-
-
-@functools.cache
-def training_code_hash(task: str = "reports") -> str:
-    """sha256 over the statements of every module that training a task runs through.
-
-    Comments, docstrings, layout, names of files and where they lie do not count, so that saying or placing something
-    better does not make a run another run; nor does a module that training never imports.
-
-    Args:
-        task: a name in `fedmrg_core.tasks`.
-    """
-    home = _module_of_task(task)
-    own = home.removeprefix(f"{NAME}.") if home.startswith(f"{NAME}.") else None
-    texts = [_SOURCES[name] for name in imported_modules(_SOURCES, [*TRAINING, *([own] if own else [])])]
-    return statements_hash([*texts, *([] if own else [_text_of_module(home)])])
-
-
-@functools.cache
-def picked_code_hash(modules: tuple[str, ...]) -> str:
-    """sha256 over the statements of modules that a run picks by name (`Method.picked_code`), and what those import.
-
-    Args:
-        modules: their dotted names, of this package or of another.
-    """
-    own = [name.removeprefix(f"{NAME}.") for name in modules if name.startswith(f"{NAME}.")]
-    found = imported_modules(_SOURCES, own)
-    others = [name for name in modules if _file_of(name.removeprefix(f"{NAME}."), _SOURCES) not in found]
-    return statements_hash([*(_SOURCES[name] for name in found), *map(_text_of_module, others)])
-
-
-@functools.cache
-def report_code_hash() -> str:
-    """sha256 over the statements of `REPORTS` and what they import."""
-    return statements_hash(_SOURCES[name] for name in imported_modules(_SOURCES, REPORTS))
 
 
 def statements_hash(texts: Iterable[str]) -> str:
@@ -79,7 +37,7 @@ def imported_modules(sources: Mapping[str, str], roots: Iterable[str]) -> list[s
     found: set[str] = set()
     waiting = list(roots)
     while waiting:
-        path = _file_of(waiting.pop(), sources)
+        path = file_of(waiting.pop(), sources)
         if path is not None and path not in found:
             found.add(path)
             waiting += _imports(sources[path])
@@ -93,19 +51,8 @@ def read_sources(package: pathlib.Path) -> dict[str, str]:
     return {path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in files}
 
 
-def _module_of_task(task: str) -> str:
-    from fedmrg_core.tasks import task_entry
-
-    return task_entry(task).module
-
-
-def _text_of_module(name: str) -> str:
-    """The source of a module outside the package, "" where it has none."""
-    found = importlib.util.find_spec(name)
-    return pathlib.Path(found.origin).read_text(encoding="utf-8") if found and found.has_location else ""
-
-
-def _file_of(module: str, sources: Mapping[str, str]) -> str | None:
+def file_of(module: str, sources: Mapping[str, str]) -> str | None:
+    """The file of a module by its dotted name below the package; None where there is none."""
     path = module.replace(".", "/")
     return next((name for name in (f"{path}.py", f"{path}/__init__.py") if name in sources), None)
 
@@ -175,5 +122,5 @@ def _git(folder: pathlib.Path, *arguments: str) -> str | None:
 
 
 # Read when the process imports its code: what is edited or committed during a run of hours is no part of that run.
-_SOURCES = read_sources(PACKAGE)
+SOURCES = read_sources(PACKAGE)
 _COMMIT = _commit_of(PACKAGE)

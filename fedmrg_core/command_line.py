@@ -84,7 +84,7 @@ def score(
 ) -> None:
     """Score anybody's generated reports: every text and clinical measure with its 95 % interval over studies."""
     from fedmrg_core.evaluation.score_file import read_reports, score_reports
-    from fedmrg_core.run_folder import write_text
+    from fedmrg_core.federation.files import write_text
 
     scored = score_reports(read_reports(file), meteor, seed)
     print(scored.to_string(index=False, float_format="{:.4f}".format, na_rep=""))
@@ -101,9 +101,9 @@ def check_data(
     """Load a dataset, print its counts by site and split, list every study left out with the reason, and warn."""
     from collections import Counter
 
-    from fedmrg_core.data import prepared
+    from fedmrg_core import check_data as dry_run
 
-    loaded = prepared.load_studies(data, root, profile)
+    loaded = dry_run.load_studies(data, root, profile)
     counts = Counter(zip(loaded.studies["site"], loaded.studies["split"], strict=True))
     for (site, split), studies in sorted(counts.items()):
         print(f"{site}\t{split}\t{studies}")

@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.files import write_text
 from fedmrg_core.notebooks import NOTEBOOKS, read_notebook
 from fedmrg_core.publishing import shows_studies
-from fedmrg_core.run_folder import write_text
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

@@ -1,12 +1,7 @@
-"""The visual encoder E, the projection P, and the client-aware contrastive loss.
+"""The visual encoder E and the projection P.
 
 An image x becomes tokens V = E(x) and a pooled feature z = mean(V) [paper]; P maps both to the width of the LLM.
-The contrast makes h = P(z) generalise globally and stay locally distinctive [paper], by two InfoNCE terms [secondary]:
-
-    L_inter = -log softmax_k( cos(h, mu_k) / tau )        pull to the own client's prototype, push from the others'
-    L_intra = -log softmax_j( cos(h_i, h_j^global) / tau )_i   the frozen global encoder's feature of the same image
-
-Their exact form, and h being the projected pooled feature, are ours [ours].
+The feature that clients are compared by is h = P(z) [ours]; see `contrast`.
 """
 
 from __future__ import annotations
@@ -20,7 +15,6 @@ from collections.abc import Collection
 import torch
 import transformers
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.grey_levels import grey_levels
@@ -107,37 +101,6 @@ class VisualProjection(nn.Sequential):
     def __init__(self, visual_width: int, llm_width: int, scale: float = 1.0) -> None:
         super().__init__(nn.Linear(visual_width, llm_width), nn.LayerNorm(llm_width))
         nn.init.constant_(self[1].weight, scale)
-
-
-def inter_client_contrast(h: Tensor, prototypes: Tensor, own: int, temperature: float) -> Tensor:
-    """L_inter: h against the prototypes of all clients [secondary; form ours].
-
-    Args:
-        h: (B, D) features.
-        prototypes: (K, D), row k the mean feature mu_k of client k.
-        own: the row of this client.
-        temperature: tau > 0.
-
-    Returns:
-        A scalar, the mean over the batch.
-    """
-    cosines = functional.normalize(h, dim=-1) @ functional.normalize(prototypes, dim=-1).T  # (B, K)
-    return functional.cross_entropy(cosines / temperature, torch.full((len(h),), own, device=h.device))
-
-
-def intra_client_contrast(h: Tensor, h_global: Tensor, temperature: float) -> Tensor:
-    """L_intra: InfoNCE between h and the frozen global encoder's features of the same images [related; form ours].
-
-    Args:
-        h: (B, D) features of the encoder in training.
-        h_global: (B, D) features of the encoder as it arrived from the server, without gradient.
-        temperature: tau > 0.
-
-    Returns:
-        A scalar, the mean over the batch.
-    """
-    cosines = functional.normalize(h, dim=-1) @ functional.normalize(h_global.detach(), dim=-1).T  # (B, B)
-    return functional.cross_entropy(cosines / temperature, torch.arange(len(h), device=h.device))
 
 
 def load_encoder(name: str | pathlib.Path) -> VisualEncoder:

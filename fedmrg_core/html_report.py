@@ -18,11 +18,11 @@ from fedmrg_core.evaluation.predictions import ADAPTER_NAMES
 from fedmrg_core.evaluation.stored_runs import Run, load_run
 from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.evaluation.table_writers import ROLES
+from fedmrg_core.federation.files import write_text
 from fedmrg_core.measure_names import floor_name, measure_name
 from fedmrg_core.notebook_pages import html_page, read_executed, write_notebook_page
 from fedmrg_core.notebooks import heading
 from fedmrg_core.paths import REPOSITORY
-from fedmrg_core.run_folder import write_text
 from fedmrg_core.run_summary import RunSummary, summarise, with_interval
 
 FIGURES = "figures"  # the folder of scripts, and of what they draw in a run folder

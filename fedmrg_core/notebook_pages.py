@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from fedmrg_core.committed_notebooks import stripped_outputs, without_paths
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.files import write_text
 from fedmrg_core.notebooks import heading
-from fedmrg_core.run_folder import write_text
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from fedmrg_core.console import ConsoleFilter, last_lines, library_log
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.files import atomic_file
 from fedmrg_core.paths import REPOSITORY
-from fedmrg_core.run_folder import atomic_file
 from fedmrg_core.strict_yaml import read_literal
 
 if TYPE_CHECKING:

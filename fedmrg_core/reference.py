@@ -17,9 +17,8 @@ from fedmrg_core.evaluation.stored_runs import STUDY_SCORES, load_run, numbers_o
 from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.evaluation.study_scores import study_scores
 from fedmrg_core.experiments import RunSettings
-from fedmrg_core.federation.files import partial_folder, remove_partial, replace_folder
+from fedmrg_core.federation.files import partial_folder, remove_partial, replace_folder, write_text
 from fedmrg_core.federation.run_configuration import read_configuration
-from fedmrg_core.run_folder import write_text
 
 SETTINGS = ("config.yaml", "manifest.json", "ledger.csv", "timing.csv")  # numbers of no study
 TABLES = ("head_auroc.csv", "adaptation.csv")  # a row over many studies each

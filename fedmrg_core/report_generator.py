@@ -20,12 +20,8 @@ from torch import Tensor
 from fedmrg_core.adapters import BOTH, GENERIC, MIXTURE, SPECIALISED, AdaptedLLM, mutual_boosting
 from fedmrg_core.batch import INSTRUCTION, Batch, Contrast, language_loss
 from fedmrg_core.configuration import Generation, Profile
-from fedmrg_core.encoder import (
-    VisualEncoder,
-    VisualProjection,
-    inter_client_contrast,
-    intra_client_contrast,
-)
+from fedmrg_core.contrast import inter_client_contrast, intra_client_contrast
+from fedmrg_core.encoder import VisualEncoder, VisualProjection
 from fedmrg_core.methods import Ownership
 from fedmrg_core.prompts import PromptOutput, SeenReports, Surroundings
 from fedmrg_core.report_model import Prefix, ReportModel

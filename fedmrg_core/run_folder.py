@@ -6,7 +6,6 @@ absolute path is written.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import importlib.metadata
 import json
@@ -16,37 +15,15 @@ import pathlib
 import platform
 import resource
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedmrg_core.arithmetic import arithmetic_of
 from fedmrg_core.code_state import source_state
+from fedmrg_core.federation.files import atomic_file, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-@contextlib.contextmanager
-def atomic_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Hand out a temporary path beside `path`; move it there when the block ends well, delete it when it does not.
-
-    A crash at any moment leaves the old file or the new one, never a part of one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield temporary
-        _flush_to_disk(temporary)
-        os.replace(temporary, path)
-        _flush_to_disk(path.parent)  # the folder holds the name
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 class RunFolder:
@@ -158,11 +135,3 @@ def installed_packages() -> dict[str, str]:
 
 def _cell(value: Any) -> Any:
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
-
-
-def _flush_to_disk(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

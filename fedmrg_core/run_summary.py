@@ -17,11 +17,12 @@ from fedmrg_core.evaluation.diversity import Diversity
 from fedmrg_core.evaluation.floors import FLOORS
 from fedmrg_core.evaluation.predictions import ADAPTER_NAMES
 from fedmrg_core.evaluation.statistics import CONFIDENCE
-from fedmrg_core.evaluation.stored_runs import ANSWERS, Run, is_synthetic
+from fedmrg_core.evaluation.stored_runs import Run, is_synthetic
 from fedmrg_core.evaluation.table_writers import ROLES, TESTED
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.measure_names import floor_name, measure_name, measure_value
 from fedmrg_core.methods import Ownership
+from fedmrg_core.tasks.reports.answers import ANSWERS
 
 MEASURES = ("bleu_4", "meteor", "rouge_l", "cider", CLINICAL_F1)  # of the small table; metrics.csv has the rest
 DATA_NAMES = {"phantom": "PhantomCXR", "iu_xray": "IU X-ray", "folder": "your own data"}

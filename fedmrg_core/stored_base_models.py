@@ -18,10 +18,10 @@ from fedmrg_core.code_state import source_state
 from fedmrg_core.configuration import BaseModels
 from fedmrg_core.data.sources import DATA_SOURCES, corpus_name, data_source
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.files import partial_folder, remove_partial, replace_folder
+from fedmrg_core.federation.files import partial_folder, remove_partial, replace_folder, write_text
 from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.publishing import shows_studies
-from fedmrg_core.run_folder import installed_packages, write_text
+from fedmrg_core.run_folder import installed_packages
 
 STORED = REPOSITORY / "profiles" / "base_models"
 MANIFEST, DESCRIPTION = "manifest.json", "description.json"

@@ -14,7 +14,6 @@ import pandas
 import torch
 
 from fedmrg_core.adapters import GENERIC, answer_label
-from fedmrg_core.code_state import report_code_hash
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.clinical_metrics import head_auroc
@@ -25,16 +24,17 @@ from fedmrg_core.evaluation.predictions import (
     write_metrics,
     write_predictions,
 )
-from fedmrg_core.evaluation.stored_runs import counting_answer
-from fedmrg_core.federation.files import read_tensors
+from fedmrg_core.federation.files import read_tensors, write_text
 from fedmrg_core.federation.workers import side_by_side, worker_count
 from fedmrg_core.findings import POSITIVE
 from fedmrg_core.inference import digits, image_features, state_probabilities, write_reports
 from fedmrg_core.methods import Method, Ownership
-from fedmrg_core.run_folder import RunFolder, write_text
+from fedmrg_core.run_folder import RunFolder
 from fedmrg_core.seeds import torch_threads
 from fedmrg_core.site_names import path_part
+from fedmrg_core.tasks.reports.answers import counting_answer
 from fedmrg_core.tasks.reports.finished_run import FinishedRun
+from fedmrg_core.training_code import report_code_hash
 
 
 @dataclasses.dataclass(frozen=True)

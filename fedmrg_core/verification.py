@@ -18,9 +18,9 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, REPRODUCED, exit_code, verdicts, verify
 from fedmrg_core.experiments import RunSettings
+from fedmrg_core.federation.files import write_text
 from fedmrg_core.paths import REPOSITORY, reference_folder
 from fedmrg_core.reference import reference_runs
-from fedmrg_core.run_folder import write_text
 
 SHOWN = 8  # numbers of a run that are printed where more were not reproduced
 SMALL = 100.0  # above it a number is one of bytes, without decimals

@@ -41,7 +41,7 @@ def draw(
 def _rows(runs: Runs) -> list[dict[str, object]]:
     rows = []
     for (setting, label), group in runs.groups().items():
-        tables = [common.read_table(run.folder, "adaptation.csv", COLUMNS) for run in group]
+        tables = [common.read_run_table(run.folder, "adaptation.csv", COLUMNS) for run in group]
         counts = set.intersection(*(set(table["count"]) for table in tables))
         for count in sorted(counts):
             by_metric = [table[table["count"] == count].set_index("metric") for table in tables]

@@ -33,7 +33,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
 
 
 def _draw_run(run: pathlib.Path, runs: Sequence[pathlib.Path], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
-    studies = common.read_table(
+    studies = common.read_run_table(
         run, "predictions.csv", ("study_id", "site", "reference"), dtype=str, na_values=[]
     ).drop_duplicates("study_id")
     words = TfidfVectorizer(preprocessor=normalise, token_pattern=r"\S+").fit_transform(studies["reference"]).toarray()

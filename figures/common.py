@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import is_synthetic
-from fedmrg_core.evaluation.stored_tables import read_table as read_stored_table
-from fedmrg_core.run_folder import atomic_file, write_text
+from fedmrg_core.evaluation.stored_tables import read_table
+from fedmrg_core.federation.files import atomic_file, write_text
 from fedmrg_core.site_names import shortened, with_digest
 
 PALETTE = "colorblind"
@@ -52,14 +52,14 @@ def new_figure(rows: int, columns: int, width: float, height: float, **settings)
     return figure, list(axes.flat)
 
 
-def read_table(run: pathlib.Path | str, name: str, columns: Sequence[str], **settings) -> pandas.DataFrame:
+def read_run_table(run: pathlib.Path | str, name: str, columns: Sequence[str], **settings) -> pandas.DataFrame:
     """Read a CSV of a run folder.
 
     Raises:
         InputError: the file is missing, no CSV file, has no rows, or lacks a column.
     """
     path = pathlib.Path(run) / name
-    table = read_stored_table(path, columns, "give a finished run's folder", **settings)
+    table = read_table(path, columns, "give a finished run's folder", **settings)
     if table.empty:
         raise InputError(f"{path} has no rows; finish the run first.")
     return table

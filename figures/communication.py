@@ -59,7 +59,7 @@ def _draw_run(run: pathlib.Path, runs: Sequence[pathlib.Path], out_folder: pathl
 
 
 def _by_module(run: pathlib.Path) -> pandas.DataFrame:
-    ledger = common.read_table(run, "ledger.csv", ("round", "client", "direction", "module", "bytes"))
+    ledger = common.read_run_table(run, "ledger.csv", ("round", "client", "direction", "module", "bytes"))
     modules = ledger[ledger["module"] != WHOLE_MESSAGE]
     if modules.empty:
         raise InputError(f"{run / 'ledger.csv'} has no rows of modules; expected bytes by module.")

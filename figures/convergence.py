@@ -72,7 +72,7 @@ def _check_data(runs: Sequence[pathlib.Path]) -> None:
 
 
 def _long_table(run: pathlib.Path) -> pandas.DataFrame:
-    rounds = common.read_table(run, "rounds.csv", ("round", "client"))
+    rounds = common.read_run_table(run, "rounds.csv", ("round", "client"))
     present = [measure for measure in MEASURES if measure in rounds]
     table = (
         rounds.melt(["round", "client"], present, "measure", "value")

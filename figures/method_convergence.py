@@ -49,7 +49,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
 def _by_round(runs: Runs) -> pandas.DataFrame:
     tables = []
     for run in runs:
-        rounds = common.read_table(run.folder, "rounds.csv", ("round", "client"))
+        rounds = common.read_run_table(run.folder, "rounds.csv", ("round", "client"))
         present = [measure for measure in MEASURES if measure in rounds]
         means = rounds.groupby("round")[present].mean().reset_index().melt("round", var_name="measure")
         tables.append(means.dropna(subset="value").assign(line=runs.label(run), setting=run.setting, seed=run.seed))

@@ -53,7 +53,7 @@ def _training(runs: Runs) -> pandas.DataFrame:
     """A row a run: label, participation, client updates that its rounds took, clients, and clients that gave none."""
     rows = []
     for run in runs:
-        rounds = common.read_table(run.folder, "rounds.csv", ("round", "client", "status"))
+        rounds = common.read_run_table(run.folder, "rounds.csv", ("round", "client", "status"))
         updates = rounds.loc[rounds["status"].isin([OK, NOT_VALIDATED]), "client"]
         clients = rounds["client"].nunique()
         rows.append((runs.label(run), _share(run), len(updates), clients, clients - updates.nunique()))

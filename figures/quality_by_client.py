@@ -47,7 +47,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
 
 
 def _draw_run(run: pathlib.Path, runs: Sequence[pathlib.Path], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
-    table = common.read_table(run, "metrics.csv", METRIC_COLUMNS)
+    table = common.read_run_table(run, "metrics.csv", METRIC_COLUMNS)
     data = table[table["metric"].isin(METRICS)].reset_index(drop=True)
     if data.empty:
         raise InputError(f"{run / 'metrics.csv'} has none of the metrics {', '.join(METRICS)}; score the run first.")

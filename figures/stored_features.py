@@ -19,7 +19,7 @@ def read_features(run: pathlib.Path, split: str = "test") -> tuple[numpy.ndarray
     Raises:
         InputError: a file is missing or damaged, or their lengths differ.
     """
-    rows = common.read_table(
+    rows = common.read_run_table(
         run, "features.csv", ("study_id", "site", "role", "states"), dtype=str, keep_default_na=False
     )
     path = run / "features.safetensors"

@@ -43,11 +43,12 @@ from tqdm.auto import tqdm
 
 from fedmrg_core.batch_statistics import is_statistic, pooled_statistics
 from fedmrg_core.configuration import load_profile
+from fedmrg_core.contrast import inter_client_contrast, intra_client_contrast
 from fedmrg_core.data.partition import partition_clients
 from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.data.tensors import ClientTensors
-from fedmrg_core.encoder import VisualProjection, inter_client_contrast, intra_client_contrast, load_encoder
+from fedmrg_core.encoder import VisualProjection, load_encoder
 from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_folder
 from fedmrg_core.seeds import numpy_stream, stream_seed
 from figures.common import mark_synthetic

@@ -45,10 +45,10 @@ from torch.nn import functional
 from fedmrg_core.batch_statistics import pooled_statistics
 from fedmrg_core.client_batches import ClientBatches
 from fedmrg_core.configuration import load_profile
+from fedmrg_core.contrast import inter_client_contrast
 from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.data.tensors import ClientTensors
-from fedmrg_core.encoder import inter_client_contrast
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.payload import ARRAYS, EXAMPLES, METRICS, PROTOTYPES, from_record, module_of, to_record
 from fedmrg_core.federation.server_rules import make_strategy

@@ -21,6 +21,7 @@ from fedmrg_core.committed_notebooks import differing_cells, sync_notebook
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.data.sources import DATA_SOURCES, read_options
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.files import atomic_file
 from fedmrg_core.notebooks import (
     NotebookFailed,
     check_parameters,
@@ -32,7 +33,7 @@ from fedmrg_core.notebooks import (
     read_parameters,
     run_notebook,
 )
-from fedmrg_core.run_folder import RunFolder, atomic_file
+from fedmrg_core.run_folder import RunFolder
 
 NOTEBOOK = """\
 # %% [markdown]
@@ -433,12 +434,11 @@ def test_check_data_counts_and_lists_what_is_left_out(monkeypatch, capsys):
     import datasets
 
     from fedmrg_core.command_line import check_data
-    from fedmrg_core.data import prepared
     from fedmrg_core.data.study import LeftOut, LoadedStudies
 
     studies = datasets.Dataset.from_dict({"site": ["B", "A", "A"], "split": ["test", "train", "train"]})
     loaded = LoadedStudies(studies, [LeftOut("s4", "s4.png", "The image is truncated.")], ["One report is German."])
-    monkeypatch.setattr(prepared, "load_studies", lambda data, root, profile: loaded)
+    monkeypatch.setattr("fedmrg_core.check_data.load_studies", lambda data, root, profile: loaded)
     check_data("folder", None, "smoke")
     assert capsys.readouterr().out == (
         "A\ttrain\t2\nB\ttest\t1\n3 studies in use, 1 left out.\nleft out\ts4\ts4.png\tThe image is truncated.\n"

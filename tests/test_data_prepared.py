@@ -202,7 +202,7 @@ def test_public_studies_as_tensors(tmp_path: pathlib.Path) -> None:
 
 def test_a_dry_run_reads_a_profile(tmp_path: pathlib.Path) -> None:
     make_folder(tmp_path)
-    assert len(prepared.load_studies("folder", tmp_path, "smoke").studies) == 6
+    assert len(load_studies("folder", tmp_path, "smoke").studies) == 6
 
 
 def _fields(repository: pathlib.Path) -> list[str]:

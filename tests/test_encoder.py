@@ -6,7 +6,8 @@ import pytest
 import torch
 import transformers
 
-from fedmrg_core.encoder import VisualEncoder, inter_client_contrast, intra_client_contrast, load_encoder
+from fedmrg_core.contrast import inter_client_contrast, intra_client_contrast
+from fedmrg_core.encoder import VisualEncoder, load_encoder
 from fedmrg_core.errors import InputError
 
 pytestmark = pytest.mark.numerical

@@ -12,7 +12,6 @@ from torch import nn
 
 import fedmrg_core.prompts
 from fedmrg_core.adaptation import adapted_modules
-from fedmrg_core.code_state import picked_code_hash
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.run_configuration import RunConfiguration
 from fedmrg_core.inference import TestStudies, write_reports
@@ -23,6 +22,7 @@ from fedmrg_core.prompts import PromptOutput, PromptSettings, PromptSource, prom
 from fedmrg_core.strict_yaml import validated
 from fedmrg_core.tasks.reports.leaving import leaving
 from fedmrg_core.tasks.reports.methods import ReportMethod
+from fedmrg_core.training_code import picked_code_hash
 
 TestStudies.__test__ = False
 

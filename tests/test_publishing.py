@@ -12,7 +12,6 @@ import pytest
 from run_folders import CLIENTS, TEXTS, planted_variance, write_run
 
 from fedmrg_core import publishing, reference
-from fedmrg_core.code_state import training_code_hash
 from fedmrg_core.committed_notebooks import sync_notebook
 from fedmrg_core.data.sources import DATA_SOURCES
 from fedmrg_core.errors import InputError
@@ -24,6 +23,7 @@ from fedmrg_core.evaluation.stored_runs import load_run
 from fedmrg_core.evaluation.verify import NOT_REPRODUCED, verify
 from fedmrg_core.experiments import RunSettings
 from fedmrg_core.stored_base_models import store_base_models
+from fedmrg_core.training_code import training_code_hash
 from fedmrg_core.verification import print_verdict
 
 FOLDER = "smoke/folder/fedmrg/seed-{}"

@@ -15,13 +15,13 @@ import yaml
 from run_folders import planted_variance, write_run
 
 from fedmrg_core import reference, verification
-from fedmrg_core.code_state import training_code_hash
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.predictions import read_predictions
 from fedmrg_core.evaluation.seed_variance import FILE as SEED_VARIANCE
 from fedmrg_core.evaluation.stored_runs import load_run
 from fedmrg_core.evaluation.study_scores import study_scores
 from fedmrg_core.experiments import RunSettings
+from fedmrg_core.training_code import training_code_hash
 
 PHANTOM = "smoke/phantom/fedmrg/seed-0"
 FED_LORA = "smoke/phantom/fed-lora/seed-0"

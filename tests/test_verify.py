@@ -11,7 +11,6 @@ import pytest
 import yaml
 from run_folders import CLIENTS, planted_variance, write_run
 
-from fedmrg_core.code_state import training_code_hash
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation import changes
 from fedmrg_core.evaluation import verify as verifying
@@ -22,6 +21,7 @@ from fedmrg_core.evaluation.seed_variance import _excesses as excesses
 from fedmrg_core.evaluation.statistics import mean_statistics
 from fedmrg_core.evaluation.stored_runs import load_run
 from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, NOT_RUN, REPRODUCED, exit_code, verdicts, verify
+from fedmrg_core.training_code import training_code_hash
 
 NAME = "smoke/phantom/fedmrg/seed-0"
 CODE = training_code_hash()

@@ -20,21 +20,14 @@ from fedmrg_core.baselines.image_report_contrast import (
     negative_weights,
 )
 from fedmrg_core.baselines.relational_memory import MemoryDrivenDecoder
+from fedmrg_core.baselines.rows import LOSSES, check_method
 from fedmrg_core.baselines.transformer import ImageEncoder, ReportDecoder, Sizes
 from fedmrg_core.batch import Batch, Contrast, language_loss
 from fedmrg_core.configuration import Generation, Profile
 from fedmrg_core.encoder import VisualEncoder, VisualProjection
-from fedmrg_core.errors import InputError
 from fedmrg_core.prompts import PromptOutput
 from fedmrg_core.report_model import Prefix, ReportModel
 from fedmrg_core.tasks.reports.methods import ReportLosses, ReportMethod
-
-LOSSES = {
-    "transformer": ("language",),
-    "r2gen": ("language",),
-    "wcl": ("language", "image_report_contrast"),
-    "dcl": ("language", "image_report_contrast"),
-}
 
 
 class WholeDecoder(nn.Module):
@@ -136,22 +129,3 @@ class WholeModel(ReportModel):
         ids = self.decoder.report.write(prefix.embeddings, settings)
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [" ".join(text.split()) for text in texts], prefix.prompts
-
-
-def check_method(method: ReportMethod) -> None:
-    """Refuse a row of methods.yaml that asks for what its model does not have, rather than leave it out in silence.
-
-    Raises:
-        InputError: naming the row and the key.
-    """
-    where, model = f"methods.yaml: method {method.name!r}", method.model
-    if model not in LOSSES:
-        raise InputError(f"{where}: model {model!r} is not trained whole; expected one of {', '.join(LOSSES)}.")
-    if method.prompts != "none":
-        raise InputError(f"{where}: prompts: {method.prompts} needs model: llm; expected none.")
-    for module in method.modules:
-        if module not in ("encoder", "decoder"):
-            raise InputError(f"{where}: modules.{module} is no part of model {model}; expected encoder and decoder.")
-    for name, weight in method.losses:
-        if weight and name not in LOSSES[model]:
-            raise InputError(f"{where}: losses.{name} is none of model {model}'s; expected {', '.join(LOSSES[model])}.")

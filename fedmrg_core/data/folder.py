@@ -6,7 +6,7 @@ import pathlib
 
 from fedmrg_core.data.rows import StudyDescription, load_rows
 from fedmrg_core.data.study import SPLITS, LeftOut, LoadedStudies
-from fedmrg_core.data.tables import check_root, path_fault, read_table
+from fedmrg_core.data.tables import check_root, path_fault, read_rows
 from fedmrg_core.errors import InputError
 from fedmrg_core.report_words import clean_name, is_missing, is_missing_name, report_text, why_no_report
 from fedmrg_core.site_names import check_site_name
@@ -40,7 +40,7 @@ def load_folder(
             no study is usable.
     """
     root = check_root(root, f"the folder that holds {TABLE} and its images")
-    rows = read_table(root / TABLE, COLUMNS, f"write a table with the columns {', '.join(COLUMNS)}")
+    rows = read_rows(root / TABLE, COLUMNS, f"write a table with the columns {', '.join(COLUMNS)}")
     for row in rows:
         row |= {name: clean_name(row[name]) for name in NAMES}
     _check_table(rows, root)

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fedmrg_core.data.study import LeftOut
-from fedmrg_core.data.tables import decode_text, path_fault, read_bytes, read_json, read_table
+from fedmrg_core.data.tables import decode_text, path_fault, read_bytes, read_json, read_rows
 from fedmrg_core.errors import InputError
 
 REPORTS, PROJECTIONS = "indiana_reports.csv", "indiana_projections.csv"
@@ -74,7 +74,7 @@ def image_key(name: str) -> str:
 def read_kaggle(root: pathlib.Path) -> Collection:
     """Reports and images as the Kaggle CSV pair tells them."""
     reports: dict[str, Report] = {}
-    for number, row in enumerate(read_table(root / REPORTS, ("uid", "findings", "impression"), FULL_RELEASE), start=1):
+    for number, row in enumerate(read_rows(root / REPORTS, ("uid", "findings", "impression"), FULL_RELEASE), start=1):
         item = f"{REPORTS}, row {number}"
         if not row["uid"].isdecimal():
             raise InputError(
@@ -196,7 +196,7 @@ def read_sites(root: pathlib.Path, pictures: dict[str, list[Picture]]) -> dict[s
     remedy = "it tells the sites; put it there or give sites='none' for one single site"
     columns = ("stem", "uid", "Private Creator", "Imager Pixel Spacing")
     groups: dict[str, dict[str, str]] = collections.defaultdict(dict)
-    for number, row in enumerate(read_table(root / ACQUISITION, columns, remedy), start=1):
+    for number, row in enumerate(read_rows(root / ACQUISITION, columns, remedy), start=1):
         place, key = f"{root / ACQUISITION}: row {number}", image_key(row["stem"])
         if key in groups[row["uid"]]:
             raise InputError(f"{place} has the image {row['stem']!r} of an earlier row; keep one row an image.")
@@ -226,7 +226,7 @@ def _group(creator: str, spacing: str, place: str) -> str:
 
 def _projections(root: pathlib.Path) -> list[dict[str, str]]:
     remedy = "it tells frontal from lateral views; copy it there"
-    rows = read_table(root / PROJECTIONS, ("uid", "filename", "projection"), remedy)
+    rows = read_rows(root / PROJECTIONS, ("uid", "filename", "projection"), remedy)
     row_of: dict[str, int] = {}
     for number, row in enumerate(rows, start=1):
         place = f"{root / PROJECTIONS}: row {number}"

@@ -42,7 +42,6 @@ from fedmrg_core.data.sources import (
     DATA_SOURCES,
     call_loader,
     call_public_corpus,
-    corpus_name,
     data_source,
 )
 from fedmrg_core.data.study import STUDY_FEATURES, LeftOut, LoadedStudies, check_studies
@@ -167,19 +166,6 @@ def load_prepared(folder: pathlib.Path) -> Prepared:
             f"{folder} is not a complete prepared folder ({error}); prepare the data first (notebook 01)."
         ) from None
     return Prepared(studies, left_out, summary)
-
-
-def load_studies(data: str, root: pathlib.Path | str | None, profile: str = "smoke") -> LoadedStudies:
-    """Load a data set at a profile's image size and counts without storing it: a dry run of `prepare`.
-
-    Raises:
-        InputError: as `prepare`.
-    """
-    from fedmrg_core.configuration import load_profile
-
-    settings = load_profile(profile, data)
-    options = settings.phantom.model_dump() if corpus_name(data) == "phantom" else {}
-    return call_loader(data, root, settings.image_size, 0, **options)
 
 
 def load_public_studies(

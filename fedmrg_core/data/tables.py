@@ -63,7 +63,7 @@ def read_json(text: str, name: str) -> Any:
     return json.loads(text, object_pairs_hook=unique)
 
 
-def read_table(path: pathlib.Path, columns: Sequence[str], remedy: str) -> list[dict[str, str]]:
+def read_rows(path: pathlib.Path, columns: Sequence[str], remedy: str) -> list[dict[str, str]]:
     """The rows of a CSV file (``.csv`` or ``.csv.gz``), values stripped of white space around them.
 
     A value is taken as it is written: nothing is read as missing here (see `report_words`).

@@ -27,8 +27,9 @@ from fedmrg_core.evaluation.statistics import (
     pooled_seeds,
     seed_intervals,
 )
-from fedmrg_core.evaluation.stored_runs import ANSWERS, Run
+from fedmrg_core.evaluation.stored_runs import Run
 from fedmrg_core.seeds import numpy_stream
+from fedmrg_core.tasks.reports.answers import ANSWERS
 
 # The publication's clinical efficacy: example-averaged over 14 findings, positives only [secondary].
 CLINICAL_F1 = "clinical_f1_example_14_uncertain_negative"

@@ -21,8 +21,8 @@ from fedmrg_core.data.prepared import Prepared
 from fedmrg_core.data.study import STUDY_FEATURES
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_tables import read_table
+from fedmrg_core.federation.files import write_text
 from fedmrg_core.paths import REPOSITORY
-from fedmrg_core.run_folder import write_text
 
 FILE = REPOSITORY / "figures" / "reference" / "equal_data.csv"
 _COUNTS = ("studies", "pixels", "different_pixels", "jumping_pixels", "worst_study")

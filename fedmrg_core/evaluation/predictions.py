@@ -28,8 +28,8 @@ from fedmrg_core.evaluation.text_metrics import (
     set_free_scores,
     too_long_for_meteor,
 )
+from fedmrg_core.federation.files import write_text
 from fedmrg_core.findings import FINDINGS, STATES
-from fedmrg_core.run_folder import write_text
 from fedmrg_core.seeds import numpy_stream
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,10 @@ from typing import Any
 from fedmrg_core.configuration import load_profile
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.stored_runs import ANSWERS, Run, dotted, load_run, numbers_of
+from fedmrg_core.evaluation.stored_runs import Run, dotted, load_run, numbers_of
 from fedmrg_core.methods import load_methods
 from fedmrg_core.publishing import publishable_metrics
+from fedmrg_core.tasks.reports.answers import ANSWERS
 
 # Packages whose version can change a number.
 PACKAGES = ("torch", "transformers", "peft", "flwr", "numpy", "scikit-learn", "pycocoevalcap")

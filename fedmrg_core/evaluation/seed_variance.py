@@ -31,8 +31,8 @@ from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.statistics import difference_statistics, jackknife_error
 from fedmrg_core.evaluation.stored_runs import Run
 from fedmrg_core.evaluation.stored_tables import read_table
+from fedmrg_core.federation.files import write_text
 from fedmrg_core.methods import family_of
-from fedmrg_core.run_folder import write_text
 
 FILE = "seed_variance.csv"
 KEYS = ("data", "family", *NUMBER)

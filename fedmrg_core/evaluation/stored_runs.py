@@ -24,11 +24,8 @@ from fedmrg_core.federation.run_configuration import RunConfiguration, read_conf
 from fedmrg_core.methods import Method
 from fedmrg_core.site_names import sites_part
 from fedmrg_core.strict_yaml import Strict
+from fedmrg_core.tasks.reports.answers import counting_answer
 
-# Which of a run's answers counts where, the first that it has [ours]: at home the client's own adapter, at a centre
-# that never trained the shared one, because it has no other.
-ANSWERS: dict[str, tuple[str, ...]] = {"home": ("specialised", "generic"), "unseen": ("generic",)}
-FEDDAT_AT_HOME = ("both",)  # its specialised adapter has learnt in the mixture with the shared one, never alone
 PREDICTIONS = ("predictions.csv", "predictions.csv.gz")  # as notebook 07 leaves them; as reference runs keep them
 STUDY_SCORES = "study_scores.csv.gz"  # as references of data of level scores keep them
 LEDGER_COLUMNS = ("round", "client", "direction", "module", "bytes", "phase")
@@ -155,12 +152,6 @@ class Run:
         if method.payload.rank is not None or method.client.control_variates:
             return math.nan
         return float(self.manifest.get("parameters", {}).get("shared", math.nan))
-
-
-def counting_answer(role: str, there: Collection[str], method: Method) -> str | None:
-    """Of a method's answers that are there, the one that counts in a role (see `ANSWERS`); None if there is none."""
-    wanted = FEDDAT_AT_HOME if role == "home" and method.boosting == "feddat" else ANSWERS[role]
-    return next((adapter for adapter in wanted if adapter in there), None)
 
 
 def is_synthetic(data: str) -> bool:

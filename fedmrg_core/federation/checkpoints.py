@@ -14,8 +14,14 @@ import shutil
 from torch import Tensor
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.files import partial_folder, read_json, read_tensors, replace_folder, write_tensors
-from fedmrg_core.run_folder import write_text
+from fedmrg_core.federation.files import (
+    partial_folder,
+    read_json,
+    read_tensors,
+    replace_folder,
+    write_tensors,
+    write_text,
+)
 
 
 @dataclasses.dataclass(frozen=True)

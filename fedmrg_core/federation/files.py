@@ -1,21 +1,44 @@
-"""Tensors, JSON and folders that are either whole or not there (files of text: `fedmrg_core.run_folder`)."""
+"""Files and folders that are either whole or not there."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import safetensors
 import safetensors.torch
 from torch import Tensor
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.run_folder import atomic_file
 
 PARTIAL = ".partial"  # ends the name of what is still being written
+
+
+@contextlib.contextmanager
+def atomic_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Hand out a temporary path beside `path`; move it there when the block ends well, delete it when it does not.
+
+    A crash at any moment leaves the old file or the new one, never a part of one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield temporary
+        _flush_to_disk(temporary)
+        os.replace(temporary, path)
+        _flush_to_disk(path.parent)  # the folder holds the name
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_tensors(path: pathlib.Path, tensors: Mapping[str, Tensor]) -> None:
@@ -70,3 +93,11 @@ def remove_partial(run_folder: pathlib.Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _flush_to_disk(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

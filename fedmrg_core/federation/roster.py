@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.files import read_json
-from fedmrg_core.run_folder import write_text
+from fedmrg_core.federation.files import read_json, write_text
 
 ROSTER = "clients.json"
 

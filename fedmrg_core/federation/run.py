@@ -12,7 +12,6 @@ import filelock
 import pandas
 from flwr.app import Context, RecordDict
 
-from fedmrg_core.code_state import training_code_hash
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation import client_app, server_app
 from fedmrg_core.federation.checkpoints import ServerState, load_checkpoint
@@ -32,6 +31,7 @@ from fedmrg_core.federation.task import Task, forget_tasks, load_task, run_finge
 from fedmrg_core.federation.workers import worker_count
 from fedmrg_core.run_folder import RunFolder
 from fedmrg_core.seeds import torch_threads
+from fedmrg_core.training_code import training_code_hash
 
 __all__ = ["configure_run", "continue_federation", "run_federation"]
 

@@ -8,14 +8,14 @@ from typing import Generic, TypeVar
 
 import pydantic
 
-from fedmrg_core.code_state import picked_code_hash
 from fedmrg_core.configuration import Profile
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.configuration_format import FORMAT, upgraded
+from fedmrg_core.federation.files import write_text
 from fedmrg_core.methods import Method, check_row, method_table
-from fedmrg_core.run_folder import write_text
 from fedmrg_core.strict_yaml import Strict, dumped, read_yaml, validated
 from fedmrg_core.tasks import REPORTS
+from fedmrg_core.training_code import picked_code_hash
 
 CONFIGURATION_FILE = "config.yaml"
 Row = TypeVar("Row", bound=Method)

@@ -15,11 +15,11 @@ from typing import Protocol
 from torch import Tensor
 
 from fedmrg_core.client_state import HospitalState, LocalUpdate
-from fedmrg_core.code_state import training_code_hash
 from fedmrg_core.federation.declaration import Declaration
 from fedmrg_core.federation.roster import Client, Roster
 from fedmrg_core.federation.run_configuration import RunConfiguration, read_configuration
 from fedmrg_core.tasks import make_task
+from fedmrg_core.training_code import training_code_hash
 
 # Validation chooses the round with the lowest mean of this measure over the clients [ours].
 SELECTION_MEASURE = "validation_loss"

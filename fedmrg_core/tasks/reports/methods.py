@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import pydantic
 import pydantic_core
 
+from fedmrg_core.baselines.rows import check_method
 from fedmrg_core.errors import InputError
 from fedmrg_core.methods import Losses, Method, MethodTable, Named, Ownership
 from fedmrg_core.paths import REPOSITORY
@@ -187,8 +188,6 @@ class ReportMethod(Method, ReportFields):
                 there, see `adapter_kinds.check_layers`.
         """
         if self.model != "llm":
-            from fedmrg_core.baselines.whole_model import check_method  # which asks for rows in turn
-
             check_method(self)
         rank, sizes = profile.adapter.rank, profile.base_models
         adapted = any("adapter" in module for module in self.modules) and self.adapter_kind in KINDS_OF_THE_RANK

@@ -7,8 +7,8 @@ import pathlib
 
 from fedmrg_core.adapters import answer_label
 from fedmrg_core.evaluation.predictions import score_predictions
-from fedmrg_core.evaluation.stored_runs import counting_answer
 from fedmrg_core.federation.hospital import HospitalDisk
+from fedmrg_core.tasks.reports.answers import counting_answer
 from fedmrg_core.tasks.reports.hospital import ReportHospital
 from fedmrg_core.tasks.reports.leaving import TESTED
 from fedmrg_core.trained_run import TestSet, load_trained, stored_reports
