@@ -29,9 +29,8 @@ def training_code_hash(task: str = "reports") -> str:
     """
     home = task_entry(task).module
     own = home.removeprefix(f"{NAME}.") if home.startswith(f"{NAME}.") else None
-    texts = [
-        code_state.SOURCES[name] for name in imported_modules(code_state.SOURCES, [*TRAINING, *([own] if own else [])])
-    ]
+    found = imported_modules(code_state.SOURCES, [*TRAINING, *([own] if own else [])])
+    texts = [code_state.SOURCES[name] for name in found]
     return statements_hash([*texts, *([] if own else [_text_of_module(home)])])
 
 

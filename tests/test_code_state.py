@@ -7,23 +7,23 @@ import sys
 
 import pytest
 
-from fedmrg_core import code_state
+from fedmrg_core import code_state, training_code
 
 
 @pytest.fixture(autouse=True)
 def forget_hashes():
     """The hashes are kept for the process; here the sources change."""
     yield
-    code_state.training_code_hash.cache_clear()
-    code_state.report_code_hash.cache_clear()
+    training_code.training_code_hash.cache_clear()
+    training_code.report_code_hash.cache_clear()
 
 
 def hashes_of(monkeypatch, sources: dict[str, str]) -> tuple[str, str]:
     """The hashes of training and of reports of a package with these files."""
-    monkeypatch.setattr(code_state, "_SOURCES", sources)
-    code_state.training_code_hash.cache_clear()
-    code_state.report_code_hash.cache_clear()
-    return code_state.training_code_hash(), code_state.report_code_hash()
+    monkeypatch.setattr(code_state, "SOURCES", sources)
+    training_code.training_code_hash.cache_clear()
+    training_code.report_code_hash.cache_clear()
+    return training_code.training_code_hash(), training_code.report_code_hash()
 
 
 MODEL = 'from fedmrg_core.words import A\n\ndef f(x):\n    """Twice."""\n    return 2 * x\n'
@@ -85,13 +85,13 @@ def test_the_labeller_decides_what_is_stored_with_a_report(monkeypatch, change, 
 
 def test_the_hash_holds_what_training_runs_through():
     """On the package itself: the measure that training reports is in it, tables and tests of finished runs are not."""
-    names = code_state.imported_modules(code_state._SOURCES, [*code_state.TRAINING, "tasks.reports.task"])
+    names = code_state.imported_modules(code_state.SOURCES, [*training_code.TRAINING, "tasks.reports.task"])
     assert {"evaluation/clinical_metrics.py", "local_training.py", "encoder.py"} <= set(names)
     assert not {"evaluation/comparison.py", "command_line.py", "html_report.py"} & set(names)
 
 
 def test_a_task_of_another_package_counts_with_its_module():
-    assert code_state.training_code_hash("fake") not in (code_state.training_code_hash("reports"), "")
+    assert training_code.training_code_hash("fake") not in (training_code.training_code_hash("reports"), "")
 
 
 LONG_RUN = """
@@ -101,8 +101,8 @@ import fedmrg_core.model
 pathlib.Path("fedmrg_core/model.py").write_text("A = 2\\n")
 subprocess.run(["git", "commit", "-qam", "during the run"], check=True)
 pathlib.Path("fedmrg_core/model.py").write_text("A = 3\\n")
-from fedmrg_core.code_state import _SOURCES
-RunFolder("run").write_manifest(data_fingerprint="x", seeds={}, wall_seconds=1, model=_SOURCES["model.py"])
+from fedmrg_core.code_state import SOURCES
+RunFolder("run").write_manifest(data_fingerprint="x", seeds={}, wall_seconds=1, model=SOURCES["model.py"])
 """
 
 

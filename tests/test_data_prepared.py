@@ -14,6 +14,7 @@ import pytest
 import torch
 from data_fixtures import make_folder, make_iu, study_rows
 
+from fedmrg_core.check_data import load_studies
 from fedmrg_core.data import prepared
 from fedmrg_core.data.phantom.studies import TEXTS_PER_IMAGE, load_phantom
 from fedmrg_core.data.prepared import load_prepared, load_public_studies, prepare
