@@ -131,6 +131,7 @@ numerical: environment  ## Run the tests that compute with floats as on two olde
 lint: environment  ## Check style and the notebooks' .ipynb copies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/fedmrg notebook check
 
 # From nothing each time: a second build would not warn again of pages that have not changed.

@@ -26,10 +26,10 @@ from snakemake.settings.enums import Quietness
 
 from fedmrg_core.data.sources import corpus_name, data_source
 from fedmrg_core.errors import InputError
-from fedmrg_core.experiments import RunSettings, check_run, runs_of
+from fedmrg_core.runs.experiments import RunSettings, check_run, runs_of
 from fedmrg_core.paths import reference_folder
-from fedmrg_core.reference import is_stored
-from fedmrg_core.stored_base_models import choose_models
+from fedmrg_core.evaluation.reference import is_stored
+from fedmrg_core.tasks.reports.stored_base_models import choose_models
 
 RUN_NAMES = list(RunSettings.model_fields)
 WORKFLOW_DEFAULTS = {
@@ -232,7 +232,7 @@ rule federated_run:
 rule evaluation:
     input:
         "notebooks/07_evaluation.py",
-        sorted(pathlib.Path("fedmrg_core/evaluation").rglob("*.py")),
+        sorted(path for room in ("metrics", "tasks/reports") for path in pathlib.Path("fedmrg_core", room).rglob("*.py")),
         "results/{run}/notebooks/06_federated_run.ipynb",
     output:
         "results/{run}/notebooks/07_evaluation.ipynb",

@@ -22,16 +22,16 @@ import numpy
 import torch
 from torch import Tensor
 
-from fedmrg_core import base_models
-from fedmrg_core.arithmetic import arithmetic_of
-from fedmrg_core.configuration import load_profile
+from fedmrg_core.data.labeller import label_report
 from fedmrg_core.data.phantom import CENTRES, draw_study, public_texts
-from fedmrg_core.inference import write_reports
-from fedmrg_core.labeller import label_report
-from fedmrg_core.local_training import train_client
-from fedmrg_core.methods import Ownership, load_method
+from fedmrg_core.runs.arithmetic import arithmetic_of
+from fedmrg_core.runs.configuration import load_profile
+from fedmrg_core.runs.methods import Ownership, load_method
 from fedmrg_core.seeds import torch_threads
+from fedmrg_core.tasks.reports import base_models
 from fedmrg_core.tasks.reports.build import build_report_generator
+from fedmrg_core.tasks.reports.inference import write_reports
+from fedmrg_core.tasks.reports.local_training import train_client
 
 
 class DrawnStudies:

@@ -22,15 +22,15 @@ import pandas
 import torch
 from torch import Tensor
 
-from fedmrg_core.batch import Contrast, language_loss
-from fedmrg_core.client_batches import ClientBatches
 from fedmrg_core.errors import InputError
-from fedmrg_core.methods import load_method
 from fedmrg_core.report_generator import ReportGenerator
+from fedmrg_core.runs.methods import load_method
 from fedmrg_core.seeds import numpy_stream
+from fedmrg_core.tasks.reports.batch import Contrast, language_loss
+from fedmrg_core.tasks.reports.client_batches import ClientBatches
 from fedmrg_core.tasks.reports.finished_run import FinishedRun
 from fedmrg_core.tasks.reports.methods import ReportLosses
-from fedmrg_core.trained_run import load_trained
+from fedmrg_core.tasks.reports.trained_run import load_trained
 
 
 def batches_with_contrast(

@@ -19,14 +19,14 @@ import numpy
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedmrg_core.base_models import new_backbone, new_llm, save_base_models, train_tokenizer
-from fedmrg_core.batch import Batch, encode_reports, pad_reports
-from fedmrg_core.configuration import Profile, load_profile
 from fedmrg_core.data.phantom import public_texts
-from fedmrg_core.methods import Ownership
+from fedmrg_core.runs.configuration import Profile, load_profile
+from fedmrg_core.runs.methods import Ownership
+from fedmrg_core.tasks.reports.base_models import new_backbone, new_llm, save_base_models, train_tokenizer
+from fedmrg_core.tasks.reports.batch import Batch, encode_reports, pad_reports
 from fedmrg_core.tasks.reports.build import build_report_generator
 from fedmrg_core.tasks.reports.methods import ReportMethod
-from fedmrg_core.training_steps import total_loss
+from fedmrg_core.training.training_steps import total_loss
 
 SHARED = {"encoder": Ownership.SHARED, "projection": Ownership.SHARED, "generic_adapter": Ownership.SHARED}
 BOTH = {**SHARED, "specialised_adapter": Ownership.PERSONAL}

@@ -24,16 +24,16 @@ import numpy
 import pandas
 import PIL.Image
 
-from fedmrg_core.base_models import new_backbone, new_llm, save_base_models, train_tokenizer
-from fedmrg_core.configuration import load_profile
 from fedmrg_core.data.client_folders import write_client_folder
+from fedmrg_core.data.findings import FINDINGS
 from fedmrg_core.data.study import STUDY_FEATURES
 from fedmrg_core.federation.roster import Roster, read_client
 from fedmrg_core.federation.run import configure_run, run_federation
-from fedmrg_core.federation.run_configuration import RunConfiguration
-from fedmrg_core.findings import FINDINGS
-from fedmrg_core.methods import load_method
-from fedmrg_core.run_folder import peak_memory
+from fedmrg_core.runs.configuration import load_profile
+from fedmrg_core.runs.methods import load_method
+from fedmrg_core.runs.run_configuration import RunConfiguration
+from fedmrg_core.runs.run_folder import peak_memory
+from fedmrg_core.tasks.reports.base_models import new_backbone, new_llm, save_base_models, train_tokenizer
 from fedmrg_core.tasks.reports.task import ReportTask
 
 SENTENCES = [

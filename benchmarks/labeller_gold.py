@@ -16,9 +16,9 @@ import re
 import sys
 import time
 
+from fedmrg_core.data.findings import NO_FINDING, POSITIVE, UNCERTAIN
+from fedmrg_core.data.labeller import Mention, find_mentions, label_report, phrase_states
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import NO_FINDING, POSITIVE, UNCERTAIN
-from fedmrg_core.labeller import Mention, find_mentions, label_report, phrase_states
 
 GOLD_FINDINGS = {
     "Atelectasis": "atelectasis",

@@ -11,8 +11,8 @@ from __future__ import annotations
 import itertools
 import time
 
+from fedmrg_core.data.labeller import label_report
 from fedmrg_core.data.phantom import CENTRES, draw_study
-from fedmrg_core.labeller import label_report
 
 PIECES = ("no effusion ", "no effusion, ", "no effusion and edema ", "effusion is not seen ", "heart lungs ", "a-", "x")
 SHORT, GROWTH = 12_500, 16  # characters, times

@@ -23,13 +23,13 @@ import pandas
 import torch
 from torch import Tensor
 
-from fedmrg_core.client_state import HospitalState, LocalUpdate
-from fedmrg_core.configuration import load_profile
 from fedmrg_core.federation.declaration import Declaration
 from fedmrg_core.federation.run import run_federation
-from fedmrg_core.federation.run_configuration import RunConfiguration, configure_run
-from fedmrg_core.methods import load_method
+from fedmrg_core.runs.configuration import load_profile
+from fedmrg_core.runs.methods import load_method
+from fedmrg_core.runs.run_configuration import RunConfiguration, configure_run
 from fedmrg_core.seeds import torch_stream
+from fedmrg_core.training.client_state import HospitalState, LocalUpdate
 
 ROW = 1024  # parameters are matrices of ROW by ROW
 MOMENTS = 2  # of Adam

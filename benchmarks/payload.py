@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from fedmrg_core.federation.compression import pack  # noqa: E402
-from fedmrg_core.federation.payload import module_of  # noqa: E402
-from fedmrg_core.methods import Payload
+from fedmrg_core.federation.messages import module_of  # noqa: E402
+from fedmrg_core.runs.methods import Payload
 
 
 def synthetic_shapes() -> dict[str, tuple[int, ...]]:

@@ -23,12 +23,10 @@ from collections import defaultdict
 import pandas
 import psutil
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-
-from fedmrg_core.experiments import RunSettings
 from fedmrg_core.federation.run import configure_run, run_federation
 from fedmrg_core.paths import workspace_folder
-from fedmrg_core.trained_run import evaluate_run
+from fedmrg_core.runs.experiments import RunSettings
+from fedmrg_core.tasks.reports.trained_run import evaluate_run
 
 
 def shared_memory(process: psutil.Process) -> int:

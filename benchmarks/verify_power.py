@@ -25,14 +25,14 @@ import time
 import numpy
 import pandas
 
-from fedmrg_core.arithmetic import VARIABLES, arithmetic_of
-from fedmrg_core.code_state import source_state
 from fedmrg_core.evaluation.answers import answers_of, losses_of_round, stored_numbers
 from fedmrg_core.evaluation.changes import Change, compare_answers
 from fedmrg_core.evaluation.seed_variance import FILE, kind_of, read_seed_variance, variances_of
 from fedmrg_core.evaluation.stored_runs import Run, load_run
 from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, SEVERITY, judge
+from fedmrg_core.files.code_state import source_state
 from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder, reference_folder
+from fedmrg_core.runs.arithmetic import VARIABLES, arithmetic_of
 
 KEPT = REPOSITORY / "tests" / "verify_runs"
 REFERENCE = reference_folder("smoke") / "phantom" / "fedmrg" / "seed-0"
@@ -112,12 +112,12 @@ def shuffled_labels(prepared: pathlib.Path, folder: pathlib.Path) -> pathlib.Pat
 
 def train(trial: Trial) -> None:
     """Train one run, write its reports and keep them."""
-    from fedmrg_core.experiments import RunSettings
     from fedmrg_core.federation.run import run_federation
-    from fedmrg_core.federation.run_configuration import configure_run
+    from fedmrg_core.runs.experiments import RunSettings
+    from fedmrg_core.runs.run_configuration import configure_run
     from fedmrg_core.seeds import torch_threads
     from fedmrg_core.tasks.reports.finished_run import FinishedRun
-    from fedmrg_core.trained_run import place_reports, test_sets
+    from fedmrg_core.tasks.reports.trained_run import place_reports, test_sets
 
     started, folder = time.perf_counter(), WORK / trial.name
     profile, method = RunSettings(profile="smoke", method=trial.method).load()
@@ -163,8 +163,8 @@ def train(trial: Trial) -> None:
 
 def kept_run(name: str, reference: Run) -> Run:
     """The reference with the reports of a kept run in the place of its own."""
-    from fedmrg_core.inference import digits
-    from fedmrg_core.labeller import label_report
+    from fedmrg_core.data.labeller import label_report
+    from fedmrg_core.tasks.reports.inference import digits
 
     reports = pandas.read_csv(KEPT / f"{name}.csv.gz", dtype=str, keep_default_na=False)
     if set(reports["adapter"]) == {"generic"}:  # a run with one adapter answers with it wherever it is asked

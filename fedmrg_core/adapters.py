@@ -22,7 +22,8 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedmrg_core.adapter_kinds import (
+from fedmrg_core.errors import InputError
+from fedmrg_core.training.adapter_kinds import (
     VIRTUAL_TOKEN_KINDS,
     RankBudget,
     adapter_parameters,
@@ -31,7 +32,6 @@ from fedmrg_core.adapter_kinds import (
     orthogonality,
     start_prefix_small,
 )
-from fedmrg_core.errors import InputError
 
 GENERIC, SPECIALISED = "generic_adapter", "specialised_adapter"
 COPY = "generic_copy"  # FedDAT's frozen copy of the generic adapter: part of no module, it never leaves the process

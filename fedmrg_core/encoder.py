@@ -17,8 +17,8 @@ import transformers
 from torch import Tensor, nn
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.grey_levels import grey_levels
-from fedmrg_core.pretrained import load_configuration, load_pretrained, told
+from fedmrg_core.training.grey_levels import grey_levels
+from fedmrg_core.training.pretrained import load_configuration, load_pretrained, told
 
 USUAL_SIZE = 224
 # Masked autoencoders, which hide patches at random in every pass, and the configuration that reads their encoder whole.

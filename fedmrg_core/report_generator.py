@@ -18,14 +18,14 @@ import transformers
 from torch import Tensor
 
 from fedmrg_core.adapters import BOTH, GENERIC, MIXTURE, SPECIALISED, AdaptedLLM, mutual_boosting
-from fedmrg_core.batch import INSTRUCTION, Batch, Contrast, language_loss
-from fedmrg_core.configuration import Generation, Profile
 from fedmrg_core.contrast import inter_client_contrast, intra_client_contrast
 from fedmrg_core.encoder import VisualEncoder, VisualProjection
-from fedmrg_core.methods import Ownership
 from fedmrg_core.prompts import PromptOutput, SeenReports, Surroundings
-from fedmrg_core.report_model import Prefix, ReportModel
+from fedmrg_core.runs.configuration import Generation, Profile
+from fedmrg_core.runs.methods import Ownership
+from fedmrg_core.tasks.reports.batch import INSTRUCTION, Batch, Contrast, language_loss
 from fedmrg_core.tasks.reports.methods import ReportLosses, ReportMethod
+from fedmrg_core.tasks.reports.report_model import Prefix, ReportModel
 
 # The modules of a row that make up each adapter, and what the names of the parts' tensors end in.
 ADAPTER_MODULES = {

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.comparison import MEASURES, REFERENCE, ablation_table
 from fedmrg_core.evaluation.run_sets import load_runs
-from fedmrg_core.evaluation.statistics import CONFIDENCE
+from fedmrg_core.metrics.statistics import CONFIDENCE
 from figures import common, curves
 
 # What a row of methods.yaml lacks, after the name of the whole method.

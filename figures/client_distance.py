@@ -11,7 +11,7 @@ import seaborn
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import cosine_distances
 
-from fedmrg_core.evaluation.normalise import normalise
+from fedmrg_core.metrics.normalise import normalise
 from figures import common
 from figures.stored_features import read_features
 

@@ -15,11 +15,11 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedmrg_core.data.site_names import shortened, with_digest
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import is_synthetic
-from fedmrg_core.evaluation.stored_tables import read_table
-from fedmrg_core.federation.files import atomic_file, write_text
-from fedmrg_core.site_names import shortened, with_digest
+from fedmrg_core.files.stored_tables import read_table
+from fedmrg_core.files.whole_files import atomic_file, write_text
 
 PALETTE = "colorblind"
 PHANTOM_NOTE = "Synthetic phantom data"

@@ -10,8 +10,8 @@ import pandas
 import seaborn
 from sklearn.manifold import TSNE
 
+from fedmrg_core.data.findings import FINDINGS, POSITIVE
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import FINDINGS, POSITIVE
 from fedmrg_core.seeds import numpy_stream, stream_seed
 from figures import common
 from figures.stored_features import read_features

@@ -12,7 +12,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
 from fedmrg_core.evaluation.run_sets import load_runs
 from fedmrg_core.evaluation.stored_runs import Run
-from fedmrg_core.methods import Ownership
+from fedmrg_core.runs.methods import Ownership
 from figures import common
 
 # Centre (x, y) and label of each module; what a method lacks is not drawn.

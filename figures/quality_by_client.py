@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.floors import FLOORS
-from fedmrg_core.evaluation.predictions import ADAPTER_NAMES, METRIC_COLUMNS
-from fedmrg_core.evaluation.statistics import CONFIDENCE
+from fedmrg_core.metrics.statistics import CONFIDENCE
+from fedmrg_core.tasks.reports.floors import FLOORS
+from fedmrg_core.tasks.reports.predictions import ADAPTER_NAMES, METRIC_COLUMNS
 from figures import common
 
 METRICS = {

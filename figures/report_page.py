@@ -11,16 +11,16 @@ import pandas
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from fedmrg_core.data.findings import NEGATIVE, POSITIVE, UNCERTAIN, states_to_names
+from fedmrg_core.data.labeller import find_mentions, label_report
 from fedmrg_core.data.prepared import load_prepared
+from fedmrg_core.data.publishing import shows_studies
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.equal_data import current_fingerprint
-from fedmrg_core.evaluation.predictions import ADAPTER_NAMES
 from fedmrg_core.evaluation.stored_runs import Run, load_run
-from fedmrg_core.findings import NEGATIVE, POSITIVE, UNCERTAIN, states_to_names
-from fedmrg_core.labeller import find_mentions, label_report
-from fedmrg_core.publishing import shows_studies
 from fedmrg_core.seeds import numpy_stream
 from fedmrg_core.tasks.reports.answers import ANSWERS
+from fedmrg_core.tasks.reports.predictions import ADAPTER_NAMES
 from figures import common
 
 RIGHT, WRONG, MISSED, PLAIN = "right", "wrong", "missed", ""

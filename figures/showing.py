@@ -10,10 +10,10 @@ from IPython.display import Image, Markdown, display
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation import comparison, table_writers
+from fedmrg_core.evaluation.reference import finished_runs
 from fedmrg_core.evaluation.run_sets import load_runs
-from fedmrg_core.experiments import runs_of
 from fedmrg_core.paths import reference_folder
-from fedmrg_core.reference import finished_runs
+from fedmrg_core.runs.experiments import runs_of
 
 
 def show(paths: Iterable[pathlib.Path]) -> None:

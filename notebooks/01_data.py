@@ -54,15 +54,9 @@ import pandas
 import seaborn
 from tqdm.auto import tqdm
 
-from fedmrg_core.configuration import load_profile
 from fedmrg_core.data import heterogeneity
-from fedmrg_core.data.phantom import (
-    CENTRES,
-    DRAWN_FINDINGS,
-    PhantomSettings,
-    draw_study,
-    study_text,
-)
+from fedmrg_core.data.findings import FINDINGS, POSITIVE, STATES
+from fedmrg_core.data.phantom import CENTRES, DRAWN_FINDINGS, PhantomSettings, draw_study, study_text
 from fedmrg_core.data.phantom.acquisition import acquire
 from fedmrg_core.data.phantom.anatomy import project_fields, sample_anatomy
 from fedmrg_core.data.phantom.centres import centre
@@ -72,8 +66,8 @@ from fedmrg_core.data.phantom.report import write_report
 from fedmrg_core.data.phantom.truth import Detail
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.data.sources import corpus_name
-from fedmrg_core.findings import FINDINGS, POSITIVE, STATES
 from fedmrg_core.paths import prepared_folder, workspace_folder
+from fedmrg_core.runs.configuration import load_profile
 from fedmrg_core.seeds import numpy_stream
 from figures.common import mark_synthetic
 

@@ -28,7 +28,7 @@ studies_per_centre = 64  # shrunk from the profile's own count
 steps = 30
 
 # %% [markdown]
-# The encoder and its two losses come from `fedmrg_core/encoder.py`, statistics from `fedmrg_core/batch_statistics.py`.
+# The encoder and its two losses come from `fedmrg_core/encoder.py`, statistics from `fedmrg_core/training/batch_statistics.py`.
 
 # %%
 import copy
@@ -41,8 +41,6 @@ import torch
 from sklearn.decomposition import PCA
 from tqdm.auto import tqdm
 
-from fedmrg_core.batch_statistics import is_statistic, pooled_statistics
-from fedmrg_core.configuration import load_profile
 from fedmrg_core.contrast import inter_client_contrast, intra_client_contrast
 from fedmrg_core.data.partition import partition_clients
 from fedmrg_core.data.prepared import load_prepared
@@ -50,7 +48,9 @@ from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.encoder import VisualProjection, load_encoder
 from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_folder
+from fedmrg_core.runs.configuration import load_profile
 from fedmrg_core.seeds import numpy_stream, stream_seed
+from fedmrg_core.training.batch_statistics import is_statistic, pooled_statistics
 from figures.common import mark_synthetic
 
 # %% [markdown]

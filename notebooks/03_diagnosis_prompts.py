@@ -38,21 +38,21 @@ import seaborn
 import torch
 from tqdm.auto import tqdm
 
-from fedmrg_core.base_models import steered_reports
-from fedmrg_core.configuration import load_profile
+from fedmrg_core.data.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, STATES
+from fedmrg_core.data.labeller import label_report
+from fedmrg_core.data.labeller.explain import explain_report
 from fedmrg_core.data.partition import partition_clients
 from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.encoder import load_encoder
-from fedmrg_core.evaluation.clinical_metrics import head_auroc
-from fedmrg_core.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, STATES
-from fedmrg_core.labeller import label_report
-from fedmrg_core.labeller.explain import explain_report
-from fedmrg_core.language_models import load_language_model
+from fedmrg_core.metrics.clinical import head_auroc
 from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_folder
 from fedmrg_core.prompts import DiagnosisPrompts, classification_loss, initial_disease_weights, phrase_embeddings
+from fedmrg_core.runs.configuration import load_profile
 from fedmrg_core.seeds import numpy_stream, stream_seed
+from fedmrg_core.tasks.reports.base_models import steered_reports
+from fedmrg_core.training.language_models import load_language_model
 from figures.common import mark_synthetic
 
 # %% [markdown]
@@ -124,7 +124,7 @@ for name, states in (("negative", denied), ("positive", affirmed)):
 # ## Why the labeller reads a report so
 #
 # Every clinical number of this project comes from the labeller: it reads 14 states from a text by rules, one step a module of
-# `fedmrg_core/labeller/`. For each mention it can say which words decided it and how far those words reach. `fedmrg label --explain FILE`
+# `fedmrg_core/data/labeller/`. For each mention it can say which words decided it and how far those words reach. `fedmrg label --explain FILE`
 # prints the same for reports of your own, one a line.
 
 # %%

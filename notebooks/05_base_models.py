@@ -29,7 +29,7 @@ seed = 0
 workspace = ""  # where results are kept; the repository if empty
 
 # %% [markdown]
-# Building and judging is in `fedmrg_core/base_models.py`, taking stored ones in `fedmrg_core/stored_base_models.py`.
+# Building and judging is in `fedmrg_core/tasks/reports/base_models.py`, taking stored ones in `fedmrg_core/tasks/reports/stored_base_models.py`.
 
 # %%
 import json
@@ -43,18 +43,18 @@ import seaborn
 import torch
 import transformers
 
-from fedmrg_core import base_models as making
-from fedmrg_core import stored_base_models as storing
-from fedmrg_core.configuration import load_profile
+from fedmrg_core.data.labeller import label_report
 from fedmrg_core.data.prepared import load_public_studies, load_public_texts
 from fedmrg_core.data.sources import DATA_SOURCES, corpus_name, data_source
-from fedmrg_core.evaluation.clinical_metrics import states_f1_micro
-from fedmrg_core.labeller import label_report
-from fedmrg_core.language_models import load_language_model
-from fedmrg_core.methods import load_method
+from fedmrg_core.metrics.clinical import states_f1_micro
 from fedmrg_core.paths import REPOSITORY, base_models_folder, workspace_folder
-from fedmrg_core.pretrained import compute_device
+from fedmrg_core.runs.configuration import load_profile
+from fedmrg_core.runs.methods import load_method
+from fedmrg_core.tasks.reports import base_models as making
+from fedmrg_core.tasks.reports import stored_base_models as storing
 from fedmrg_core.tasks.reports.build import build_report_generator
+from fedmrg_core.training.language_models import load_language_model
+from fedmrg_core.training.pretrained import compute_device
 from figures.common import mark_synthetic
 
 # %% [markdown]

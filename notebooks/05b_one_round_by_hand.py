@@ -42,22 +42,22 @@ import torch
 from flwr.app import MetricRecord, RecordDict
 from torch.nn import functional
 
-from fedmrg_core.batch_statistics import pooled_statistics
-from fedmrg_core.client_batches import ClientBatches
-from fedmrg_core.configuration import load_profile
 from fedmrg_core.contrast import inter_client_contrast
 from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.payload import ARRAYS, EXAMPLES, METRICS, PROTOTYPES, from_record, module_of, to_record
+from fedmrg_core.federation.messages import ARRAYS, EXAMPLES, METRICS, PROTOTYPES, from_record, module_of, to_record
 from fedmrg_core.federation.server_rules import make_strategy
-from fedmrg_core.local_training import first_state, train_client, validate_client
-from fedmrg_core.methods import Ownership, load_method
 from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_folder
-from fedmrg_core.pretrained import compute_device
+from fedmrg_core.runs.configuration import load_profile
+from fedmrg_core.runs.methods import Ownership, load_method
 from fedmrg_core.tasks.reports.build import build_report_generator
+from fedmrg_core.tasks.reports.client_batches import ClientBatches
 from fedmrg_core.tasks.reports.leaving import leaving
+from fedmrg_core.tasks.reports.local_training import first_state, train_client, validate_client
+from fedmrg_core.training.batch_statistics import pooled_statistics
+from fedmrg_core.training.pretrained import compute_device
 from figures.common import mark_synthetic
 
 # %% [markdown]

@@ -42,16 +42,16 @@ import matplotlib.pyplot as plt
 import pandas
 import seaborn
 
-from fedmrg_core.evaluation.stored_tables import read_table
-from fedmrg_core.experiments import RunSettings
-from fedmrg_core.federation.payload import PROTOTYPES
+from fedmrg_core.federation.messages import PROTOTYPES
 from fedmrg_core.federation.round_record import LEFT_OUT, NOT_VALIDATED
 from fedmrg_core.federation.run import run_federation
-from fedmrg_core.federation.run_configuration import write_configuration
 from fedmrg_core.federation.task import load_task
-from fedmrg_core.methods import Ownership
+from fedmrg_core.files.stored_tables import read_table
 from fedmrg_core.paths import workspace_folder
-from fedmrg_core.trained_model import parameter_counts
+from fedmrg_core.runs.experiments import RunSettings
+from fedmrg_core.runs.methods import Ownership
+from fedmrg_core.runs.run_configuration import write_configuration
+from fedmrg_core.training.trained_model import parameter_counts
 from figures import common, convergence
 
 # %% [markdown]

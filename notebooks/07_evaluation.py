@@ -37,11 +37,11 @@ workspace = ""  # where results are kept; the repository if empty
 import pandas
 
 from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES
-from fedmrg_core.evaluation.diversity import diversity
-from fedmrg_core.evaluation.predictions import ADAPTER_NAMES, read_predictions
-from fedmrg_core.experiments import RunSettings
+from fedmrg_core.metrics.diversity import diversity
 from fedmrg_core.paths import workspace_folder
-from fedmrg_core.trained_run import evaluate_run
+from fedmrg_core.runs.experiments import RunSettings
+from fedmrg_core.tasks.reports.predictions import ADAPTER_NAMES, read_predictions
+from fedmrg_core.tasks.reports.trained_run import evaluate_run
 
 # %% [markdown]
 # The run that notebook 06 left under the same settings.

@@ -31,9 +31,9 @@ workspace = ""  # where results are kept; the repository if empty
 # A figure is `draw(run_folders, out_folder)` of its script; `show` puts the PNG under this cell.
 
 # %%
-from fedmrg_core import publishing
-from fedmrg_core.experiments import RunSettings
+from fedmrg_core.data import publishing
 from fedmrg_core.paths import workspace_folder
+from fedmrg_core.runs.experiments import RunSettings
 from figures.showing import show
 
 # %% [markdown]

@@ -30,16 +30,16 @@ seed = 0
 workspace = ""  # where results are kept; the repository if empty
 
 # %% [markdown]
-# What is trained and how long stands in `fedmrg_core/adaptation.py`.
+# What is trained and how long stands in `fedmrg_core/tasks/reports/adaptation.py`.
 
 # %%
 import matplotlib.pyplot as plt
 import seaborn
 
-from fedmrg_core.adaptation import COUNTS, evaluate_adaptation
 from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES
-from fedmrg_core.experiments import RunSettings
 from fedmrg_core.paths import workspace_folder
+from fedmrg_core.runs.experiments import RunSettings
+from fedmrg_core.tasks.reports.adaptation import COUNTS, evaluate_adaptation
 from figures import common, curves
 
 # %% [markdown]

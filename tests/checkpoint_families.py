@@ -10,9 +10,9 @@ import torch
 import transformers
 from small_model import TEXTS
 
-from fedmrg_core.base_models import train_tokenizer
 from fedmrg_core.errors import InputError
-from fedmrg_core.language_models import load_language_model
+from fedmrg_core.tasks.reports.base_models import train_tokenizer
+from fedmrg_core.training.language_models import load_language_model
 
 VOCABULARY = 300
 SMALL = {

@@ -11,8 +11,8 @@ import datasets
 import numpy
 from PIL import Image
 
+from fedmrg_core.data.findings import FINDINGS
 from fedmrg_core.data.study import STUDY_FEATURES
-from fedmrg_core.findings import FINDINGS
 
 SITES = {  # Private Creator and pixel spacing of each acquisition group
     "A": ("MITRA OBJECT UTF8 ATTRIBUTES 1.0", "['0.1500', '0.1500']"),

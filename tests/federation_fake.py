@@ -15,14 +15,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fedmrg_core.client_state import HospitalState, LocalUpdate
-from fedmrg_core.configuration import load_profile
 from fedmrg_core.federation.declaration import Declaration
-from fedmrg_core.federation.files import write_tensors
 from fedmrg_core.federation.roster import Client, Roster
-from fedmrg_core.federation.run_configuration import RunConfiguration
-from fedmrg_core.methods import Payload, ServerRule, load_method
+from fedmrg_core.files.whole_files import write_tensors
+from fedmrg_core.runs.configuration import load_profile
+from fedmrg_core.runs.methods import Payload, ServerRule, load_method
+from fedmrg_core.runs.run_configuration import RunConfiguration
 from fedmrg_core.seeds import torch_stream
+from fedmrg_core.training.client_state import HospitalState, LocalUpdate
 
 EXAMPLES = {"a": 3, "b": 5, "c": 8}
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedmrg_core.client_state import HospitalState, LocalUpdate
-from fedmrg_core.client_update import Turn, first_state, receive, train_round
-from fedmrg_core.methods import Losses, Method, MethodTable, Ownership
+from fedmrg_core.runs.methods import Losses, Method, MethodTable, Ownership
 from fedmrg_core.seeds import torch_stream
-from fedmrg_core.trained_model import TrainedModel
+from fedmrg_core.training.client_state import HospitalState, LocalUpdate
+from fedmrg_core.training.client_update import Turn, first_state, receive, train_round
+from fedmrg_core.training.trained_model import TrainedModel
 
 WIDTH = 6
 SHARED = Ownership.SHARED

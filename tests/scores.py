@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from numpy.typing import ArrayLike
 
-from fedmrg_core.evaluation.clinical_metrics import per_study_clinical, without_positives
-from fedmrg_core.evaluation.text_metrics import per_study_scores
+from fedmrg_core.metrics.clinical import per_study_clinical, without_positives
+from fedmrg_core.metrics.text import per_study_scores
 
 TEXT_METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider")
 

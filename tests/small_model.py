@@ -8,10 +8,10 @@ import pathlib
 import numpy
 import torch
 
-from fedmrg_core.base_models import new_backbone, new_llm, save_base_models, train_tokenizer
-from fedmrg_core.configuration import Profile
-from fedmrg_core.methods import Method, load_method
 from fedmrg_core.report_generator import ReportGenerator
+from fedmrg_core.runs.configuration import Profile
+from fedmrg_core.runs.methods import Method, load_method
+from fedmrg_core.tasks.reports.base_models import new_backbone, new_llm, save_base_models, train_tokenizer
 from fedmrg_core.tasks.reports.build import build_report_generator
 
 TEXTS = [

@@ -8,16 +8,16 @@ import pytest
 import torch
 from small_model import PROFILE, small_base_models
 
-from fedmrg_core import adaptation
-from fedmrg_core.adaptation import adapt, adapt_to_sites, adapted_modules, evaluate_adaptation
 from fedmrg_core.adapters import GENERIC, SPECIALISED
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.run import configure_run, run_federation
-from fedmrg_core.methods import Ownership, load_method, load_methods
+from fedmrg_core.runs.methods import Ownership, load_method, load_methods
+from fedmrg_core.tasks.reports import adaptation
+from fedmrg_core.tasks.reports.adaptation import adapt, adapt_to_sites, adapted_modules, evaluate_adaptation
 from fedmrg_core.tasks.reports.finished_run import FinishedRun
-from fedmrg_core.trained_run import load_trained
+from fedmrg_core.tasks.reports.trained_run import load_trained
 
 STUDIES = 9
 

@@ -8,9 +8,9 @@ import torch
 import transformers
 from small_model import ones
 
-from fedmrg_core.adapter_kinds import ADALORA_INTERVAL, KINDS, PREFIX_START, VIRTUAL_TOKENS, orthogonality
 from fedmrg_core.adapters import GENERIC, AdaptedLLM
 from fedmrg_core.errors import InputError
+from fedmrg_core.training.adapter_kinds import ADALORA_INTERVAL, KINDS, PREFIX_START, VIRTUAL_TOKENS, orthogonality
 
 pytestmark = pytest.mark.numerical
 

@@ -9,16 +9,7 @@ import torch
 import transformers
 from small_model import ones
 
-from fedmrg_core.adapters import (
-    BOTH,
-    COPY,
-    GENERIC,
-    HALVES,
-    MIXTURE,
-    SPECIALISED,
-    AdaptedLLM,
-    mutual_boosting,
-)
+from fedmrg_core.adapters import BOTH, COPY, GENERIC, HALVES, MIXTURE, SPECIALISED, AdaptedLLM, mutual_boosting
 from fedmrg_core.errors import InputError
 
 pytestmark = pytest.mark.numerical

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from fedmrg_core.arithmetic import EXACT, NATIVE, VARIABLES, arithmetic_of, exact_environment
 from fedmrg_core.errors import InputError
+from fedmrg_core.runs.arithmetic import EXACT, NATIVE, VARIABLES, arithmetic_of, exact_environment
 
 # Each stands for a processor without the newest instructions; a processor that lacks them anyway is not changed.
 SETTINGS = {

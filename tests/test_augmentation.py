@@ -4,8 +4,8 @@ import numpy
 import pytest
 import torch
 
-from fedmrg_core.augmentation import augmented
-from fedmrg_core.configuration import Training
+from fedmrg_core.runs.configuration import Training
+from fedmrg_core.training.augmentation import augmented
 
 pytestmark = pytest.mark.numerical
 

@@ -5,10 +5,10 @@ import torch
 import transformers
 from small_model import PROFILE, TEXTS, small_base_models
 
-from fedmrg_core import base_models
+from fedmrg_core.data.labeller import label_report
 from fedmrg_core.errors import InputError
-from fedmrg_core.labeller import label_report
 from fedmrg_core.seeds import torch_threads
+from fedmrg_core.tasks.reports import base_models
 
 SIZES = PROFILE.base_models.model_copy(update={"llm_steps": 6, "backbone_steps": 4, "largest_epochs": 1000})
 STATES = torch.tensor([label_report(text) for text in TEXTS])

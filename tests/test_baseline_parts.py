@@ -8,10 +8,10 @@ import torch
 from small_model import small_studies
 from torch.nn import functional
 
-from fedmrg_core.baselines.findings_graph import NODES, ORGANS, FindingsGraph, general_graph
-from fedmrg_core.baselines.image_report_contrast import agreement, image_report_contrast, negative_weights
-from fedmrg_core.baselines.relational_memory import MemoryDrivenLayerNorm, RelationalMemory
-from fedmrg_core.findings import FINDINGS
+from fedmrg_core.data.findings import FINDINGS
+from fedmrg_core.tasks.reports.baselines.findings_graph import NODES, ORGANS, FindingsGraph, general_graph
+from fedmrg_core.tasks.reports.baselines.image_report_contrast import agreement, image_report_contrast, negative_weights
+from fedmrg_core.tasks.reports.baselines.relational_memory import MemoryDrivenLayerNorm, RelationalMemory
 
 pytestmark = pytest.mark.numerical
 

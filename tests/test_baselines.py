@@ -6,16 +6,16 @@ import pytest
 import torch
 from small_model import PROFILE, small_base_models, small_studies
 
-from fedmrg_core.baselines.findings_graph import NODES
-from fedmrg_core.baselines.image_report_contrast import image_report_contrast, negative_weights
-from fedmrg_core.baselines.transformer import IMAGE_LAYERS
 from fedmrg_core.errors import InputError
-from fedmrg_core.local_training import ClientBatches, first_state, train_client, validate_client
-from fedmrg_core.methods import Ownership, load_method
-from fedmrg_core.optimisation import adamw
+from fedmrg_core.runs.methods import Ownership, load_method
+from fedmrg_core.tasks.reports.baselines.findings_graph import NODES
+from fedmrg_core.tasks.reports.baselines.image_report_contrast import image_report_contrast, negative_weights
+from fedmrg_core.tasks.reports.baselines.transformer import IMAGE_LAYERS
 from fedmrg_core.tasks.reports.build import build_report_generator, build_whole_model
+from fedmrg_core.tasks.reports.local_training import ClientBatches, first_state, train_client, validate_client
 from fedmrg_core.tasks.reports.methods import ReportLosses
-from fedmrg_core.training_steps import total_loss
+from fedmrg_core.training.optimisation import adamw
+from fedmrg_core.training.training_steps import total_loss
 
 pytestmark = pytest.mark.numerical
 

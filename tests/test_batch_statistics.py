@@ -9,10 +9,10 @@ import torch
 from federation_fake import EXAMPLES, FakeTask, fake_configuration, last_shared
 from small_model import PROFILE, small_model, small_studies
 
-from fedmrg_core.batch_statistics import is_statistic, pooled_statistics
 from fedmrg_core.federation.run import run_federation
-from fedmrg_core.local_training import train_client, validate_client
-from fedmrg_core.methods import Ownership, ServerRule, load_method
+from fedmrg_core.runs.methods import Ownership, ServerRule, load_method
+from fedmrg_core.tasks.reports.local_training import train_client, validate_client
+from fedmrg_core.training.batch_statistics import is_statistic, pooled_statistics
 
 pytestmark = pytest.mark.numerical
 

@@ -16,8 +16,8 @@ from small_model import small_base_models, small_model
 from fedmrg_core.adapters import GENERIC
 from fedmrg_core.encoder import load_encoder
 from fedmrg_core.errors import InputError
-from fedmrg_core.language_models import load_language_model
-from fedmrg_core.pretrained import load_configuration, load_tokenizer
+from fedmrg_core.training.language_models import load_language_model
+from fedmrg_core.training.pretrained import load_configuration, load_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,15 @@ from federation_fake import FakeHospital, FakeTask, fake_configuration
 from small_model import PROFILE
 from typer.testing import CliRunner
 
-from fedmrg_core.command_line import app
+from fedmrg_core.commands.command_line import app
 from fedmrg_core.data.client_folders import open_client_folder
 from fedmrg_core.data.dealing import deal, deal_whole, open_dealt
 from fedmrg_core.data.prepared import Prepared, prepare
+from fedmrg_core.data.site_names import path_part
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.roster import Client, Roster, read_roster, roster_of, write_roster
 from fedmrg_core.federation.rounds import TooFewClients
 from fedmrg_core.federation.run import run_federation
-from fedmrg_core.site_names import path_part
 
 SITES = ("centre-a", "centre-b", "centre-c", "centre-d", "centre-e")
 

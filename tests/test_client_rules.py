@@ -8,20 +8,20 @@ import safetensors.torch
 import torch
 from small_model import PROFILE, small_model, small_studies
 
-from fedmrg_core.client_batches import ClientBatches
-from fedmrg_core.client_rules import (
+from fedmrg_core.runs.methods import ClientRule, Ownership, load_method
+from fedmrg_core.tasks.reports.client_batches import ClientBatches
+from fedmrg_core.tasks.reports.fine_tuning import fine_tuned
+from fedmrg_core.tasks.reports.local_training import train_client, validate_client
+from fedmrg_core.tasks.reports.report_model import encoded_once
+from fedmrg_core.training.client_rules import (
     ControlVariates,
     Proximal,
     initial_controls,
     moon_contrast,
     shared_parameters,
 )
-from fedmrg_core.client_state import HospitalState, without_controls
-from fedmrg_core.fine_tuning import fine_tuned
-from fedmrg_core.local_training import train_client, validate_client
-from fedmrg_core.methods import ClientRule, Ownership, load_method
-from fedmrg_core.report_model import encoded_once
-from fedmrg_core.training_steps import TrainingSteps, total_loss
+from fedmrg_core.training.client_state import HospitalState, without_controls
+from fedmrg_core.training.training_steps import TrainingSteps, total_loss
 
 pytestmark = pytest.mark.numerical
 

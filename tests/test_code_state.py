@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from fedmrg_core import code_state, training_code
+from fedmrg_core.files import code_state
+from fedmrg_core.runs import training_code
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +33,8 @@ BEFORE = {
     "federation/rounds.py": "def g():\n    from fedmrg_core.model import f\n    return f(1)\n",
     "model.py": MODEL,
     "words.py": "A = 1\n",
-    "inference.py": "import fedmrg_core.words\nC = 1\n",
-    "labeller/__init__.py": "B = 1\n",
+    "tasks/reports/inference.py": "import fedmrg_core.words\nC = 1\n",
+    "data/labeller/__init__.py": "B = 1\n",
     "evaluation/score.py": "A = 1\n",
 }
 
@@ -52,7 +53,7 @@ def moved(sources: dict[str, str], name: str, to: str) -> dict[str, str]:
         ({"model.py": MODEL.replace("Twice.", "Two times x.").replace("2 * x", "(2 * x)  # because")}, True),
         ({"evaluation/score.py": "A = 2\n"}, True),
         ({"other.py": "B = 1\n"}, True),
-        ({"inference.py": "C = 2\n"}, True),
+        ({"tasks/reports/inference.py": "C = 2\n"}, True),
         ({"model.py": MODEL.replace("2 * x", "3 * x")}, False),
         ({"words.py": "A = 2\n"}, False),
         ({"federation/run.py": "import json\n"}, False),
@@ -72,9 +73,9 @@ def test_a_file_that_moves_leaves_the_hash_as_it_is(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "same"),
     [
-        ({"inference.py": "import fedmrg_core.words\nC = 1  # a comment\n"}, True),
+        ({"tasks/reports/inference.py": "import fedmrg_core.words\nC = 1  # a comment\n"}, True),
         ({"evaluation/score.py": "A = 2\n"}, True),
-        ({"labeller/__init__.py": "B = 2\n"}, False),
+        ({"data/labeller/__init__.py": "B = 2\n"}, False),
         ({"words.py": "A = 2\n"}, False),
     ],
 )
@@ -86,8 +87,8 @@ def test_the_labeller_decides_what_is_stored_with_a_report(monkeypatch, change, 
 def test_the_hash_holds_what_training_runs_through():
     """On the package itself: the measure that training reports is in it, tables and tests of finished runs are not."""
     names = code_state.imported_modules(code_state.SOURCES, [*training_code.TRAINING, "tasks.reports.task"])
-    assert {"evaluation/clinical_metrics.py", "local_training.py", "encoder.py"} <= set(names)
-    assert not {"evaluation/comparison.py", "command_line.py", "html_report.py"} & set(names)
+    assert {"metrics/clinical.py", "tasks/reports/local_training.py", "encoder.py"} <= set(names)
+    assert not {"evaluation/comparison.py", "tasks/reports/testing.py", "commands/html_report.py"} & set(names)
 
 
 def test_a_task_of_another_package_counts_with_its_module():
@@ -96,12 +97,12 @@ def test_a_task_of_another_package_counts_with_its_module():
 
 LONG_RUN = """
 import pathlib, subprocess, sys
-from fedmrg_core.run_folder import RunFolder
+from fedmrg_core.runs.run_folder import RunFolder
 import fedmrg_core.model
 pathlib.Path("fedmrg_core/model.py").write_text("A = 2\\n")
 subprocess.run(["git", "commit", "-qam", "during the run"], check=True)
 pathlib.Path("fedmrg_core/model.py").write_text("A = 3\\n")
-from fedmrg_core.code_state import SOURCES
+from fedmrg_core.files.code_state import SOURCES
 RunFolder("run").write_manifest(data_fingerprint="x", seeds={}, wall_seconds=1, model=SOURCES["model.py"])
 """
 
@@ -110,9 +111,8 @@ RunFolder("run").write_manifest(data_fingerprint="x", seeds={}, wall_seconds=1, 
 def test_a_manifest_names_the_code_that_was_imported(tmp_path, monkeypatch):
     """What is edited and committed while a run goes on is no part of it."""
     package = tmp_path / "fedmrg_core"
-    package.mkdir()
-    for name in ("__init__.py", "code_state.py", "run_folder.py"):
-        shutil.copyfile(code_state.PACKAGE / name, package / name)
+    shutil.copytree(code_state.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(code_state.PACKAGE.parent / "profiles", tmp_path / "profiles")
     (package / "model.py").write_text("A = 1\n")
     for key in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{key}_NAME", "nobody")

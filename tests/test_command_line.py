@@ -16,13 +16,9 @@ from data_fixtures import make_folder
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from fedmrg_core.command_line import app, label
-from fedmrg_core.committed_notebooks import differing_cells, sync_notebook
-from fedmrg_core.data.prepared import prepare
-from fedmrg_core.data.sources import DATA_SOURCES, read_options
-from fedmrg_core.errors import InputError
-from fedmrg_core.federation.files import atomic_file
-from fedmrg_core.notebooks import (
+from fedmrg_core.commands.command_line import app, label
+from fedmrg_core.commands.committed_notebooks import differing_cells, sync_notebook
+from fedmrg_core.commands.notebooks import (
     NotebookFailed,
     check_parameters,
     command_line,
@@ -33,7 +29,11 @@ from fedmrg_core.notebooks import (
     read_parameters,
     run_notebook,
 )
-from fedmrg_core.run_folder import RunFolder
+from fedmrg_core.data.prepared import prepare
+from fedmrg_core.data.sources import DATA_SOURCES, read_options
+from fedmrg_core.errors import InputError
+from fedmrg_core.files.whole_files import atomic_file
+from fedmrg_core.runs.run_folder import RunFolder
 
 NOTEBOOK = """\
 # %% [markdown]
@@ -77,7 +77,7 @@ def notebook(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib
 
 
 def fedmrg(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fedmrg_core.command_line", *arguments]
+    command = [sys.executable, "-m", "fedmrg_core.commands.command_line", *arguments]
     return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 
@@ -313,7 +313,7 @@ def test_help_and_version_are_quick():
     """They import nothing that takes its time; how long they take is a matter of the machine and of what else runs."""
     slow = {"datasets", "flwr", "nbclient", "numpy", "pandas", "papermill", "torch", "transformers"}
     for arguments, shown in ((["--help"], "check-data"), (["version"], "0.1.0")):
-        command = [sys.executable, "-X", "importtime", "-m", "fedmrg_core.command_line", *arguments]
+        command = [sys.executable, "-X", "importtime", "-m", "fedmrg_core.commands.command_line", *arguments]
         done = subprocess.run(command, capture_output=True, text=True)
         assert shown in done.stdout
         imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
@@ -350,7 +350,9 @@ def test_make_help_names_what_may_be_set(repository):
 
 
 def test_command_line_does_not_import_torch():
-    code = "import sys, fedmrg_core.command_line, fedmrg_core.notebooks; print('torch' in sys.modules)"
+    code = (
+        "import sys, fedmrg_core.commands.command_line, fedmrg_core.commands.notebooks; print('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
@@ -433,12 +435,12 @@ def test_of_two_versions_the_manifest_names_the_one_that_is_imported(tmp_path):
 def test_check_data_counts_and_lists_what_is_left_out(monkeypatch, capsys):
     import datasets
 
-    from fedmrg_core.command_line import check_data
+    from fedmrg_core.commands.command_line import check_data
     from fedmrg_core.data.study import LeftOut, LoadedStudies
 
     studies = datasets.Dataset.from_dict({"site": ["B", "A", "A"], "split": ["test", "train", "train"]})
     loaded = LoadedStudies(studies, [LeftOut("s4", "s4.png", "The image is truncated.")], ["One report is German."])
-    monkeypatch.setattr("fedmrg_core.check_data.load_studies", lambda data, root, profile: loaded)
+    monkeypatch.setattr("fedmrg_core.commands.check_data.load_studies", lambda data, root, profile: loaded)
     check_data("folder", None, "smoke")
     assert capsys.readouterr().out == (
         "A\ttrain\t2\nB\ttest\t1\n3 studies in use, 1 left out.\nleft out\ts4\ts4.png\tThe image is truncated.\n"

@@ -10,8 +10,8 @@ import numpy
 import pytest
 from PIL import Image
 
-from fedmrg_core.committed_notebooks import sources, stripped_outputs
-from fedmrg_core.notebooks import PARAMETERS_TAG, read_notebook
+from fedmrg_core.commands.committed_notebooks import sources, stripped_outputs
+from fedmrg_core.commands.notebooks import PARAMETERS_TAG, read_notebook
 
 NOTEBOOKS = sorted((pathlib.Path(__file__).resolve().parent.parent / "notebooks").glob("*.py"))
 LONGEST_CELL = 10  # lines of code that are not blank; imports and parameters may take more

@@ -29,9 +29,9 @@ from fedmrg_core.federation.compression import (
     unpack,
     unpack_nibbles,
 )
-from fedmrg_core.federation.payload import ARRAYS, to_record
+from fedmrg_core.federation.messages import ARRAYS, to_record
 from fedmrg_core.federation.run import run_federation
-from fedmrg_core.methods import Payload, ServerRule
+from fedmrg_core.runs.methods import Payload, ServerRule
 
 PACKED = Payload(rank=2, bits=4)
 BUFFER = "encoder/stage.variance"

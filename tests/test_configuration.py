@@ -6,14 +6,14 @@ import pickle
 import pytest
 import yaml
 
-from fedmrg_core.configuration import apply_variant, load_profile
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.configuration_format import FORMAT, upgraded
-from fedmrg_core.federation.run_configuration import RunConfiguration, read_configuration
 from fedmrg_core.federation.task import load_task
-from fedmrg_core.methods import load_method, load_methods
+from fedmrg_core.files.strict_yaml import dumped, read_literal, read_yaml
 from fedmrg_core.paths import REPOSITORY
-from fedmrg_core.strict_yaml import dumped, read_literal, read_yaml
+from fedmrg_core.runs.configuration import apply_variant, load_profile
+from fedmrg_core.runs.configuration_format import FORMAT, upgraded
+from fedmrg_core.runs.methods import load_method, load_methods
+from fedmrg_core.runs.run_configuration import RunConfiguration, read_configuration
 from fedmrg_core.tasks.reports.methods import ReportMethod
 
 

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from fedmrg_core.console import ConsoleFilter, is_library_line, last_lines, library_log
+from fedmrg_core.commands.console import ConsoleFilter, is_library_line, last_lines, library_log
 
 BAR = "Generating partition_id_to_indices: 1500it [00:00, 1522986.20it/s]"
 WARNING = (

@@ -9,10 +9,10 @@ import pytest
 from data_fixtures import make_folder, save_noise, write_csv
 from PIL import Image
 
+from fedmrg_core.data.findings import FINDINGS, NEGATIVE, POSITIVE
 from fedmrg_core.data.folder import load_folder
 from fedmrg_core.data.study import STUDY_FEATURES
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import FINDINGS, NEGATIVE, POSITIVE
 
 
 def test_every_row_becomes_a_study(tmp_path: pathlib.Path) -> None:

@@ -13,6 +13,7 @@ from data_fixtures import study_rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fedmrg_core.data.findings import FINDINGS, POSITIVE
 from fedmrg_core.data.heterogeneity import site_from_text
 from fedmrg_core.data.partition import Partition, partition_clients, style
 from fedmrg_core.data.partition.dirichlet import by_findings, deal_patients, main_findings
@@ -20,7 +21,6 @@ from fedmrg_core.data.partition.style import embed_reports
 from fedmrg_core.data.study import SPLITS, STUDY_FEATURES
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import FINDINGS, POSITIVE
 from fedmrg_core.seeds import numpy_stream, stream_seed
 from figures.client_distance import mean_distances
 

@@ -14,15 +14,15 @@ import pytest
 import torch
 from data_fixtures import make_folder, make_iu, study_rows
 
-from fedmrg_core.check_data import load_studies
+from fedmrg_core.commands.check_data import load_studies
+from fedmrg_core.commands.notebooks import read_notebook
 from fedmrg_core.data import prepared
+from fedmrg_core.data.labeller import label_report
 from fedmrg_core.data.phantom.studies import TEXTS_PER_IMAGE, load_phantom
 from fedmrg_core.data.prepared import load_prepared, load_public_studies, prepare
 from fedmrg_core.data.sources import DATA_SOURCES, check_data_parameters, corpus_name, data_source, read_name
 from fedmrg_core.data.study import check_studies
 from fedmrg_core.errors import InputError
-from fedmrg_core.labeller import label_report
-from fedmrg_core.notebooks import read_notebook
 
 PHANTOM = {"train": 2, "validation": 1, "test": 1, "adaptation": 3}
 

@@ -14,8 +14,8 @@ from fedmrg_core.data import prepared, prepared_folder
 from fedmrg_core.data.prepared import load_prepared, prepare
 from fedmrg_core.data.sources import DATA_SOURCES, corpus_name, data_family, data_source, read_name
 from fedmrg_core.errors import InputError
-from fedmrg_core.experiments import RunSettings
 from fedmrg_core.paths import prepared_folder as place_of
+from fedmrg_core.runs.experiments import RunSettings
 
 PHANTOM = {"train": 2, "validation": 1, "test": 1, "adaptation": 1}
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from small_model import PROFILE, small_model, small_studies
 
-from fedmrg_core.batch import Contrast
-from fedmrg_core.client_batches import ClientBatches
-from fedmrg_core.training_steps import total_loss
+from fedmrg_core.tasks.reports.batch import Contrast
+from fedmrg_core.tasks.reports.client_batches import ClientBatches
+from fedmrg_core.training.training_steps import total_loss
 
 pytestmark = pytest.mark.numerical
 

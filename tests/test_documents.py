@@ -8,8 +8,8 @@ import re
 import pandas
 import pytest
 
-from fedmrg_core.methods import load_method
 from fedmrg_core.paths import REPOSITORY
+from fedmrg_core.runs.methods import load_method
 from fedmrg_core.tasks.reports.leaving import leaving
 
 BENCHMARK = REPOSITORY / "figures" / "reference" / "standard" / "benchmark"

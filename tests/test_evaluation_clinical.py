@@ -9,8 +9,9 @@ import pytest
 from scores import score_states
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
+from fedmrg_core.data.findings import FINDINGS, POSITIVE, UNCERTAIN
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.clinical_metrics import (
+from fedmrg_core.metrics.clinical import (
     CHEXPERT_FIVE,
     FINDING_SETS,
     UNCERTAIN_POLICIES,
@@ -18,8 +19,7 @@ from fedmrg_core.evaluation.clinical_metrics import (
     is_positive,
     states_f1_micro,
 )
-from fedmrg_core.evaluation.modules import load_metric
-from fedmrg_core.findings import FINDINGS, POSITIVE, UNCERTAIN
+from fedmrg_core.metrics.modules import load_metric
 
 SCORERS = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
 

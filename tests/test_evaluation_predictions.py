@@ -9,10 +9,11 @@ import pandas
 import pytest
 from scores import score_states, score_texts
 
+from fedmrg_core.data.labeller import label_report
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.answers import stored_numbers
-from fedmrg_core.evaluation.floors import constant_report, floor_predictions, nearest_image, random_report
-from fedmrg_core.evaluation.predictions import (
+from fedmrg_core.tasks.reports.floors import constant_report, floor_predictions, nearest_image, random_report
+from fedmrg_core.tasks.reports.predictions import (
     COLUMNS,
     METRIC_COLUMNS,
     check_predictions,
@@ -23,7 +24,6 @@ from fedmrg_core.evaluation.predictions import (
     write_metrics,
     write_predictions,
 )
-from fedmrg_core.labeller import label_report
 
 TEXTS = [
     "The heart is enlarged. No pleural effusion.",
@@ -217,7 +217,7 @@ def test_what_cannot_be_said_is_blank_with_a_reason_said_once(predictions, caplo
 
 def test_a_report_too_long_for_meteor_is_named(predictions, caplog, monkeypatch):
     monkeypatch.setattr(
-        "fedmrg_core.evaluation.text_metrics._run_meteor",
+        "fedmrg_core.metrics.text._run_meteor",
         lambda lines: "5 5 2 2 3 3 2 2 0 0 0 0 0 0 0 0 0 0 0 0 1 5 5\n" * len(lines),
     )
     predictions.loc[predictions.study_id == "s04", "generated"] = "the heart is clear and normal " * 300

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.statistics import (
+from fedmrg_core.metrics.statistics import (
     StudyStatistics,
     bootstrap_intervals,
     difference_statistics,
@@ -17,7 +17,7 @@ from fedmrg_core.evaluation.statistics import (
     pooled_seeds,
     seed_intervals,
 )
-from fedmrg_core.evaluation.text_metrics import per_study_scores
+from fedmrg_core.metrics.text import per_study_scores
 from fedmrg_core.seeds import numpy_stream
 
 pytestmark = pytest.mark.numerical

@@ -13,11 +13,11 @@ import pytest
 from scores import TEXT_METRICS, score_texts
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation import text_metrics
-from fedmrg_core.evaluation.diversity import diversity, harmonic_mean, worst_client
-from fedmrg_core.evaluation.modules import load_metric
-from fedmrg_core.evaluation.normalise import normalise
-from fedmrg_core.evaluation.text_metrics import per_study_scores
+from fedmrg_core.metrics import text as text_metrics
+from fedmrg_core.metrics.diversity import diversity, harmonic_mean, worst_client
+from fedmrg_core.metrics.modules import load_metric
+from fedmrg_core.metrics.normalise import normalise
+from fedmrg_core.metrics.text import per_study_scores
 
 REFERENCES = [
     "The heart is mildly enlarged. No pleural effusion is seen.",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from fedmrg_core.configuration import load_profile
 from fedmrg_core.errors import InputError
-from fedmrg_core.experiments import RunSettings, check_run, load_experiments, runs_of, with_variant
-from fedmrg_core.methods import load_method
+from fedmrg_core.runs.configuration import load_profile
+from fedmrg_core.runs.experiments import RunSettings, check_run, load_experiments, runs_of, with_variant
+from fedmrg_core.runs.methods import load_method
 from fedmrg_core.tasks.reports.methods import KINDS_OF_THE_RANK
 
 
@@ -163,8 +163,8 @@ def test_the_width_that_a_rank_is_held_against_is_the_llms() -> None:
     """The narrowest of the layers that may be adapted is as wide as the LLM, and the check on the LLM says the same."""
     import torch
 
-    from fedmrg_core.adapter_kinds import KINDS, VIRTUAL_TOKEN_KINDS, check_layers
-    from fedmrg_core.base_models import new_llm, train_tokenizer
+    from fedmrg_core.tasks.reports.base_models import new_llm, train_tokenizer
+    from fedmrg_core.training.adapter_kinds import KINDS, VIRTUAL_TOKEN_KINDS, check_layers
 
     profile = load_profile("smoke")
     width, layers = profile.base_models.llm_width, profile.adapter.target_modules

@@ -19,12 +19,13 @@ import torch
 from federation_fake import EXAMPLES, everything, fake_configuration, server_json
 from flwr.app import Array, ArrayRecord, MetricRecord
 
-from fedmrg_core.client_state import HospitalState
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation import files, grid, hospital
+from fedmrg_core.federation import grid, hospital
 from fedmrg_core.federation.rounds import TooFewClients
 from fedmrg_core.federation.run import continue_federation, run_federation
-from fedmrg_core.federation.run_configuration import read_configuration
+from fedmrg_core.files import whole_files as files
+from fedmrg_core.runs.run_configuration import read_configuration
+from fedmrg_core.training.client_state import HospitalState
 
 
 @pytest.fixture(scope="module")

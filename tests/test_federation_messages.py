@@ -16,7 +16,8 @@ from flwr.common import serde
 from flwr.common.serde import recorddict_to_proto
 from flwr.proto.message_pb2 import Message
 
-from fedmrg_core.federation import grid, hospital, ledger, payload
+from fedmrg_core.federation import grid, hospital, ledger
+from fedmrg_core.federation import messages as payload
 from fedmrg_core.federation.run import run_federation
 
 

@@ -14,14 +14,14 @@ from flwr.common.serde import recorddict_to_proto
 from peft import PeftModel
 from small_model import PROFILE, small_base_models
 
-from fedmrg_core.batch_statistics import is_statistic
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation import grid
 from fedmrg_core.federation.hospital import HospitalDisk
 from fedmrg_core.federation.run import configure_run, run_federation
-from fedmrg_core.federation.run_configuration import RunConfiguration
-from fedmrg_core.methods import Ownership, load_methods
+from fedmrg_core.runs.methods import Ownership, load_methods
+from fedmrg_core.runs.run_configuration import RunConfiguration
+from fedmrg_core.training.batch_statistics import is_statistic
 
 SMALL = PROFILE.model_copy(
     update={"federation": PROFILE.federation.model_copy(update={"rounds": 2})},

@@ -14,14 +14,14 @@ import pytest
 from run_folders import TEXTS, write_run
 from typer.testing import CliRunner
 
-from fedmrg_core.command_line import app
+from fedmrg_core.commands.command_line import app
+from fedmrg_core.commands.html_report import figure_caption, write_html_report
+from fedmrg_core.commands.measure_names import measure_name
+from fedmrg_core.commands.notebook_pages import LEFT_OUT
+from fedmrg_core.commands.run_summary import DATA_NAMES, summarise
 from fedmrg_core.data.sources import DATA_SOURCES
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import load_run
-from fedmrg_core.html_report import figure_caption, write_html_report
-from fedmrg_core.measure_names import measure_name
-from fedmrg_core.notebook_pages import LEFT_OUT
-from fedmrg_core.run_summary import DATA_NAMES, summarise
 
 FROM_ELSEWHERE = r'(?:src|href)\s*=\s*"?\s*(?:https?:)?//|@import|url\(|<script|<link|<iframe'
 FOLDER = "/home/somebody/Our hospital"

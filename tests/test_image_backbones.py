@@ -13,7 +13,7 @@ from test_pretrained import one_step
 from fedmrg_core.adapters import GENERIC
 from fedmrg_core.encoder import load_encoder, token_count
 from fedmrg_core.errors import InputError
-from fedmrg_core.grey_levels import grey_levels
+from fedmrg_core.training.grey_levels import grey_levels
 
 pytestmark = pytest.mark.numerical
 

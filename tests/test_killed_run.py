@@ -14,8 +14,8 @@ from small_model import PROFILE, small_base_models
 
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.federation.run import configure_run, continue_federation
-from fedmrg_core.federation.run_configuration import write_configuration
-from fedmrg_core.methods import load_method
+from fedmrg_core.runs.methods import load_method
+from fedmrg_core.runs.run_configuration import write_configuration
 
 PROGRAM = (
     "import pathlib, sys; from fedmrg_core.federation.run import continue_federation; "

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedmrg_core.data.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, STATES, UNCERTAIN, states_to_names
+from fedmrg_core.data.labeller import anatomy, find_mentions, label_report, mentions
+from fedmrg_core.data.labeller.files import label_file, label_lines
+from fedmrg_core.data.labeller.spelling import OTHER_WORDS, WORDS, mended
 from fedmrg_core.data.phantom import CENTRES, PUBLIC_SITE, draw_study
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, STATES, UNCERTAIN, states_to_names
-from fedmrg_core.labeller import anatomy, find_mentions, label_report, mentions
-from fedmrg_core.labeller.files import label_file, label_lines
-from fedmrg_core.labeller.spelling import OTHER_WORDS, WORDS, mended
 
 
 def stated(text: str) -> dict[str, str]:

@@ -9,10 +9,10 @@ from checkpoint_families import VOCABULARY, refused, save_llm, set_json
 from small_model import PROFILE, small_base_models, small_model, small_studies
 
 from fedmrg_core.adapters import GENERIC
-from fedmrg_core.batch import Batch
 from fedmrg_core.errors import InputError
-from fedmrg_core.language_models import load_language_model
-from fedmrg_core.pretrained import load_tokenizer
+from fedmrg_core.tasks.reports.batch import Batch
+from fedmrg_core.training.language_models import load_language_model
+from fedmrg_core.training.pretrained import load_tokenizer
 
 
 @pytest.fixture(scope="module")

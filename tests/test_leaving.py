@@ -8,14 +8,14 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from small_model import PROFILE, small_base_models, small_studies
 
-from fedmrg_core.client_rules import initial_controls
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.declaration import Declaration
-from fedmrg_core.federation.payload import module_of, to_record
-from fedmrg_core.local_training import train_client, validate_client
-from fedmrg_core.methods import Ownership, load_method, load_methods
+from fedmrg_core.federation.messages import module_of, to_record
+from fedmrg_core.runs.methods import Ownership, load_method, load_methods
 from fedmrg_core.tasks.reports.build import build_report_generator
 from fedmrg_core.tasks.reports.leaving import leaving
+from fedmrg_core.tasks.reports.local_training import train_client, validate_client
+from fedmrg_core.training.client_rules import initial_controls
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from test_pretrained import one_step
 
 from fedmrg_core.adapters import GENERIC
 from fedmrg_core.errors import InputError
-from fedmrg_core.language_models import load_language_model
+from fedmrg_core.training.language_models import load_language_model
 
 pytestmark = pytest.mark.numerical
 

@@ -5,10 +5,16 @@ import pytest
 import torch
 from small_model import PROFILE, small_model, small_studies
 
-from fedmrg_core.batch_statistics import is_statistic
-from fedmrg_core.local_training import ClientBatches, HospitalState, first_state, train_client, validate_client
-from fedmrg_core.methods import Ownership, load_method
 from fedmrg_core.prompts import classification_loss
+from fedmrg_core.runs.methods import Ownership, load_method
+from fedmrg_core.tasks.reports.local_training import (
+    ClientBatches,
+    HospitalState,
+    first_state,
+    train_client,
+    validate_client,
+)
+from fedmrg_core.training.batch_statistics import is_statistic
 
 pytestmark = pytest.mark.numerical
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from small_model import PROFILE, small_model, small_studies
 
-from fedmrg_core.adapter_kinds import VERA_RANK, VIRTUAL_TOKENS
 from fedmrg_core.adapters import COPY, GENERIC
-from fedmrg_core.batch import Contrast
-from fedmrg_core.local_training import ClientBatches
-from fedmrg_core.methods import Ownership, family_of, load_methods
-from fedmrg_core.trained_model import parameter_counts
-from fedmrg_core.training_steps import total_loss
+from fedmrg_core.runs.methods import Ownership, family_of, load_methods
+from fedmrg_core.tasks.reports.batch import Contrast
+from fedmrg_core.tasks.reports.local_training import ClientBatches
+from fedmrg_core.training.adapter_kinds import VERA_RANK, VIRTUAL_TOKENS
+from fedmrg_core.training.trained_model import parameter_counts
+from fedmrg_core.training.training_steps import total_loss
 
 METHODS = load_methods()
 WITH_LLM = [name for name, row in METHODS.items() if row.model == "llm"]
@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 
 def built(folder, name: str):
     if METHODS[name].model != "llm":
-        pytest.importorskip("fedmrg_core.baselines")
+        pytest.importorskip("fedmrg_core.tasks.reports.baselines")
     return small_model(folder, name)
 
 

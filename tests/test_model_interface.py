@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import pytest
 from small_model import PROFILE, small_model, small_studies
 
-from fedmrg_core.client_rules import initial_controls
-from fedmrg_core.fine_tuning import fine_tuned
-from fedmrg_core.inference import image_features, state_probabilities, write_reports
-from fedmrg_core.local_training import train_client, validate_client
-from fedmrg_core.methods import Ownership, load_method
 from fedmrg_core.paths import REPOSITORY
-from fedmrg_core.report_model import ReportModel
-from fedmrg_core.trained_model import TrainedModel, parameter_counts
+from fedmrg_core.runs.methods import Ownership, load_method
+from fedmrg_core.tasks.reports.fine_tuning import fine_tuned
+from fedmrg_core.tasks.reports.inference import image_features, state_probabilities, write_reports
+from fedmrg_core.tasks.reports.local_training import train_client, validate_client
+from fedmrg_core.tasks.reports.report_model import ReportModel
+from fedmrg_core.training.client_rules import initial_controls
+from fedmrg_core.training.trained_model import TrainedModel, parameter_counts
 
 INTERFACES = {"TrainedModel": TrainedModel, "ReportModel": ReportModel}
 # Those that make a model, or are one: they know which.

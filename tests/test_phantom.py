@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from fedmrg_core.data import heterogeneity
+from fedmrg_core.data.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
+from fedmrg_core.data.labeller import label_report
 from fedmrg_core.data.phantom import (
     CENTRES,
     DRAWN_FINDINGS,
@@ -29,8 +31,6 @@ from fedmrg_core.data.phantom.report import choose_states, write_report
 from fedmrg_core.data.phantom.truth import Detail
 from fedmrg_core.data.study import SPLITS, check_studies
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
-from fedmrg_core.labeller import label_report
 from fedmrg_core.seeds import numpy_stream
 
 

@@ -6,12 +6,12 @@ import transformers
 from small_model import PROFILE, TEXTS, small_base_models, small_model, small_studies
 
 from fedmrg_core.adapters import GENERIC, SPECIALISED
-from fedmrg_core.base_models import train_tokenizer
 from fedmrg_core.errors import InputError
-from fedmrg_core.local_training import ClientBatches
-from fedmrg_core.methods import Ownership
-from fedmrg_core.pretrained import load_tokenizer
-from fedmrg_core.training_steps import total_loss
+from fedmrg_core.runs.methods import Ownership
+from fedmrg_core.tasks.reports.base_models import train_tokenizer
+from fedmrg_core.tasks.reports.local_training import ClientBatches
+from fedmrg_core.training.pretrained import load_tokenizer
+from fedmrg_core.training.training_steps import total_loss
 
 # One row for each way in which weights meet the frozen LLM.
 ROWS = ("fedmrg", "r2gengpt", "fed-adalora", "fedpara", "fed-prefix", "fed-prompt", "fed-vera", "feddat")

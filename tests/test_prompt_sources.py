@@ -11,18 +11,18 @@ from small_model import PROFILE, small_model, small_studies
 from torch import nn
 
 import fedmrg_core.prompts
-from fedmrg_core.adaptation import adapted_modules
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.run_configuration import RunConfiguration
-from fedmrg_core.inference import TestStudies, write_reports
-from fedmrg_core.local_training import train_client, validate_client
-from fedmrg_core.methods import Ownership, load_method
-from fedmrg_core.optimisation import build_optimiser
+from fedmrg_core.files.strict_yaml import validated
 from fedmrg_core.prompts import PromptOutput, PromptSettings, PromptSource, prompt_source, source_named
-from fedmrg_core.strict_yaml import validated
+from fedmrg_core.runs.methods import Ownership, load_method
+from fedmrg_core.runs.run_configuration import RunConfiguration
+from fedmrg_core.runs.training_code import picked_code_hash
+from fedmrg_core.tasks.reports.adaptation import adapted_modules
+from fedmrg_core.tasks.reports.inference import TestStudies, write_reports
 from fedmrg_core.tasks.reports.leaving import leaving
+from fedmrg_core.tasks.reports.local_training import train_client, validate_client
 from fedmrg_core.tasks.reports.methods import ReportMethod
-from fedmrg_core.training_code import picked_code_hash
+from fedmrg_core.training.optimisation import build_optimiser
 
 TestStudies.__test__ = False
 

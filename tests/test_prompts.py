@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from fedmrg_core.findings import BLANK, FINDINGS, POSITIVE, STATES
-from fedmrg_core.labeller import label_report
+from fedmrg_core.data.findings import BLANK, FINDINGS, POSITIVE, STATES
+from fedmrg_core.data.labeller import label_report
 from fedmrg_core.prompts import (
     SMALLEST_DISEASE_WEIGHT,
     DiagnosisPrompts,

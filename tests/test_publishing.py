@@ -11,20 +11,20 @@ import pandas
 import pytest
 from run_folders import CLIENTS, TEXTS, planted_variance, write_run
 
-from fedmrg_core import publishing, reference
-from fedmrg_core.committed_notebooks import sync_notebook
+from fedmrg_core.commands.committed_notebooks import sync_notebook
+from fedmrg_core.data import publishing
 from fedmrg_core.data.sources import DATA_SOURCES
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation import comparison, table_writers
+from fedmrg_core.evaluation import comparison, reference, table_writers
+from fedmrg_core.evaluation.reruns import print_verdict
 from fedmrg_core.evaluation.run_sets import load_runs
 from fedmrg_core.evaluation.seed_variance import FILE as SEED_VARIANCE
 from fedmrg_core.evaluation.seed_variance import read_seed_variance
 from fedmrg_core.evaluation.stored_runs import load_run
 from fedmrg_core.evaluation.verify import NOT_REPRODUCED, verify
-from fedmrg_core.experiments import RunSettings
-from fedmrg_core.stored_base_models import store_base_models
-from fedmrg_core.training_code import training_code_hash
-from fedmrg_core.verification import print_verdict
+from fedmrg_core.runs.experiments import RunSettings
+from fedmrg_core.runs.training_code import training_code_hash
+from fedmrg_core.tasks.reports.stored_base_models import store_base_models
 
 FOLDER = "smoke/folder/fedmrg/seed-{}"
 EVERY_FIGURE = (*publishing.FIGURES, *publishing.FIGURES_OF_STUDIES, "my_own")
@@ -109,7 +109,7 @@ def test_verify_compares_aggregates(tmp_path: pathlib.Path, studies: int, capsys
     assert rows["note"].str.contains("by whole test sets, for no scores of single studies").all()
     measured = rows[rows["adapter"] != "losses"]
     assert len(measured) < len(rows) and (set(CLIENTS) <= set(measured["scope"])) is (studies == 60)
-    monkeypatch.setattr("fedmrg_core.verification.REPOSITORY", tmp_path)
+    monkeypatch.setattr("fedmrg_core.evaluation.reruns.REPOSITORY", tmp_path)
     assert print_verdict(rows, "smoke") == 0 and "by whole test sets" in capsys.readouterr().out
     metrics = pandas.read_csv(results / FOLDER.format(0) / "metrics.csv")
     metrics.loc[metrics["metric"] == "bleu_4", "value"] += 0.5

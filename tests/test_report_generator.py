@@ -6,12 +6,12 @@ from small_model import PROFILE, small_model, small_studies
 from torch.nn import functional
 
 from fedmrg_core.adapters import BOTH, COPY, GENERIC, MIXTURE, SPECIALISED, mutual_boosting
-from fedmrg_core.batch import Contrast, encode_reports, language_loss, pad_reports
 from fedmrg_core.errors import InputError
-from fedmrg_core.local_training import ClientBatches
-from fedmrg_core.methods import Ownership
+from fedmrg_core.runs.methods import Ownership
+from fedmrg_core.tasks.reports.batch import Contrast, encode_reports, language_loss, pad_reports
+from fedmrg_core.tasks.reports.local_training import ClientBatches
 from fedmrg_core.tasks.reports.methods import ReportLosses
-from fedmrg_core.training_steps import total_loss
+from fedmrg_core.training.training_steps import total_loss
 
 pytestmark = pytest.mark.numerical
 
@@ -193,7 +193,7 @@ def test_reports_are_cut_for_training_only_at_the_limit(model):
 
 def test_missing_base_models_are_named(tmp_path):
     with pytest.raises(InputError, match="run notebook 05_base_models first"):
-        from fedmrg_core.methods import load_method
+        from fedmrg_core.runs.methods import load_method
         from fedmrg_core.tasks.reports.build import build_report_generator
 
         build_report_generator(PROFILE, load_method("fedmrg"), tmp_path / "nothing", 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedmrg_core.data.phantom.studies import public_texts
-from fedmrg_core.report_words import (
+from fedmrg_core.data.report_words import (
     clean_name,
     has_word,
     is_missing,

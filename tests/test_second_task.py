@@ -12,24 +12,25 @@ import yaml
 from linear_task import TABLE, WIDTH, LinearMethod, LinearModel, Rows, train
 from small_model import PROFILE
 
-from fedmrg_core import methods, tasks
-from fedmrg_core.client_rules import initial_controls, shared_parameters
-from fedmrg_core.client_state import HospitalState
-from fedmrg_core.client_update import Plan, Turn, train_alone
 from fedmrg_core.data.sources import DATA_SOURCES
 from fedmrg_core.errors import InputError
-from fedmrg_core.experiments import RunSettings, check_run
-from fedmrg_core.federation.run_configuration import RunConfiguration
-from fedmrg_core.methods import ClientRule, Method, Ownership, check_row, load_method, load_methods, method_table
+from fedmrg_core.files.strict_yaml import validated
 from fedmrg_core.paths import REPOSITORY
+from fedmrg_core.runs import methods
+from fedmrg_core.runs import task_registry as tasks
+from fedmrg_core.runs.experiments import RunSettings, check_run
+from fedmrg_core.runs.methods import ClientRule, Method, Ownership, check_row, load_method, load_methods, method_table
+from fedmrg_core.runs.run_configuration import RunConfiguration
 from fedmrg_core.seeds import torch_stream
-from fedmrg_core.strict_yaml import validated
-from fedmrg_core.trained_model import TrainedModel, parameter_counts
+from fedmrg_core.training.client_rules import initial_controls, shared_parameters
+from fedmrg_core.training.client_state import HospitalState
+from fedmrg_core.training.client_update import Plan, Turn, train_alone
+from fedmrg_core.training.trained_model import TrainedModel, parameter_counts
 
 PACKAGE = REPOSITORY / "fedmrg_core"
 FREE_OF_REPORTS = (
-    "batch_statistics", "client_rules", "client_state", "client_update", "methods", "optimisation", "trained_model",
-    "training_steps",
+    "runs/methods", "training/batch_statistics", "training/client_rules", "training/client_state",
+    "training/client_update", "training/optimisation", "training/trained_model", "training/training_steps",
 )  # fmt: skip
 
 

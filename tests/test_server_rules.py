@@ -21,11 +21,11 @@ from federation_fake import (
 )
 
 from fedmrg_core.federation import hospital
-from fedmrg_core.federation.payload import to_record
+from fedmrg_core.federation.messages import to_record
 from fedmrg_core.federation.rounds import TooFewClients, sampled_clients
 from fedmrg_core.federation.run import run_federation
 from fedmrg_core.federation.server_rules import factorised_mean, make_strategy
-from fedmrg_core.methods import ServerRule
+from fedmrg_core.runs.methods import ServerRule
 
 RULES = {
     "fedavg": ServerRule(),

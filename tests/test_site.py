@@ -145,7 +145,7 @@ def test_a_link_that_leads_nowhere_stops_the_build(tmp_path):
 @pytest.mark.parametrize(
     ("page", "file"),
     [
-        ("docs/reproducibility", "fedmrg_core/optimisation.py"),  # a link
+        ("docs/reproducibility", "fedmrg_core/training/optimisation.py"),  # a link
         ("docs/contracts", "fedmrg_core/prompts.py"),  # named in code
         ("README", "methods.yaml"),
     ],

@@ -13,16 +13,11 @@ from data_fixtures import make_folder, study_rows
 from federation_fake import FakeTask, fake_configuration
 from run_folders import write_run
 
-from fedmrg_core import site_names
+from fedmrg_core.commands.html_report import write_html_report
+from fedmrg_core.data import site_names
 from fedmrg_core.data.folder import load_folder
 from fedmrg_core.data.partition import partition_clients
-from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.predictions import METRIC_COLUMNS
-from fedmrg_core.evaluation.stored_tables import read_table
-from fedmrg_core.experiments import Experiment, RunSettings
-from fedmrg_core.federation.run import run_federation
-from fedmrg_core.html_report import write_html_report
-from fedmrg_core.site_names import (
+from fedmrg_core.data.site_names import (
     LONGEST_PART,
     RESERVED,
     find_sites,
@@ -32,6 +27,11 @@ from fedmrg_core.site_names import (
     sites_part,
     sites_text,
 )
+from fedmrg_core.errors import InputError
+from fedmrg_core.federation.run import run_federation
+from fedmrg_core.files.stored_tables import read_table
+from fedmrg_core.runs.experiments import Experiment, RunSettings
+from fedmrg_core.tasks.reports.predictions import METRIC_COLUMNS
 from figures import common
 
 PLAIN = ("E", "centre-a", "client-01", "North", "St. Mary", "pooled")

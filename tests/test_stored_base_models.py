@@ -8,11 +8,11 @@ import shutil
 import pytest
 from small_model import PROFILE, small_base_models
 
-from fedmrg_core.base_models import LOSS_STEPS, save_base_models
-from fedmrg_core.configuration import load_profile
 from fedmrg_core.data.sources import DATA_SOURCES
 from fedmrg_core.errors import InputError
-from fedmrg_core.stored_base_models import (
+from fedmrg_core.runs.configuration import load_profile
+from fedmrg_core.tasks.reports.base_models import LOSS_STEPS, save_base_models
+from fedmrg_core.tasks.reports.stored_base_models import (
     STORED,
     choose_models,
     is_built_here,

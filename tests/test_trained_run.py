@@ -11,17 +11,17 @@ from data_fixtures import FINDINGS_TEXT, make_folder, write_csv
 from small_model import PROFILE, small_base_models
 
 from fedmrg_core.adapters import GENERIC, SPECIALISED
+from fedmrg_core.data.findings import FINDINGS
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import load_run
 from fedmrg_core.federation.run import configure_run, run_federation
 from fedmrg_core.federation.task import forget_tasks
-from fedmrg_core.findings import FINDINGS
-from fedmrg_core.inference import Prediction, image_features
-from fedmrg_core.methods import Ownership, load_method
+from fedmrg_core.runs.methods import Ownership, load_method
 from fedmrg_core.tasks.reports.finished_run import FinishedRun
-from fedmrg_core.trained_run import evaluate_run, load_trained, place_reports
-from fedmrg_core.trained_run import test_sets as place_list
+from fedmrg_core.tasks.reports.inference import Prediction, image_features
+from fedmrg_core.tasks.reports.trained_run import evaluate_run, load_trained, place_reports
+from fedmrg_core.tasks.reports.trained_run import test_sets as place_list
 from figures import client_distance, communication, convergence, feature_map, quality_by_client, report_page
 
 TEST_STUDIES = 3
@@ -114,7 +114,8 @@ def test_features_cover_training_and_test_studies(run, metrics):
 
 def test_interrupted_evaluation_goes_on(run, metrics, monkeypatch):
     """With all reports stored, nothing is generated again, and the measures are the same."""
-    monkeypatch.setattr("fedmrg_core.trained_run.write_reports", lambda *_: pytest.fail("generated again"))
+    writer = "fedmrg_core.tasks.reports.trained_run.write_reports"
+    monkeypatch.setattr(writer, lambda *_: pytest.fail("generated again"))
     pandas.testing.assert_frame_equal(evaluate_run(run), metrics)
 
 
@@ -128,14 +129,14 @@ def test_reports_that_something_else_has_written_are_dropped(run, metrics, monke
         tensors = safetensors.torch.load_file(path)
         safetensors.torch.save_file({key: tensor + 1 for key, tensor in tensors.items()}, path)
     if change == "labeller":
-        monkeypatch.setattr("fedmrg_core.trained_run.report_code_hash", lambda: "another")
+        monkeypatch.setattr("fedmrg_core.tasks.reports.trained_run.report_code_hash", lambda: "another")
     left = []
 
     def stop(folder, *_):
         left.append(len(list((folder / "predictions").glob("*.csv"))))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedmrg_core.trained_run._predict_all", stop)
+    monkeypatch.setattr("fedmrg_core.tasks.reports.trained_run._predict_all", stop)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             evaluate_run(folder)
@@ -160,8 +161,8 @@ def test_each_client_is_evaluated_with_its_own_specialised_adapter(run, metrics,
         states = ["0" * 14] * 3
         return [Prediction(*row, row[1], *states) for row in zip(studies.study_ids, studies.texts, strict=True)]
 
-    monkeypatch.setattr("fedmrg_core.trained_run.load_trained", load)
-    monkeypatch.setattr("fedmrg_core.trained_run.write_reports", written)
+    monkeypatch.setattr("fedmrg_core.tasks.reports.trained_run.load_trained", load)
+    monkeypatch.setattr("fedmrg_core.tasks.reports.trained_run.write_reports", written)
     places = list(place_list(opened))
     for place in places:
         place_reports(tmp_path, opened, place, SPECIALISED if place.role == "home" else GENERIC)

@@ -18,10 +18,10 @@ from fedmrg_core.evaluation.answers import Answers
 from fedmrg_core.evaluation.comparison import CLINICAL_F1
 from fedmrg_core.evaluation.seed_variance import FILE, seed_variance, variances_of
 from fedmrg_core.evaluation.seed_variance import _excesses as excesses
-from fedmrg_core.evaluation.statistics import mean_statistics
 from fedmrg_core.evaluation.stored_runs import load_run
 from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, NOT_RUN, REPRODUCED, exit_code, verdicts, verify
-from fedmrg_core.training_code import training_code_hash
+from fedmrg_core.metrics.statistics import mean_statistics
+from fedmrg_core.runs.training_code import training_code_hash
 
 NAME = "smoke/phantom/fedmrg/seed-0"
 CODE = training_code_hash()

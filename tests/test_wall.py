@@ -20,8 +20,8 @@ from small_model import PROFILE, small_base_models
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.federation import grid
 from fedmrg_core.federation.run import configure_run, run_federation
-from fedmrg_core.federation.run_configuration import write_configuration
-from fedmrg_core.methods import load_method
+from fedmrg_core.runs.methods import load_method
+from fedmrg_core.runs.run_configuration import write_configuration
 
 UNSEEN = ("centre-d", "centre-e", "centre-f")
 CLIENTS = ("centre-a", "centre-b", "centre-c")

@@ -16,7 +16,7 @@ from federation_fake import everything, fake_configuration
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation import workers
 from fedmrg_core.federation.run import continue_federation, run_federation
-from fedmrg_core.federation.run_configuration import write_configuration
+from fedmrg_core.runs.run_configuration import write_configuration
 
 
 def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path: pathlib.Path) -> None:

@@ -11,10 +11,10 @@ import sys
 
 import pytest
 
-from fedmrg_core.experiments import RunSettings
-from fedmrg_core.federation.run_configuration import write_configuration
-from fedmrg_core.notebooks import parse_parameter, read_notebook, read_parameters
-from fedmrg_core.site_names import read_sites
+from fedmrg_core.commands.notebooks import parse_parameter, read_notebook, read_parameters
+from fedmrg_core.data.site_names import read_sites
+from fedmrg_core.runs.experiments import RunSettings
+from fedmrg_core.runs.run_configuration import write_configuration
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))

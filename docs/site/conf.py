@@ -13,7 +13,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Pages by section of the sidebar, as paths below the repository without ending.
 site_sections = {
     "Use it": ["docs/running", "docs/reproducibility"],
-    "Understand it": ["docs/glossary", "docs/what_leaves_a_hospital", "docs/contracts", "notebooks/*", "docs/site/api"],
+    "Understand it": [
+        "docs/glossary",
+        "docs/layout",
+        "docs/hospitals",
+        "docs/what_leaves_a_hospital",
+        "docs/contracts",
+        "notebooks/*",
+        "docs/site/api",
+    ],
     "Results": [
         *("docs/results", "docs/tried", "docs/labeller", "figures/reference/README"),
         *("data_cards/README", "data_cards/iu_xray", "data_cards/phantom_cxr"),
@@ -22,19 +30,21 @@ site_sections = {
 }
 # Modules of the API page, in the order in which a reader of the paper meets them.
 site_modules = [
-    "fedmrg_core.methods",
+    "fedmrg_core.runs.methods",
     "fedmrg_core.encoder",
-    "fedmrg_core.batch_statistics",
+    "fedmrg_core.contrast",
+    "fedmrg_core.training.batch_statistics",
     "fedmrg_core.prompts",
     "fedmrg_core.adapters",
     "fedmrg_core.report_generator",
-    "fedmrg_core.local_training",
-    "fedmrg_core.client_rules",
+    "fedmrg_core.tasks.reports.local_training",
+    "fedmrg_core.training.client_rules",
+    "fedmrg_core.federation.task",
     "fedmrg_core.federation.declaration",
     "fedmrg_core.federation.compression",
     "fedmrg_core.federation.rounds",
     "fedmrg_core.federation.server_rules",
-    "fedmrg_core.adaptation",
+    "fedmrg_core.tasks.reports.adaptation",
 ]
 
 project = html_title = "FedMRG companion"

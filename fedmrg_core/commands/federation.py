@@ -24,7 +24,7 @@ def client_folder(
     """
     from fedmrg_core.data.dealing import deal_whole
     from fedmrg_core.data.prepared import load_prepared
-    from fedmrg_core.site_names import check_site_name
+    from fedmrg_core.data.site_names import check_site_name
 
     check_site_name(name, "--name")
     made = deal_whole(load_prepared(prepared), output, name)

@@ -21,9 +21,9 @@ from fedmrg_core.data.client_folders import ClientFolder, open_client_folder, wr
 from fedmrg_core.data.partition import Partition
 from fedmrg_core.data.partition.parts import split_of
 from fedmrg_core.data.prepared import Prepared
+from fedmrg_core.data.site_names import path_part
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
-from fedmrg_core.site_names import path_part
 
 DEALING, CLIENTS, UNSEEN = "dealing.json", "clients", "unseen"
 FORMAT = 1  # raise it whenever the layout of a dealt folder changes

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pathlib
 
+from fedmrg_core.data.report_words import clean_name, is_missing, is_missing_name, report_text, why_no_report
 from fedmrg_core.data.rows import StudyDescription, load_rows
+from fedmrg_core.data.site_names import check_site_name
 from fedmrg_core.data.study import SPLITS, LeftOut, LoadedStudies
 from fedmrg_core.data.tables import check_root, path_fault, read_rows
 from fedmrg_core.errors import InputError
-from fedmrg_core.report_words import clean_name, is_missing, is_missing_name, report_text, why_no_report
-from fedmrg_core.site_names import check_site_name
 
 TABLE = "studies.csv"
 COLUMNS = ("study_id", "patient_id", "site", "split", "view", "image", "findings", "impression")

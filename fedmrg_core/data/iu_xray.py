@@ -12,11 +12,11 @@ from typing import Literal
 
 from fedmrg_core.data import iu_xray_files as files
 from fedmrg_core.data.iu_xray_files import Collection, Picture, Report, study_name
+from fedmrg_core.data.report_words import is_report, report_text, why_no_report
 from fedmrg_core.data.rows import StudyDescription, load_rows
 from fedmrg_core.data.study import LeftOut, LoadedStudies, PublicPart
 from fedmrg_core.data.tables import check_root
 from fedmrg_core.errors import InputError
-from fedmrg_core.report_words import is_report, report_text, why_no_report
 from fedmrg_core.seeds import numpy_stream
 
 Layout = Literal["kaggle", "openi", "r2gen"]

@@ -23,6 +23,8 @@ import numpy
 import torch
 from torch import Tensor
 
+from fedmrg_core.data.findings import FINDINGS, STATES
+from fedmrg_core.data.labeller import label_report
 from fedmrg_core.data.partition import Partition, partition_clients
 from fedmrg_core.data.phantom.studies import TEXTS_PER_IMAGE, public_texts
 from fedmrg_core.data.prepared_folder import (
@@ -38,17 +40,10 @@ from fedmrg_core.data.prepared_folder import (
     write_prepared,
 )
 from fedmrg_core.data.row_files import rows_written_below, values_of
-from fedmrg_core.data.sources import (
-    DATA_SOURCES,
-    call_loader,
-    call_public_corpus,
-    data_source,
-)
+from fedmrg_core.data.site_names import find_sites
+from fedmrg_core.data.sources import DATA_SOURCES, call_loader, call_public_corpus, data_source
 from fedmrg_core.data.study import STUDY_FEATURES, LeftOut, LoadedStudies, check_studies
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import FINDINGS, STATES
-from fedmrg_core.labeller import label_report
-from fedmrg_core.site_names import find_sites
 
 
 @dataclasses.dataclass(frozen=True)

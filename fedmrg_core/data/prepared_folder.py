@@ -15,12 +15,12 @@ from typing import Any
 
 import datasets
 
-from fedmrg_core.code_state import NAME, PACKAGE, imported_modules, read_sources, statements_hash
 from fedmrg_core.data.images import png_bytes
 from fedmrg_core.data.row_files import dataset_of_rows
 from fedmrg_core.data.sources import DataSource, data_source
 from fedmrg_core.data.study import LoadedStudies
 from fedmrg_core.errors import InputError
+from fedmrg_core.files.code_state import NAME, PACKAGE, imported_modules, read_sources, statements_hash
 
 STUDIES, LEFT_OUT, SUMMARY = "studies", "left_out.csv", "summary.json"
 OLD = "old"  # what is replaced, for the moment between two moves

@@ -10,11 +10,11 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from fedmrg_core.data.images import png_bytes, read_grey_image
+from fedmrg_core.data.labeller import label_report
+from fedmrg_core.data.report_words import language_warning
 from fedmrg_core.data.row_files import dataset_of_rows, values_of
 from fedmrg_core.data.study import STUDY_FEATURES, LeftOut, LoadedStudies, check_studies
 from fedmrg_core.errors import InputError
-from fedmrg_core.labeller import label_report
-from fedmrg_core.report_words import language_warning
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.strict_yaml import read_literal
+from fedmrg_core.files.strict_yaml import read_literal
 
 if TYPE_CHECKING:
     from fedmrg_core.data.study import LoadedStudies, PublicPart
 
 
-# What may be published of a data set. Each level holds those after it; `fedmrg_core.publishing` says what that means.
+# What may be published of a data set. Each level holds those after it; `publishing` says what that means.
 Level = Literal[
     "all",  # images, reports, everything
     "scores",  # numbers of single studies, but no report, no image and no picture of single studies
@@ -41,7 +41,7 @@ class DataSource:
         name_options: options of the loader that a data set's name may set, by the word that stands for them there:
             with {"image": "image_strength"} the name "phantom-image0.5" means image_strength=0.5.
         takes_a_name: the data set's name may end with one of the user's: "folder-north" lies beside "folder".
-        task: what is trained on it, a name in `fedmrg_core.tasks`.
+        task: what is trained on it, a name in `fedmrg_core.runs.task_registry`.
     """
 
     loader: str

@@ -8,11 +8,11 @@ import pathlib
 
 import datasets
 
+from fedmrg_core.data.findings import FINDINGS, STATES
+from fedmrg_core.data.report_words import why_no_report
 from fedmrg_core.data.row_files import values_of
+from fedmrg_core.data.site_names import check_site_name
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import FINDINGS, STATES
-from fedmrg_core.report_words import why_no_report
-from fedmrg_core.site_names import check_site_name
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 

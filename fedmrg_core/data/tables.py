@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from fedmrg_core.data.report_words import clean_name
 from fedmrg_core.errors import InputError
-from fedmrg_core.report_words import clean_name
 
 OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 

@@ -10,8 +10,8 @@ import numpy
 import torch
 from torch import Tensor
 
+from fedmrg_core.data.findings import FINDINGS
 from fedmrg_core.data.row_files import column_of, values_of
-from fedmrg_core.findings import FINDINGS
 
 MEMORY_BUDGET = 512 * 1024**2  # bytes of decoded pixels kept per set of studies; what is more is read at each call
 

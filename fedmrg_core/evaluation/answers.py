@@ -12,16 +12,16 @@ import pathlib
 
 import pandas
 
+from fedmrg_core.data.publishing import shows_scores
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.clinical_metrics import per_study_clinical, without_positives
 from fedmrg_core.evaluation.comparison import MEASURES
-from fedmrg_core.evaluation.predictions import BLANK, scopes_of, state_array
-from fedmrg_core.evaluation.statistics import StudyStatistics
 from fedmrg_core.evaluation.stored_runs import STUDY_SCORES, Run
-from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.evaluation.study_scores import statistics_of
-from fedmrg_core.evaluation.text_metrics import cider_statistics, set_free_scores
-from fedmrg_core.publishing import shows_scores
+from fedmrg_core.files.stored_tables import read_table
+from fedmrg_core.metrics.clinical import per_study_clinical, without_positives
+from fedmrg_core.metrics.statistics import StudyStatistics
+from fedmrg_core.metrics.text import cider_statistics, set_free_scores
+from fedmrg_core.tasks.reports.predictions import BLANK, scopes_of, state_array
 
 NUMBER = ("scope", "adapter", "metric")  # what names a number; adapter: or the floor, or "losses"
 LOSSES = ("train_loss", "validation_loss")  # of the chosen round

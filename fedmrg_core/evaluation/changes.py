@@ -13,7 +13,7 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.answers import Answers, Place
 from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.seed_variance import DATA_ALONE, FILE, kind_of
-from fedmrg_core.evaluation.statistics import CONFIDENCE, StudyStatistics, difference_statistics, jackknife_error
+from fedmrg_core.metrics.statistics import CONFIDENCE, StudyStatistics, difference_statistics, jackknife_error
 
 DIGITS = 5  # decimals that reference runs keep
 ALPHA = 0.01  # chance of calling a run not reproduced that differs by chance alone

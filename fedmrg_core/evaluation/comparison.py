@@ -14,9 +14,9 @@ import pandas
 import scipy.stats
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.floors import FLOORS
 from fedmrg_core.evaluation.run_sets import Runs
-from fedmrg_core.evaluation.statistics import (
+from fedmrg_core.evaluation.stored_runs import Run
+from fedmrg_core.metrics.statistics import (
     CONFIDENCE,
     RESAMPLES,
     Interval,
@@ -27,9 +27,9 @@ from fedmrg_core.evaluation.statistics import (
     pooled_seeds,
     seed_intervals,
 )
-from fedmrg_core.evaluation.stored_runs import Run
 from fedmrg_core.seeds import numpy_stream
 from fedmrg_core.tasks.reports.answers import ANSWERS
+from fedmrg_core.tasks.reports.floors import FLOORS
 
 # The publication's clinical efficacy: example-averaged over 14 findings, positives only [secondary].
 CLINICAL_F1 = "clinical_f1_example_14_uncertain_negative"

@@ -20,8 +20,8 @@ import pandas
 from fedmrg_core.data.prepared import Prepared
 from fedmrg_core.data.study import STUDY_FEATURES
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.stored_tables import read_table
-from fedmrg_core.federation.files import write_text
+from fedmrg_core.files.stored_tables import read_table
+from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.paths import REPOSITORY
 
 FILE = REPOSITORY / "figures" / "reference" / "equal_data.csv"

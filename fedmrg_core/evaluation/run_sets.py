@@ -10,12 +10,12 @@ import pathlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from fedmrg_core.configuration import load_profile
+from fedmrg_core.data.publishing import publishable_metrics
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import Run, dotted, load_run, numbers_of
-from fedmrg_core.methods import load_methods
-from fedmrg_core.publishing import publishable_metrics
+from fedmrg_core.runs.configuration import load_profile
+from fedmrg_core.runs.methods import load_methods
 from fedmrg_core.tasks.reports.answers import ANSWERS
 
 # Packages whose version can change a number.
@@ -71,7 +71,7 @@ class Runs(collections.abc.Sequence):
 def load_runs(folders: Sequence[pathlib.Path | str], varying: Collection[str] = (), same_code: bool = False) -> Runs:
     """Read run folders and make sure that they may stand in one table or figure.
 
-    Measures that may not be published (`fedmrg_core.publishing`) are not in it.
+    Measures that may not be published (`fedmrg_core.data.publishing`) are not in it.
 
     Args:
         folders: finished and evaluated runs.

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 
 import pandas
 
+from fedmrg_core.data.labeller import label_report
+from fedmrg_core.data.report_words import language_warning, why_no_report
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.diversity import diversity
-from fedmrg_core.evaluation.predictions import BLANK
-from fedmrg_core.evaluation.statistics import RESAMPLES
-from fedmrg_core.evaluation.stored_tables import read_table
-from fedmrg_core.labeller import label_report
-from fedmrg_core.report_words import language_warning, why_no_report
+from fedmrg_core.files.stored_tables import read_table
+from fedmrg_core.metrics.diversity import diversity
+from fedmrg_core.metrics.statistics import RESAMPLES
+from fedmrg_core.tasks.reports.predictions import BLANK
 
 COLUMNS = ("study_id", "reference", "generated")
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def score_reports(
         Columns metric, value, low, high, studies. What cannot be said is NaN, its reason is logged; shares and counts
         of distinct reports have no interval.
     """
-    from fedmrg_core.evaluation.modules import load_metric  # `evaluate` takes long to import
+    from fedmrg_core.metrics.modules import load_metric  # `evaluate` takes long to import
 
     references, generated = table["reference"].tolist(), table["generated"].tolist()
     states = [[label_report(text) for text in texts] for texts in (references, generated)]

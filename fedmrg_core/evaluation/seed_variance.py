@@ -28,11 +28,11 @@ from fedmrg_core.data.sources import data_family
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.answers import NUMBER, Answers, answers_of, stored_numbers
 from fedmrg_core.evaluation.comparison import MEASURES
-from fedmrg_core.evaluation.statistics import difference_statistics, jackknife_error
 from fedmrg_core.evaluation.stored_runs import Run
-from fedmrg_core.evaluation.stored_tables import read_table
-from fedmrg_core.federation.files import write_text
-from fedmrg_core.methods import family_of
+from fedmrg_core.files.stored_tables import read_table
+from fedmrg_core.files.whole_files import write_text
+from fedmrg_core.metrics.statistics import difference_statistics, jackknife_error
+from fedmrg_core.runs.methods import family_of
 
 FILE = "seed_variance.csv"
 KEYS = ("data", "family", *NUMBER)

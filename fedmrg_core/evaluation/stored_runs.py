@@ -12,19 +12,19 @@ from typing import Any
 
 import pandas
 
-from fedmrg_core.configuration import Profile
+from fedmrg_core.data.site_names import sites_part
 from fedmrg_core.data.sources import data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.equal_data import current_fingerprint
-from fedmrg_core.evaluation.predictions import read_metrics, read_predictions
-from fedmrg_core.evaluation.statistics import StudyStatistics
-from fedmrg_core.evaluation.stored_tables import read_table
 from fedmrg_core.evaluation.study_scores import read_study_scores, statistics_of, study_scores
-from fedmrg_core.federation.run_configuration import RunConfiguration, read_configuration
-from fedmrg_core.methods import Method
-from fedmrg_core.site_names import sites_part
-from fedmrg_core.strict_yaml import Strict
+from fedmrg_core.files.stored_tables import read_table
+from fedmrg_core.files.strict_yaml import Strict
+from fedmrg_core.metrics.statistics import StudyStatistics
+from fedmrg_core.runs.configuration import Profile
+from fedmrg_core.runs.methods import Method
+from fedmrg_core.runs.run_configuration import RunConfiguration, read_configuration
 from fedmrg_core.tasks.reports.answers import counting_answer
+from fedmrg_core.tasks.reports.predictions import read_metrics, read_predictions
 
 PREDICTIONS = ("predictions.csv", "predictions.csv.gz")  # as notebook 07 leaves them; as reference runs keep them
 STUDY_SCORES = "study_scores.csv.gz"  # as references of data of level scores keep them

@@ -11,11 +11,11 @@ import pathlib
 
 import pandas
 
-from fedmrg_core.evaluation.clinical_metrics import per_study_clinical, without_positives
-from fedmrg_core.evaluation.predictions import state_array
-from fedmrg_core.evaluation.statistics import StudyStatistics
-from fedmrg_core.evaluation.stored_tables import read_table
-from fedmrg_core.evaluation.text_metrics import TEXT_SUMS, statistics_of_sums, text_sums
+from fedmrg_core.files.stored_tables import read_table
+from fedmrg_core.metrics.clinical import per_study_clinical, without_positives
+from fedmrg_core.metrics.statistics import StudyStatistics
+from fedmrg_core.metrics.text import TEXT_SUMS, statistics_of_sums, text_sums
+from fedmrg_core.tasks.reports.predictions import state_array
 
 _KEYS = ("study", "role", "adapter")
 _STATES = ("states_reference", "states_generated")

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import pandas
 
 from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES, REFERENCE
-from fedmrg_core.evaluation.statistics import CONFIDENCE
 from fedmrg_core.evaluation.stored_runs import is_synthetic
-from fedmrg_core.federation.files import write_text
+from fedmrg_core.files.whole_files import write_text
+from fedmrg_core.metrics.statistics import CONFIDENCE
 
 SHOWN = ("bleu_1", "bleu_4", "meteor", "rouge_l", "cider", CLINICAL_F1, CLINICAL_F1.replace("example", "micro"))
 TESTED = ("bleu_4", CLINICAL_F1)

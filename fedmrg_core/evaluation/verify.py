@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas
 
+from fedmrg_core.data.publishing import publishable_metrics, shows_scores
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.answers import Answers, Place, answers_of, stored_numbers
 from fedmrg_core.evaluation.changes import ALPHA, DIGITS, Change, compare_answers, unpaired_change
@@ -19,8 +20,7 @@ from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.equal_data import other_data
 from fedmrg_core.evaluation.seed_variance import DATA_ALONE, FILE, read_seed_variance, variances_of
 from fedmrg_core.evaluation.stored_runs import Run, load_run
-from fedmrg_core.publishing import publishable_metrics, shows_scores
-from fedmrg_core.training_code import training_code_hash
+from fedmrg_core.runs.training_code import training_code_hash
 
 EQUAL, REPRODUCED = "equal to the digit", "reproduced within chance"
 NOT_REPRODUCED, NOT_RUN = "not reproduced", "not run"

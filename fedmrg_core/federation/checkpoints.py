@@ -14,7 +14,7 @@ import shutil
 from torch import Tensor
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.files import (
+from fedmrg_core.files.whole_files import (
     partial_folder,
     read_json,
     read_tensors,

@@ -14,11 +14,8 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 from torch import Tensor
 
-from fedmrg_core.client_state import without_controls
-from fedmrg_core.federation.files import read_tensors
 from fedmrg_core.federation.hospital import write_failure
-from fedmrg_core.federation.model_exchange import exchange_model, open_hospital, run_folder_of
-from fedmrg_core.federation.payload import (
+from fedmrg_core.federation.messages import (
     ARRAYS,
     BEST_ROUND,
     CLIENT,
@@ -37,6 +34,9 @@ from fedmrg_core.federation.payload import (
     from_record,
     to_record,
 )
+from fedmrg_core.federation.model_exchange import exchange_model, open_hospital, run_folder_of
+from fedmrg_core.files.whole_files import read_tensors
+from fedmrg_core.training.client_state import without_controls
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ import torch
 from flwr.app import Array, ArrayRecord
 from torch import Tensor
 
-from fedmrg_core.federation.payload import module_of
-from fedmrg_core.methods import Payload
+from fedmrg_core.federation.messages import module_of
+from fedmrg_core.runs.methods import Payload
 
 BLOCK = 64  # numbers under one scale [ours]
 PACKED = "packed"  # the name of a module's bytes

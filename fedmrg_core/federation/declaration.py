@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from flwr.app import RecordDict
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.payload import (
+from fedmrg_core.federation.messages import (
     ARRAYS,
     CLIENT,
     CONFIG,

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.checkpoints import ServerState
 from fedmrg_core.federation.compression import is_factorised, pack, packed_sizes, unpack
-from fedmrg_core.federation.payload import (
+from fedmrg_core.federation.messages import (
     ARRAYS,
     CONFIG,
     MODEL_DIGEST,
@@ -23,7 +23,7 @@ from fedmrg_core.federation.payload import (
     digest_of,
     to_record,
 )
-from fedmrg_core.methods import Payload
+from fedmrg_core.runs.methods import Payload
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Downlink:
             Its metrics, and the message with whole arrays in the order of their keys.
 
         Raises:
-            UnusableReply: see :func:`fedmrg_core.federation.payload.check_update`, or what is packed makes no model.
+            UnusableReply: see :func:`fedmrg_core.federation.messages.check_update`, or what is packed makes no model.
         """
         if not self.payload.compressed:
             metrics = check_update(reply, self.shapes, prototype_length, names)

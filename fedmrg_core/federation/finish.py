@@ -14,8 +14,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedmrg_core.federation.checkpoints import load_shared
 from fedmrg_core.federation.downlink import SentModel, with_model
-from fedmrg_core.federation.files import partial_folder, replace_folder
-from fedmrg_core.federation.payload import (
+from fedmrg_core.federation.messages import (
     CONFIG,
     EXAMPLES,
     FINISH,
@@ -29,7 +28,8 @@ from fedmrg_core.federation.payload import (
 )
 from fedmrg_core.federation.round_record import RoundRecord
 from fedmrg_core.federation.rounds import FederatedRounds, arrived
-from fedmrg_core.run_folder import RunFolder
+from fedmrg_core.files.whole_files import partial_folder, replace_folder
+from fedmrg_core.runs.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedmrg_core.federation.payload import error_reply
+from fedmrg_core.federation.messages import error_reply
 from fedmrg_core.federation.workers import Workers
 
 RUN_ID = 1  # any number: one run to a grid

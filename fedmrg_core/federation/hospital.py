@@ -17,10 +17,10 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from fedmrg_core.client_state import HospitalState
+from fedmrg_core.data.site_names import path_part
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.files import read_tensors, write_tensors
-from fedmrg_core.site_names import path_part
+from fedmrg_core.files.whole_files import read_tensors, write_tensors
+from fedmrg_core.training.client_state import HospitalState
 
 
 def write_failure(run_folder: pathlib.Path, partition: str, error: Exception) -> pathlib.Path:

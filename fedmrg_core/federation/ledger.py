@@ -11,7 +11,7 @@ from flwr.proto.recorddict_pb2 import Array as ArrayProto
 from flwr.proto.recorddict_pb2 import ArrayRecord as ArrayRecordProto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
-from fedmrg_core.federation.payload import ARRAYS, module_of
+from fedmrg_core.federation.messages import ARRAYS, module_of
 
 WHOLE_MESSAGE = "message"  # the module name of a row that counts everything
 

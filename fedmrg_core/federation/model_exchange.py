@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fedmrg_core.federation.compression import pack, unpack
 from fedmrg_core.federation.hospital import HospitalDisk
-from fedmrg_core.federation.payload import (
+from fedmrg_core.federation.messages import (
     ARRAYS,
     CONFIG,
     MODEL_DIGEST,

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.files import read_json, write_text
+from fedmrg_core.files.whole_files import read_json, write_text
 
 ROSTER = "clients.json"
 

@@ -11,8 +11,8 @@ import pandas
 from flwr.app import Message
 
 from fedmrg_core.federation.ledger import LedgerRow, count_message
-from fedmrg_core.federation.payload import EXAMPLES, SECONDS
-from fedmrg_core.run_folder import RunFolder
+from fedmrg_core.federation.messages import EXAMPLES, SECONDS
+from fedmrg_core.runs.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from fedmrg_core.federation.checkpoints import BestRound, ServerState, load_checkpoint, save_checkpoint
 from fedmrg_core.federation.downlink import Downlink, SentModel, in_full, needs_model, with_model
 from fedmrg_core.federation.grid import stored_on_disk
-from fedmrg_core.federation.payload import (
+from fedmrg_core.federation.messages import (
     ARRAYS,
     BEST_ROUND,
     CLIENT,

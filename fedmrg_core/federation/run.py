@@ -15,23 +15,18 @@ from flwr.app import Context, RecordDict
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation import client_app, server_app
 from fedmrg_core.federation.checkpoints import ServerState, load_checkpoint
-from fedmrg_core.federation.files import remove_partial
 from fedmrg_core.federation.finish import Unfinished
 from fedmrg_core.federation.grid import RUN_ID, SERVER_NODE, InProcessGrid, WorkerGrid
 from fedmrg_core.federation.roster import Roster, write_roster
 from fedmrg_core.federation.rounds import TooFewClients
-from fedmrg_core.federation.run_configuration import (
-    RunConfiguration,
-    configure_run,
-    read_configuration,
-    write_configuration,
-)
 from fedmrg_core.federation.simulation import end_simulation, run_simulation
 from fedmrg_core.federation.task import Task, forget_tasks, load_task, run_fingerprint
 from fedmrg_core.federation.workers import worker_count
-from fedmrg_core.run_folder import RunFolder
+from fedmrg_core.files.whole_files import remove_partial
+from fedmrg_core.runs.run_configuration import RunConfiguration, configure_run, read_configuration, write_configuration
+from fedmrg_core.runs.run_folder import RunFolder
+from fedmrg_core.runs.training_code import training_code_hash
 from fedmrg_core.seeds import torch_threads
-from fedmrg_core.training_code import training_code_hash
 
 __all__ = ["configure_run", "continue_federation", "run_federation"]
 

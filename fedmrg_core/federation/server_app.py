@@ -10,11 +10,11 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from tqdm.auto import tqdm
 
-from fedmrg_core.federation.files import write_text
 from fedmrg_core.federation.finish import finish
 from fedmrg_core.federation.roster import read_roster
 from fedmrg_core.federation.rounds import FederatedRounds, log_round
 from fedmrg_core.federation.task import SELECTION_MEASURE, load_task
+from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.seeds import torch_threads
 
 FAILURE_FILE = "failure.txt"  # the sentence a run ended with that did not reach its last round

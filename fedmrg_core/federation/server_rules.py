@@ -15,9 +15,9 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, Strategy
 from torch import Tensor
 from torch.nn import functional
 
-from fedmrg_core.batch_statistics import is_statistic, pooled_statistics
-from fedmrg_core.federation.payload import ARRAYS, EXAMPLES, METRICS
-from fedmrg_core.methods import ServerRule
+from fedmrg_core.federation.messages import ARRAYS, EXAMPLES, METRICS
+from fedmrg_core.runs.methods import ServerRule
+from fedmrg_core.training.batch_statistics import is_statistic, pooled_statistics
 
 # Every connected client, weighted by its training examples; who takes part is the loop's choice.
 _EVERYBODY = {
@@ -66,7 +66,7 @@ def load_state(strategy: Strategy, state: Mapping[str, Tensor]) -> None:
 
 
 class FederatedAverage(FedAvg):
-    """Flower's FedAvg, with BatchNorm statistics pooled, see :mod:`fedmrg_core.batch_statistics`."""
+    """Flower's FedAvg, with BatchNorm statistics pooled, see :mod:`fedmrg_core.training.batch_statistics`."""
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

@@ -14,12 +14,12 @@ from typing import Protocol
 
 from torch import Tensor
 
-from fedmrg_core.client_state import HospitalState, LocalUpdate
 from fedmrg_core.federation.declaration import Declaration
 from fedmrg_core.federation.roster import Client, Roster
-from fedmrg_core.federation.run_configuration import RunConfiguration, read_configuration
-from fedmrg_core.tasks import make_task
-from fedmrg_core.training_code import training_code_hash
+from fedmrg_core.runs.run_configuration import RunConfiguration, read_configuration
+from fedmrg_core.runs.task_registry import make_task
+from fedmrg_core.runs.training_code import training_code_hash
+from fedmrg_core.training.client_state import HospitalState, LocalUpdate
 
 # Validation chooses the round with the lowest mean of this measure over the clients [ours].
 SELECTION_MEASURE = "validation_loss"
@@ -56,7 +56,7 @@ class HospitalTask(Protocol):
 
 
 class Task(Protocol):
-    """The server's half, and where a hospital's comes from. Tasks stand by name in `fedmrg_core.tasks`."""
+    """The server's half, and where a hospital's comes from. Tasks stand by name in `fedmrg_core.runs.task_registry`."""
 
     configuration: RunConfiguration
 

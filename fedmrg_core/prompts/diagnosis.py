@@ -15,7 +15,7 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedmrg_core.findings import BLANK, FINDINGS, NO_FINDING, POSITIVE, STATES, SUPPORT_DEVICES, UNCERTAIN
+from fedmrg_core.data.findings import BLANK, FINDINGS, NO_FINDING, POSITIVE, STATES, SUPPORT_DEVICES, UNCERTAIN
 from fedmrg_core.prompts.source import (
     PromptOutput,
     PromptSettings,

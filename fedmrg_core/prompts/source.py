@@ -14,11 +14,11 @@ import transformers
 from torch import Tensor, nn
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.strict_yaml import Strict
+from fedmrg_core.files.strict_yaml import Strict
 
 if TYPE_CHECKING:
-    from fedmrg_core.batch import Batch
-    from fedmrg_core.configuration import Training
+    from fedmrg_core.runs.configuration import Training
+    from fedmrg_core.tasks.reports.batch import Batch
     from fedmrg_core.tasks.reports.methods import ReportMethod
 
 GROUP = "fedmrg.prompts"

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import datasets
 import numpy
 
+from fedmrg_core.data.findings import FINDINGS, POSITIVE
 from fedmrg_core.data.partition.parts import (
     ClientStudies,
     check_patients,
@@ -26,7 +27,6 @@ from fedmrg_core.data.partition.parts import (
 from fedmrg_core.data.row_files import column_of, values_of
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import FINDINGS, POSITIVE
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
 CONCENTRATION = 0.5  # where the partition's name gives none [ours]

@@ -13,9 +13,9 @@ from fedmrg_core.data.partition.parts import Deal, Partition, split_of
 from fedmrg_core.data.partition.simple import at_random, by_site
 from fedmrg_core.data.partition.style import by_style
 from fedmrg_core.data.row_files import column_of
+from fedmrg_core.data.site_names import check_site_name, find_sites
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
-from fedmrg_core.site_names import check_site_name, find_sites
 
 CLIENTS = 5  # of the partitions that do not count their clients themselves [paper: five]
 

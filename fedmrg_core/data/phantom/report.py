@@ -11,10 +11,10 @@ import re
 
 import numpy
 
+from fedmrg_core.data.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
 from fedmrg_core.data.phantom.centres import ReportStyle
 from fedmrg_core.data.phantom.truth import DRAWN_FINDINGS, Detail, Truth
 from fedmrg_core.data.phantom.vocabulary import CM, CO, COMMON, EC, ED, LL, LO, PE, PN, SD, Dialect
-from fedmrg_core.findings import BLANK, FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
 
 # The sections of a report and the findings each speaks of, in the order of speaking.
 SECTIONS: dict[str, tuple[str, ...]] = {

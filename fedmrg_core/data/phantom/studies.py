@@ -19,6 +19,7 @@ import numpy
 from PIL import Image
 from tqdm.auto import tqdm
 
+from fedmrg_core.data.findings import FINDINGS
 from fedmrg_core.data.phantom import public
 from fedmrg_core.data.phantom.acquisition import acquire
 from fedmrg_core.data.phantom.anatomy import masks, sample_anatomy
@@ -41,7 +42,6 @@ from fedmrg_core.data.row_files import dataset_of_rows
 from fedmrg_core.data.sources import DATA_SOURCES
 from fedmrg_core.data.study import STUDY_FEATURES, LoadedStudies, PublicPart, check_studies
 from fedmrg_core.errors import InputError
-from fedmrg_core.findings import FINDINGS
 from fedmrg_core.seeds import numpy_stream
 
 ADAPTATION_STUDIES = 128  # of the unseen centre, as many as adaptation is tried with at most

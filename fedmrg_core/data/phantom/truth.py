@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy
 
+from fedmrg_core.data.findings import FINDINGS
 from fedmrg_core.data.phantom.vocabulary import AT, CM, CO, EC, ED, FX, LL, LO, PE, PN, PO, PX, SD
-from fedmrg_core.findings import FINDINGS
 
 SIDES: tuple[str, str] = ("right", "left")
 DEVICE_KINDS: tuple[str, ...] = ("tube", "pacemaker", "wires", "line")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from fedmrg_core.findings import FINDINGS
+from fedmrg_core.data.findings import FINDINGS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,24 +6,24 @@ import pathlib
 
 import torch
 
-from fedmrg_core.baselines.transformer import Sizes
-from fedmrg_core.baselines.whole_model import WholeModel
-from fedmrg_core.configuration import Profile
 from fedmrg_core.encoder import load_encoder, token_count
 from fedmrg_core.errors import InputError
-from fedmrg_core.language_models import check_positions, load_language_model
-from fedmrg_core.pretrained import load_configuration, load_tokenizer, told
 from fedmrg_core.report_generator import ReportGenerator
-from fedmrg_core.report_model import ReportModel
+from fedmrg_core.runs.configuration import Profile
 from fedmrg_core.seeds import stream_seed
+from fedmrg_core.tasks.reports.baselines.transformer import Sizes
+from fedmrg_core.tasks.reports.baselines.whole_model import WholeModel
 from fedmrg_core.tasks.reports.methods import ReportMethod
+from fedmrg_core.tasks.reports.report_model import ReportModel
+from fedmrg_core.training.language_models import check_positions, load_language_model
+from fedmrg_core.training.pretrained import load_configuration, load_tokenizer, told
 
 
 def build_report_generator(profile: Profile, method: ReportMethod, base_models: pathlib.Path, seed: int) -> ReportModel:
     """Load backbone and LLM (the profile's names, or notebook 05's in `base_models`) and compose them.
 
-    A method without an LLM is one of `fedmrg_core.baselines`. The seed's "initialisation" stream sets every new
-    parameter: the same on every client and engine.
+    A method without an LLM is one of `baselines`. The seed's "initialisation" stream sets every new parameter: the same
+    on every client and engine.
 
     Raises:
         InputError: a model folder is missing, or its model cannot be used as the profile says.

@@ -7,10 +7,10 @@ import pathlib
 from fedmrg_core.data.client_folders import ClientFolder
 from fedmrg_core.data.dealing import Dealt, deal, dealing_request, open_dealt
 from fedmrg_core.data.prepared import load_prepared
+from fedmrg_core.data.site_names import check_apart
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.roster import Client, Roster, relative_folders
-from fedmrg_core.federation.run_configuration import RunConfiguration
-from fedmrg_core.site_names import check_apart
+from fedmrg_core.runs.run_configuration import RunConfiguration
 
 # The one client of a method with `training: centralised`; no site is called so, see `site_names.RESERVED`.
 POOLED = "pooled"

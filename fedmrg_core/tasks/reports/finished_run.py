@@ -13,14 +13,14 @@ from collections.abc import Sequence
 import datasets
 
 from fedmrg_core.data.dealing import Dealt
+from fedmrg_core.data.site_names import path_part
 from fedmrg_core.data.tensors import MEMORY_BUDGET, ClientTensors
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.roster import Roster, read_roster
-from fedmrg_core.federation.run_configuration import RunConfiguration
 from fedmrg_core.federation.task import load_task
-from fedmrg_core.report_model import ReportModel
-from fedmrg_core.site_names import path_part
+from fedmrg_core.runs.run_configuration import RunConfiguration
 from fedmrg_core.tasks.reports.dealing import dealt_studies
+from fedmrg_core.tasks.reports.report_model import ReportModel
 from fedmrg_core.tasks.reports.task import ReportTask
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import datasets
 from torch import Tensor
 
-from fedmrg_core import local_training
-from fedmrg_core.client_state import HospitalState, LocalUpdate, without_controls
 from fedmrg_core.data.client_folders import open_client_folder
 from fedmrg_core.data.tensors import MEMORY_BUDGET, ClientTensors
 from fedmrg_core.federation.roster import Client
-from fedmrg_core.fine_tuning import fine_tuned
+from fedmrg_core.tasks.reports import local_training
+from fedmrg_core.tasks.reports.fine_tuning import fine_tuned
+from fedmrg_core.training.client_state import HospitalState, LocalUpdate, without_controls
 
 if TYPE_CHECKING:
     from fedmrg_core.tasks.reports.task import ReportTask
@@ -64,7 +64,7 @@ class ReportHospital:
         prototypes: dict[str, Tensor],
         progress: bool,
     ) -> LocalUpdate:
-        """See :func:`fedmrg_core.local_training.train_client`."""
+        """See :func:`fedmrg_core.tasks.reports.local_training.train_client`."""
         settings = self.task.configuration
         return local_training.train_client(
             self.task.model,
@@ -83,7 +83,7 @@ class ReportHospital:
     def validate(
         self, shared: dict[str, Tensor], state: HospitalState | None
     ) -> tuple[dict[str, float], HospitalState, int]:
-        """See :func:`fedmrg_core.local_training.validate_client`; a client without a state has not trained yet."""
+        """See :func:`fedmrg_core.tasks.reports.local_training.validate_client`; without a state it has not trained."""
         settings, studies = self.task.configuration, self.tensors("validation")
         state = state or local_training.first_state(self.task.model, self.tensors("train"))
         measures, state = local_training.validate_client(

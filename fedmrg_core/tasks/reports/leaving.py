@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedmrg_core.client_state import CONTROL
 from fedmrg_core.federation.declaration import Declaration
-from fedmrg_core.methods import Ownership
+from fedmrg_core.runs.methods import Ownership
 from fedmrg_core.tasks.reports.methods import ReportLosses, ReportMethod
+from fedmrg_core.training.client_state import CONTROL
 
 # What a hospital that tests itself tells of it.
 TESTED = (

@@ -1,4 +1,4 @@
-"""The reports' rows of methods: what `fedmrg_core.methods.Method` has, and what only a report generator does."""
+"""The reports' rows of methods: what `fedmrg_core.runs.methods.Method` has, and what only a report generator does."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import pydantic
 import pydantic_core
 
-from fedmrg_core.baselines.rows import check_method
 from fedmrg_core.errors import InputError
-from fedmrg_core.methods import Losses, Method, MethodTable, Named, Ownership
+from fedmrg_core.files.strict_yaml import validated
 from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.prompts import DiagnosisPrompts, NoPrompts, PromptSettings, PromptSource, source_named
-from fedmrg_core.strict_yaml import validated
+from fedmrg_core.runs.methods import Losses, Method, MethodTable, Named, Ownership
+from fedmrg_core.tasks.reports.baseline_rows import check_method
 
 if TYPE_CHECKING:
-    from fedmrg_core.configuration import Profile, Training
+    from fedmrg_core.runs.configuration import Profile, Training
 
 # Beside the modules that a row's prompt source brings.
 MODULES: tuple[str, ...] = (

@@ -10,19 +10,19 @@ from collections.abc import Collection, Iterable
 import safetensors.torch
 from torch import Tensor
 
-from fedmrg_core.client_rules import initial_controls
-from fedmrg_core.client_state import without_controls
 from fedmrg_core.federation.declaration import Declaration
 from fedmrg_core.federation.roster import ROSTER, Client, Roster, read_roster
-from fedmrg_core.federation.run_configuration import RunConfiguration
-from fedmrg_core.methods import Ownership
-from fedmrg_core.pretrained import compute_device
-from fedmrg_core.report_model import ReportModel
+from fedmrg_core.runs.methods import Ownership
+from fedmrg_core.runs.run_configuration import RunConfiguration
 from fedmrg_core.tasks.reports.build import build_report_generator
 from fedmrg_core.tasks.reports.hospital import ReportHospital
 from fedmrg_core.tasks.reports.leaving import leaving
+from fedmrg_core.tasks.reports.report_model import ReportModel
 from fedmrg_core.tasks.reports.saving import ModelSaver
-from fedmrg_core.trained_model import parameter_counts
+from fedmrg_core.training.client_rules import initial_controls
+from fedmrg_core.training.client_state import without_controls
+from fedmrg_core.training.pretrained import compute_device
+from fedmrg_core.training.trained_model import parameter_counts
 
 
 class ReportTask:
@@ -66,7 +66,7 @@ class ReportTask:
         return {"base_models": _hash_of_models(self.configuration.profile.base_models.sources(self.base_models))}
 
     def parameter_counts(self) -> dict[str, int]:
-        """See :func:`fedmrg_core.trained_model.parameter_counts`."""
+        """See :func:`fedmrg_core.training.trained_model.parameter_counts`."""
         return parameter_counts(self.model)
 
     def initial_shared(self) -> dict[str, Tensor]:

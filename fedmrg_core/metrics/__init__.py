@@ -1,0 +1,1 @@
+"""Measures of texts, findings and runs, and their intervals."""

@@ -1,0 +1,64 @@
+"""What a federation can train. A task stands under a name, which stored runs keep while the code behind it may move.
+
+A task is made of a run folder and its configuration, and is what `federation.task.Task` asks for. Another
+package adds its own by an entry point of the group ``fedmrg.tasks``: a name, and "module:what makes the task". One of
+the group ``fedmrg.methods`` under the same name says which rows it takes, see `fedmrg_core.runs.methods.MethodTable`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from typing import Any
+
+from fedmrg_core.errors import InputError
+
+REPORTS = "reports"  # the paper's own, where nothing else is said
+TASKS: dict[str, str] = {REPORTS: "fedmrg_core.tasks.reports.task:ReportTask"}
+GROUP = "fedmrg.tasks"
+# Where a task says what its rows of methods hold and where they lie: "module:a `fedmrg_core.runs.methods.MethodTable`".
+METHODS: dict[str, str] = {REPORTS: "fedmrg_core.tasks.reports.methods:TABLE"}
+METHODS_GROUP = "fedmrg.methods"
+
+
+def make_task(name: str) -> Callable[..., Any]:
+    """What makes the task of this name, of a run folder and its configuration.
+
+    Raises:
+        InputError: no task has this name, or its code cannot be imported.
+    """
+    entry = task_entry(name)
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"task {name!r} cannot be imported from {entry.value} ({error}).") from error
+
+
+def task_entry(name: str) -> importlib.metadata.EntryPoint:
+    """Where the code of a task lies.
+
+    Raises:
+        InputError: no task has this name.
+    """
+    tasks = {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
+    tasks |= {own: importlib.metadata.EntryPoint(own, value, GROUP) for own, value in TASKS.items()}
+    if name not in tasks:
+        raise InputError(f"task {name!r} is unknown; expected one of {', '.join(sorted(tasks))}.")
+    return tasks[name]
+
+
+def tasks_with_methods() -> list[str]:
+    """The tasks that declare a table of methods, this package's own first."""
+    return [*METHODS, *sorted(entry.name for entry in importlib.metadata.entry_points(group=METHODS_GROUP))]
+
+
+def methods_entry(task: str) -> importlib.metadata.EntryPoint | None:
+    """Where a task's table of methods lies; None if it declares none.
+
+    Raises:
+        InputError: no task has this name.
+    """
+    if task in METHODS:
+        return importlib.metadata.EntryPoint(task, METHODS[task], METHODS_GROUP)
+    task_entry(task)
+    return next(iter(importlib.metadata.entry_points(group=METHODS_GROUP, name=task)), None)

@@ -1,0 +1,255 @@
+"""predictions.csv and metrics.csv: stored answers by study, and every measure computed from them alone.
+
+Only functions are here. Which round is scored was decided on validation before; the test studies are read once.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import pathlib
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy
+import pandas
+
+from fedmrg_core.data.findings import FINDINGS, STATES
+from fedmrg_core.errors import InputError
+from fedmrg_core.files.stored_tables import read_table
+from fedmrg_core.files.whole_files import write_text
+from fedmrg_core.metrics.clinical import per_study_clinical, without_positives
+from fedmrg_core.metrics.diversity import diversity, harmonic_mean, worst_client
+from fedmrg_core.metrics.normalise import normalise
+from fedmrg_core.metrics.statistics import RESAMPLES, Interval, StudyStatistics, bootstrap_intervals
+from fedmrg_core.metrics.text import LONGEST_FOR_METEOR, cider_statistics, set_free_scores, too_long_for_meteor
+from fedmrg_core.seeds import numpy_stream
+from fedmrg_core.tasks.reports.floors import FLOORS
+
+logger = logging.getLogger(__name__)
+
+# `site` is the client whose test set the study belongs to, or the unseen centre.
+COLUMNS: tuple[str, ...] = (
+    "study_id",
+    "site",
+    "split",
+    "role",
+    "adapter",
+    "reference",
+    "generated",
+    "states_reference",
+    "states_generated",
+    "states_head",
+)
+ROLES: tuple[str, ...] = ("home", "unseen")
+# "both": half of each low-rank update; "adapted-N": a shared model that went on alone on N studies of the unseen centre
+# (notebook 09); "none": a floor.
+ADAPTERS: tuple[str, ...] = ("generic", "specialised", "both", "adapted-8", "adapted-32", "adapted-128", "none")
+# What a reader sees of those that a table or figure shows.
+ADAPTER_NAMES = {"generic": "generic adapter", "specialised": "specialised adapter", "both": "mean of both"}
+SYSTEMS: tuple[str, ...] = ("model", *FLOORS)
+METRIC_COLUMNS: tuple[str, ...] = ("scope", "adapter", "system", "metric", "value", "low", "high", "studies")
+# Why a value is blank, by the beginning of its measure's name.
+BLANK = {
+    "cider": "CIDEr is blank, for no word tells one reference from another (one study, or equal reports).",
+    "meteor": f"METEOR is blank, for a report has more than {LONGEST_FOR_METEOR} words, too many to align in seconds.",
+    "clinical": "clinical measures are blank where no reference is positive in the findings that they count.",
+}
+_STATES = re.compile(rf"[0-{len(STATES) - 1}]{{{len(FINDINGS)}}}")
+
+
+def write_predictions(path: pathlib.Path | str, predictions: pandas.DataFrame) -> None:
+    """Write predictions.csv atomically: the contract's columns, and ``system`` where the frame has it.
+
+    Raises:
+        InputError: a column is missing or a row is not as `check_predictions` expects.
+    """
+    check_predictions(predictions, str(path))
+    columns = [*COLUMNS, *(["system"] if "system" in predictions else [])]
+    write_text(pathlib.Path(path), predictions[columns].to_csv(index=False, lineterminator="\n"))
+
+
+def read_predictions(path: pathlib.Path | str) -> pandas.DataFrame:
+    """Read predictions.csv; every column is text, and ``system`` is "model" where the file does not say.
+
+    Raises:
+        InputError: the file is missing or unreadable, or see `check_predictions`.
+    """
+    frame = read_table(path, COLUMNS, "write predictions with notebook 07", dtype=str, na_values=[])
+    if "system" not in frame:
+        frame["system"] = "model"
+    check_predictions(frame, str(path))
+    return frame
+
+
+def check_predictions(predictions: pandas.DataFrame, source: str) -> None:
+    """Hold predictions against the contract.
+
+    Raises:
+        InputError: no rows, a missing column, an unknown role, adapter or system, an empty reference, states that are
+            not 14 digits from 0 to 3, or two rows of one study, adapter and system.
+    """
+    missing = [name for name in COLUMNS if name not in predictions]
+    if missing:
+        raise InputError(f"{source}: column {missing[0]!r} is missing; predictions need {', '.join(COLUMNS)}.")
+    if not len(predictions):
+        raise InputError(f"{source}: there are no rows; expected one for each test study and adapter.")
+    for column, allowed in (("role", ROLES), ("adapter", ADAPTERS), ("system", SYSTEMS)):
+        if column in predictions:
+            _require(predictions, predictions[column].isin(allowed), column, f"one of {', '.join(allowed)}", source)
+    _require(predictions, predictions["reference"].map(normalise) != "", "reference", "a report with words", source)
+    for column in ("states_reference", "states_generated"):
+        _require(predictions, predictions[column].map(_is_states), column, "14 digits from 0 to 3", source)
+    head = predictions["states_head"]
+    usable = (head == "") | head.map(_is_states)
+    _require(predictions, usable, "states_head", "14 digits from 0 to 3, or nothing", source)
+    keys = [name for name in ("study_id", "adapter", "system") if name in predictions]
+    twice = predictions[predictions.duplicated(keys)]
+    if len(twice):
+        raise InputError(f"{source}: row {_line(twice)} repeats {tuple(twice.iloc[0][keys])}; expected one row each.")
+
+
+def _is_states(text: object) -> bool:
+    return isinstance(text, str) and _STATES.fullmatch(text) is not None
+
+
+def _require(frame: pandas.DataFrame, good: pandas.Series, column: str, expected: str, source: str) -> None:
+    bad = frame[~good.astype(bool)]
+    if len(bad):
+        row = bad.iloc[0]
+        raise InputError(
+            f"{source}: row {_line(bad)} (study {row['study_id']!r}) has {column} {row[column]!r}; expected {expected}."
+        )
+
+
+def _line(rows: pandas.DataFrame) -> object:
+    return rows.index[0]
+
+
+def state_array(column: Iterable[str]) -> numpy.ndarray:
+    """A column of 14-digit strings as an (N, 14) integer array."""
+    return numpy.array([[int(digit) for digit in text] for text in column])
+
+
+def score_predictions(
+    predictions: pandas.DataFrame, root_seed: int = 0, resamples: int = RESAMPLES, meteor: bool = True
+) -> pandas.DataFrame:
+    """Every measure of every system, by client, pooled at home and on the unseen centre.
+
+    Args:
+        predictions: rows of one run; the floors' rows (`floors.floor_predictions`) may be appended, told apart by
+            ``system`` (missing: "model"). METEOR's Java starts once for all of them.
+        root_seed: the run's root seed; the bootstrap has a stream of its own.
+        resamples: bootstrap resamples.
+        meteor: False leaves METEOR out.
+
+    Returns:
+        The long table of `METRIC_COLUMNS`. Shares and counts of distinct reports have no interval (NaN): a resample
+        with repeated studies says nothing about them. What cannot be said is blank (NaN): see `text_metrics`,
+        `clinical_metrics` and, for single studies, `statistics.bootstrap_intervals`; the reasons are logged once.
+        ``worst_client_<metric>`` and ``harmonic_mean_<metric>`` stand in
+        scope "home", their interval is NaN too.
+
+    Raises:
+        InputError: see `check_predictions`.
+    """
+    frame = predictions.reset_index(drop=True)
+    frame["system"] = frame["system"].fillna("model") if "system" in frame else "model"
+    check_predictions(frame, "predictions")
+    measures = {
+        **set_free_scores(frame["reference"].tolist(), frame["generated"].tolist(), meteor),
+        **per_study_clinical(state_array(frame["states_reference"]), state_array(frame["states_generated"])),
+    }
+    rows: list[dict[str, Any]] = []
+    for (system, adapter), group in frame.groupby(["system", "adapter"], sort=False):
+        named = {"adapter": adapter, "system": system}
+        for scope, studies in scopes_of(group):
+            generator = numpy_stream(root_seed, "bootstrap", scope)  # every system sees the same resamples
+            scored = _score_scope(studies, measures, generator, resamples)
+            rows += [{"scope": scope, **named, "studies": len(studies), **row} for row in scored]
+        rows += [{"scope": "home", **named, **row} for row in _fairness(rows, group, named)]
+    metrics = pandas.DataFrame(rows)[list(METRIC_COLUMNS)]
+    for reason in blank_reasons(metrics, frame):
+        logger.warning("%s", reason)
+    return metrics
+
+
+def blank_reasons(metrics: pandas.DataFrame, predictions: pandas.DataFrame) -> list[str]:
+    """Why values and intervals of metrics.csv are blank: a sentence for each cause, with the scopes it concerns."""
+    sentences = []
+    for prefix, sentence in BLANK.items():
+        scopes = metrics["scope"][metrics["metric"].str.startswith(prefix) & metrics["value"].isna()].unique()
+        if len(scopes):
+            sentences.append(f"{', '.join(scopes)}: {sentence}")
+    if single := sorted(set(metrics["scope"][metrics["studies"] == 1])):
+        sentences.append(f"{', '.join(single)}: intervals are blank, for there is one study.")
+    if any(sentence.endswith(BLANK["meteor"]) for sentence in sentences):
+        long = predictions[["reference", "generated"]].map(too_long_for_meteor).any(axis=1)
+        names = ", ".join(predictions["study_id"][long].unique())
+        sentences.append(f"reports of more than {LONGEST_FOR_METEOR} words: {names}.")
+    return sentences
+
+
+def scopes_of(group: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:
+    """The rows of each client, of all clients together (home) and of the unseen centre."""
+    home = group[group["role"] == "home"]
+    yield from ((str(site), studies) for site, studies in home.groupby("site", sort=True))
+    for role in ROLES:
+        studies = group[group["role"] == role]
+        if len(studies):
+            yield role, studies
+
+
+def _score_scope(
+    studies: pandas.DataFrame,
+    measures: dict[str, StudyStatistics],
+    generator: numpy.random.Generator,
+    resamples: int,
+) -> list[dict[str, Any]]:
+    here = {key: measure.subset(studies.index.to_numpy()) for key, measure in measures.items()}
+    here["cider"] = cider_statistics(studies["reference"].tolist(), studies["generated"].tolist())
+    intervals = bootstrap_intervals(here, generator, resamples)
+    blank = without_positives(state_array(studies["states_reference"]))
+    intervals |= dict.fromkeys(blank, Interval(math.nan, math.nan, math.nan))
+    varied = diversity(studies["generated"].tolist())
+    for key in ("distinct_reports", "distinct_share", "most_frequent_share", "empty_share", "looping_share"):
+        intervals[key] = Interval(float(getattr(varied, key)), math.nan, math.nan)
+    return [
+        {"metric": key, "value": interval.value, "low": interval.low, "high": interval.high}
+        for key, interval in intervals.items()
+    ]
+
+
+def _fairness(rows: list[dict[str, Any]], group: pandas.DataFrame, named: dict[str, Any]) -> list[dict[str, Any]]:
+    """Worst client and harmonic mean of each measure with an interval, over the clients at home that have a value."""
+    home = group[group["role"] == "home"]
+    clients, wanted = set(home["site"]), ("bleu", "meteor", "rouge", "cider", "clinical")
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        same = row["adapter"] == named["adapter"] and row["system"] == named["system"]
+        if same and row["scope"] in clients and str(row["metric"]).startswith(wanted):
+            values.setdefault(str(row["metric"]), []).append(float(row["value"]))
+    summaries = {"worst_client": worst_client, "harmonic_mean": harmonic_mean}
+    empty = {"low": math.nan, "high": math.nan, "studies": len(home)}
+    return [
+        {"metric": f"{name}_{key}", "value": summary(known) if known else math.nan, **empty}
+        for name, summary in summaries.items()
+        for key, by_client in values.items()
+        for known in [[value for value in by_client if not math.isnan(value)]]
+    ]
+
+
+def write_metrics(path: pathlib.Path | str, metrics: pandas.DataFrame) -> None:
+    """Write metrics.csv atomically."""
+    table = metrics[list(METRIC_COLUMNS)]
+    write_text(pathlib.Path(path), table.to_csv(index=False, lineterminator="\n"))
+
+
+def read_metrics(path: pathlib.Path | str) -> pandas.DataFrame:
+    """Read metrics.csv.
+
+    Raises:
+        InputError: the file is missing, unreadable or lacks a column.
+    """
+    return read_table(path, METRIC_COLUMNS, "score the predictions with notebook 07")

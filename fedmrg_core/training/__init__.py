@@ -1,0 +1,1 @@
+"""One client's update for any task: model interface, steps, rules, optimiser, adapters, checkpoints."""
