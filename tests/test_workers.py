@@ -89,10 +89,10 @@ def test_outcomes_come_in_order_and_errors_are_raised_here() -> None:
     [(1, 5, 1, 1), (3, 5, 1, 3), (9, 5, 1, 5), (0, 1, 1, 1), (0, 5, 2, 1), (1, 5, 4, 1)],
 )
 def test_how_many_workers(asked: int, jobs: int, threads: int, expected: int) -> None:
-    assert workers.worker_count(asked, jobs, threads) == expected
+    assert workers.worker_count(asked, threads, jobs) == expected
 
 
 @pytest.mark.parametrize(("asked", "threads", "clue"), [(-1, 1, "workers is -1"), (2, 2, "each has one thread")])
 def test_what_cannot_be_is_refused(asked: int, threads: int, clue: str) -> None:
     with pytest.raises(InputError, match=clue):
-        workers.worker_count(asked, 5, threads)
+        workers.worker_count(asked, threads, 5)

@@ -23,9 +23,12 @@ from flwr.proto.recorddict_pb2 import Array as ArrayProto
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+from tqdm.auto import tqdm
 
 from fedmrg_core.federation.messages import error_reply
 from fedmrg_core.federation.workers import Workers
+
+Part = tuple[str, str, bytes]  # of a message: the names of a record and of an array in it, and the array serialised
 
 RUN_ID = 1  # any number: one run to a grid
 SERVER_NODE = 1
@@ -180,7 +183,7 @@ class WorkerGrid(InProcessGrid):
         workers: int,
     ) -> None:
         super().__init__(client_app, node_configs, {**run_config, "progress": False}, folder)
-        self._workers = Workers(self._work, workers)
+        self._workers, self._progress = Workers(self._work, workers), bool(run_config["progress"])
 
     def close(self, at_once: bool = False) -> None:
         """End the workers."""
@@ -193,92 +196,77 @@ class WorkerGrid(InProcessGrid):
             The messages' ids.
         """
         sent: list[str] = []
+        messages = list(messages)
 
-        def tasks() -> Iterator[tuple[int, bytes, list[tuple[str, str, bytes]]]]:
+        def tasks() -> Iterator[tuple[int, bytes, list[Part]]]:
             for message in messages:
                 self._pushed += 1
                 message.metadata.__dict__["_message_id"] = f"{self._pushed:036d}"
                 sent.append(message.metadata.message_id)
-                yield (message.metadata.dst_node_id, *_in_parts(message))
+                yield message.metadata.dst_node_id, _frame(message), list(_arrays(message))
 
-        for index, reply in self._workers.do(tasks(), self._receive):
-            if reply is not None:
-                self._replies[sent[index]] = reply
+        kind = messages[0].metadata.message_type if messages else ""
+        with tqdm(total=len(messages), desc=f"{kind}, hospitals", leave=False, disable=not self._progress) as bar:
+            for index, reply in self._workers.do(tasks(), self._receive):
+                if reply is not None:
+                    self._replies[sent[index]] = reply
+                bar.update()
         return sent
 
-    def _work(self, connection: Connection, task: tuple[int, bytes, list[tuple[str, str, bytes]]]) -> None:
-        """In a worker: one message, and the reply in parts."""
+    def _work(self, connection: Connection, task: tuple[int, bytes, list[Part]]) -> None:
+        """In a worker: one message; the reply's frame goes first, then its arrays one by one, then nothing more."""
         node, *parts = task
-        reply = self.answer(node, _from_parts(*parts))
-        if reply is None:
-            connection.send(None)
-            return
-        frame, arrays = _in_parts(reply)
-        connection.send((frame, len(arrays)))
-        for part in arrays:
+        reply = self.answer(node, _put_together(*parts))
+        connection.send(None if reply is None else _frame(reply))
+        for part in () if reply is None else _arrays(reply):
             connection.send(part)
+        connection.send(None)
 
     def _receive(self, connection: Connection) -> Message | None:
         """A reply, its arrays on disk one by one."""
-        header = connection.recv()
-        if header is None:
-            return None
-        frame, count = header
-        message = _from_parts(frame, [])
+        frame = connection.recv()
+        message = None if frame is None else _put_together(frame, ())
         file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - open as long as one of its arrays lives
-        for _ in range(count):
-            name, key, content = connection.recv()
+        while (part := connection.recv()) is not None:
+            name, key, content = part
             array = array_from_proto(ArrayProto.FromString(content))
             message.content.array_records[name][key] = StoredArray(array, file)
         file.flush()
         return message
 
 
-def _in_parts(message: Message) -> tuple[bytes, list[tuple[str, str, bytes]]]:
-    """A message as bytes: what frames its arrays, and each of them with the names of its record and of itself."""
+def _over_the_wire(message: Message) -> Message:
+    """The message as it arrives elsewhere: arrays one by one, so that memory never holds it several times over."""
+    return _put_together(_frame(message), _arrays(message))
+
+
+def _frame(message: Message) -> bytes:
+    """A message without what its arrays hold, serialised."""
     if not message.has_content():
-        return message_to_proto(message).SerializeToString(), []
+        return message_to_proto(message).SerializeToString()
     whole = message.content
     try:
         message.content = RecordDict(
             {name: ArrayRecord() if isinstance(record, ArrayRecord) else record for name, record in whole.items()}
         )
-        frame = message_to_proto(message).SerializeToString()
+        return message_to_proto(message).SerializeToString()
     finally:
         message.content = whole
-    arrays = [
-        (name, key, array_to_proto(array).SerializeToString())
-        for name, record in whole.array_records.items()
-        for key, array in record.items()
-    ]
-    return frame, arrays
 
 
-def _from_parts(frame: bytes, arrays: list[tuple[str, str, bytes]]) -> Message:
-    """The message that `_in_parts` took apart."""
+def _arrays(message: Message) -> Iterator[Part]:
+    """Its arrays, serialised one after another."""
+    for name, record in message.content.array_records.items() if message.has_content() else ():
+        for key, array in record.items():
+            yield name, key, array_to_proto(array).SerializeToString()
+
+
+def _put_together(frame: bytes, arrays: Iterable[Part]) -> Message:
+    """The message of a frame and its arrays."""
     message = message_from_proto(MessageProto.FromString(frame))
     for name, key, content in arrays:
         message.content.array_records[name][key] = array_from_proto(ArrayProto.FromString(content))
     return message
-
-
-def _over_the_wire(message: Message) -> Message:
-    """The message as it arrives elsewhere: arrays one by one, so that memory never holds it several times over."""
-    if not message.has_content():
-        return message_from_proto(MessageProto.FromString(message_to_proto(message).SerializeToString()))
-    whole = message.content
-    try:
-        message.content = RecordDict(
-            {name: ArrayRecord() if isinstance(record, ArrayRecord) else record for name, record in whole.items()}
-        )
-        arrived = message_from_proto(MessageProto.FromString(message_to_proto(message).SerializeToString()))
-    finally:
-        message.content = whole
-    for name, record in whole.array_records.items():
-        for key, array in record.items():
-            proto = ArrayProto.FromString(array_to_proto(array).SerializeToString())
-            arrived.content.array_records[name][key] = array_from_proto(proto)
-    return arrived
 
 
 def stored_on_disk(message: Message, folder: pathlib.Path) -> Message:

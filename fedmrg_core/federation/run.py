@@ -87,7 +87,7 @@ def run_federation(
             run_simulation(run_folder, len(roster.clients), last_round, configuration.threads, progress, test)
             _raise_failure(run_folder)
         else:
-            count = worker_count(workers, len(roster.clients), configuration.threads)
+            count = worker_count(workers, configuration.threads, len(roster.clients))
             _run_in_process(run_folder, roster, last_round, configuration.threads, progress, test, count)
         state = load_checkpoint(run_folder / "checkpoint", fingerprint)
         if state is None or state.round_number < last_round:

@@ -26,13 +26,13 @@ from fedmrg_core.errors import InputError
 Job = Callable[[Connection, Any], None]  # does what it is told and sends the outcome through the connection
 
 
-def worker_count(workers: int, jobs: int, threads: int) -> int:
+def worker_count(workers: int, threads: int, jobs: int | None = None) -> int:
     """How many workers to use.
 
     Args:
         workers: as asked for; 0: one for each core, or one where there is a GPU.
-        jobs: how many things there are to do at the same time.
         threads: CPU threads of each.
+        jobs: how many things there are to do at the same time; None: more than enough.
 
     Raises:
         InputError: more than one worker is asked for where the system cannot fork or with several threads each.
@@ -48,7 +48,7 @@ def worker_count(workers: int, jobs: int, threads: int) -> int:
         raise InputError(f"workers is {workers} and threads is {threads}; with several workers each has one thread.")
     if workers > 1 and not forkable:
         raise InputError(f"workers is {workers}, and this system cannot fork; expected 1.")
-    return max(1, min(workers, jobs))
+    return max(1, workers if jobs is None else min(workers, jobs))
 
 
 def cores() -> int:

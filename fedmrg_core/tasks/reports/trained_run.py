@@ -63,7 +63,7 @@ def evaluate_run(folder: pathlib.Path, workers: int = 1) -> pandas.DataFrame:
     drop_outdated_reports(folder, run)
     with torch_threads(run.configuration.threads):
         run.model.eval()  # in memory before workers are forked, so that they share it
-        workers = worker_count(workers, 100, run.configuration.threads)
+        workers = worker_count(workers, run.configuration.threads)
         predictions = _predict_all(folder, run, workers)
         features = _store_features(folder, run, workers)
         _store_head_auroc(folder, run, workers)
