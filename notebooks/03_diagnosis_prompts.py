@@ -28,7 +28,7 @@ studies = 150  # shrunk from the profile's own count
 epochs = 4
 
 # %% [markdown]
-# Prompts and their loss come from `fedmrg_core/prompts.py`, the states of a report from the labeller.
+# Prompts and their loss come from `fedmrg_core/prompts/`, the states of a report from the labeller.
 
 # %%
 import matplotlib.pyplot as plt

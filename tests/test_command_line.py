@@ -386,7 +386,7 @@ def test_killed_writer_leaves_the_old_file(tmp_path):
     target = tmp_path / "a.csv"
     target.write_text("old\n")
     code = (
-        "import os, pathlib, sys\nfrom fedmrg_core.run_folder import atomic_file\n"
+        "import os, pathlib, sys\nfrom fedmrg_core.runs.run_folder import atomic_file\n"
         "with atomic_file(pathlib.Path(sys.argv[1])) as partial:\n    partial.write_text('half'); os._exit(9)\n"
     )
     assert subprocess.run([sys.executable, "-c", code, str(target)]).returncode == 9
@@ -424,7 +424,7 @@ def test_of_two_versions_the_manifest_names_the_one_that_is_imported(tmp_path):
         folder = tmp_path / place / "twice.dist-info"
         folder.mkdir(parents=True)
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: Twice\nVersion: {version}\n")
-    code = "from fedmrg_core.run_folder import installed_packages as found; print(found()['twice'])"
+    code = "from fedmrg_core.runs.run_folder import installed_packages as found; print(found()['twice'])"
     path = os.pathsep.join([str(tmp_path / "first"), str(tmp_path / "second")])
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}

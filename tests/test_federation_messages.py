@@ -16,8 +16,7 @@ from flwr.common import serde
 from flwr.common.serde import recorddict_to_proto
 from flwr.proto.message_pb2 import Message
 
-from fedmrg_core.federation import grid, hospital, ledger
-from fedmrg_core.federation import messages as payload
+from fedmrg_core.federation import grid, hospital, ledger, messages
 from fedmrg_core.federation.run import run_federation
 
 
@@ -40,7 +39,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list:
 
 def test_nothing_personal_is_in_any_message(tmp_path: pathlib.Path, watched: list) -> None:
     run_federation(tmp_path, fake_configuration(), progress=False)
-    assert {kind for kind, _, _ in watched} == {"query", "train", "evaluate"}
+    assert {kind for kind, _, _ in watched} == {"query", "train", "evaluate", "query.finish"}
     for _, _, content in watched:
         for item in content.items:
             keys = [array.key for array in item.array_record.items]
@@ -75,9 +74,9 @@ def test_the_ledger_is_what_was_serialised(tmp_path: pathlib.Path, watched: list
 def test_the_ledger_counts_arrays_of_any_length_as_flower_writes_them(length: int) -> None:
     """On both sides of where a protocol buffer needs one byte more for a length."""
     tensors = {"encoder/w": torch.zeros(length), "encoder/" + "b" * 130: torch.zeros(()), "prompts/t": torch.ones(2, 3)}
-    prototypes, config = payload.to_record({"a": torch.ones(length)}), ConfigRecord({"server-round": 3})
+    prototypes, config = messages.to_record({"a": torch.ones(length)}), ConfigRecord({"server-round": 3})
     content = RecordDict(
-        {"arrays": payload.to_record(tensors), "prototypes": prototypes, "nothing": ArrayRecord(), "config": config}
+        {"arrays": messages.to_record(tensors), "prototypes": prototypes, "nothing": ArrayRecord(), "config": config}
     )
     message = types.SimpleNamespace(content=content, has_content=lambda: True)
     rows = ledger.count_message(message, round_number=1, phase="train", client="a", direction="up")
@@ -130,7 +129,7 @@ def test_the_average_is_weighted_by_examples(tmp_path: pathlib.Path, watched: li
 
 def test_bfloat16_travels_as_float32() -> None:
     tensor = torch.tensor([1.0, -2.5, 3.140625], dtype=torch.bfloat16)
-    back = payload.from_record(payload.to_record({"encoder/w": tensor}))["encoder/w"]
+    back = messages.from_record(messages.to_record({"encoder/w": tensor}))["encoder/w"]
     assert back.dtype == torch.float32
     assert torch.equal(back.to(torch.bfloat16), tensor)
 
@@ -138,7 +137,7 @@ def test_bfloat16_travels_as_float32() -> None:
 def test_replies_wait_on_disk(tmp_path: pathlib.Path) -> None:
     values = torch.randn(7, 3)
     with (tmp_path / "spool").open("w+b") as file:
-        plain = payload.to_record({"encoder/w": values})["encoder/w"]
+        plain = messages.to_record({"encoder/w": values})["encoder/w"]
         stored = grid.StoredArray(plain, file)
         file.flush()
         assert "data" not in vars(stored)
