@@ -146,7 +146,7 @@ def test_a_link_that_leads_nowhere_stops_the_build(tmp_path):
     ("page", "file"),
     [
         ("docs/reproducibility", "fedmrg_core/training/optimisation.py"),  # a link
-        ("docs/contracts", "fedmrg_core/prompts.py"),  # named in code
+        ("docs/contracts", "fedmrg_core/data/client_folders.py"),  # named in code
         ("README", "methods.yaml"),
     ],
 )

@@ -64,6 +64,7 @@ include_patterns = [
 exclude_patterns = [".*", "results", "prepared", "base_models", "report", "site", "tests", "fedmrg_core", "profiles"]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 
+napoleon_use_ivar = True  # an attribute that is also annotated would be there twice
 nb_execution_mode = "off"  # outputs are the committed ones
 nb_ipywidgets_js = {}
 myst_enable_extensions = ["dollarmath"]
