@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedmrg_core.federation.declaration import Declaration
 from fedmrg_core.federation.roster import Client, Roster
-from fedmrg_core.files.whole_files import write_tensors
+from fedmrg_core.files.tensor_files import write_tensors
 from fedmrg_core.runs.configuration import load_profile
 from fedmrg_core.runs.methods import Payload, ServerRule, load_method
 from fedmrg_core.runs.run_configuration import RunConfiguration

@@ -114,7 +114,7 @@ def test_hospitals_and_server_prepare_a_real_federation(prepared, tmp_path) -> N
         made = CliRunner().invoke(
             app, ["federation", "client-folder", str(stored), str(tmp_path / path_part(name)), "--name", name]
         )
-        assert made.exit_code == 0 and f"client {name!r} with " in made.output
+        assert made.exit_code == 0 and f"client {name!r}" in made.output
     files = [str(tmp_path / path_part(name) / "client.json") for name in ("north", "A/B")]
     written = CliRunner().invoke(app, ["federation", "clients", str(tmp_path / "run"), *files])
     assert written.exit_code == 0 and "A/B, north" in written.output

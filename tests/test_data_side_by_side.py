@@ -108,7 +108,7 @@ def test_code_and_row_of_another_data_set_make_nothing_again(
     add({"data/mimic.py": "x = 1\n", "data/sources.py": added, "data/iu_xray.py": "y = 2\n"})
     monkeypatch.setitem(DATA_SOURCES, "mimic", DATA_SOURCES["iu_xray"])
     assert prepare("folder", base / "ours", ours, 32, 0).fingerprint
-    for own in ("data/folder.py", "data/images.py", "labeller/cues.py"):
+    for own in ("data/folder.py", "data/images.py", "data/labeller/cues.py"):
         add({own: sources[own] + "\nz = 3\n"})
         with pytest.raises(pytest.fail.Exception, match="made again"):
             prepare("folder", base / "ours", ours, 32, 0)

@@ -14,14 +14,8 @@ import shutil
 from torch import Tensor
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.files.whole_files import (
-    partial_folder,
-    read_json,
-    read_tensors,
-    replace_folder,
-    write_tensors,
-    write_text,
-)
+from fedmrg_core.files.tensor_files import read_tensors, write_tensors
+from fedmrg_core.files.whole_files import partial_folder, read_json, replace_folder, write_text
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,7 +35,7 @@ from fedmrg_core.federation.messages import (
     to_record,
 )
 from fedmrg_core.federation.model_exchange import exchange_model, open_hospital, run_folder_of
-from fedmrg_core.files.whole_files import read_tensors
+from fedmrg_core.files.tensor_files import read_tensors
 from fedmrg_core.training.client_state import without_controls
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fedmrg_core.data.site_names import path_part
 from fedmrg_core.errors import InputError
-from fedmrg_core.files.whole_files import read_tensors, write_tensors
+from fedmrg_core.files.tensor_files import read_tensors, write_tensors
 from fedmrg_core.training.client_state import HospitalState
 
 

@@ -7,11 +7,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
-
-import safetensors
-import safetensors.torch
-from torch import Tensor
+from collections.abc import Iterator
 
 from fedmrg_core.errors import InputError
 
@@ -39,24 +35,6 @@ def write_text(path: pathlib.Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
-
-
-def write_tensors(path: pathlib.Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file atomically."""
-    with atomic_file(path) as temporary:
-        safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
-
-
-def read_tensors(path: pathlib.Path) -> dict[str, Tensor]:
-    """Read a safetensors file into memory.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
-    try:
-        return safetensors.torch.load_file(path)
-    except (FileNotFoundError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path}: not a readable safetensors file; delete the run folder and run again.") from error
 
 
 def read_json(path: pathlib.Path) -> dict:

@@ -7,7 +7,8 @@ import pathlib
 from torch import Tensor
 
 from fedmrg_core.data.site_names import path_part
-from fedmrg_core.files.whole_files import partial_folder, replace_folder, write_tensors
+from fedmrg_core.files.tensor_files import write_tensors
+from fedmrg_core.files.whole_files import partial_folder, replace_folder
 from fedmrg_core.runs.methods import Ownership
 from fedmrg_core.tasks.reports.methods import ReportMethod
 from fedmrg_core.tasks.reports.report_model import ReportModel

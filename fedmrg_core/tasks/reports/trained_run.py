@@ -19,7 +19,8 @@ from fedmrg_core.data.site_names import path_part
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.workers import side_by_side, worker_count
-from fedmrg_core.files.whole_files import read_tensors, write_text
+from fedmrg_core.files.tensor_files import read_tensors
+from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.metrics.clinical import head_auroc
 from fedmrg_core.runs.methods import Method, Ownership
 from fedmrg_core.runs.run_folder import RunFolder
