@@ -15,7 +15,6 @@ from scores import TEXT_METRICS, score_texts
 from fedmrg_core.errors import InputError
 from fedmrg_core.metrics import text as text_metrics
 from fedmrg_core.metrics.diversity import diversity, harmonic_mean, worst_client
-from fedmrg_core.metrics.modules import load_metric
 from fedmrg_core.metrics.normalise import normalise
 from fedmrg_core.metrics.text import per_study_scores
 
@@ -175,15 +174,6 @@ def test_missing_java_is_told(monkeypatch):
     monkeypatch.setattr(text_metrics, "java_path", lambda: "/nowhere/java")
     with pytest.raises(InputError, match="meteor=False"):
         score_texts(REFERENCES, GENERATED)
-
-
-def test_evaluate_modules_give_the_same_numbers():
-    module = load_metric("report_text")
-    assert module.compute(predictions=GENERATED, references=REFERENCES, meteor=False) == score_texts(
-        REFERENCES, GENERATED, meteor=False
-    )
-    with pytest.raises(InputError, match="nosuch"):
-        load_metric("nosuch")
 
 
 def test_diversity():
