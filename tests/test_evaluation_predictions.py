@@ -164,7 +164,7 @@ def test_floor_needs_training_and_features(predictions, training):
         (lambda f: f.assign(adapter="other"), "adapter 'other'"),
         (lambda f: f.assign(reference=" . "), "study 's00'.*reference"),
         (lambda f: f.assign(reference=None), "study 's00'.*reference None; expected text"),
-        (lambda f: f.assign(generated=float("nan")), "study 's00'.*generated nan; expected text"),
+        (lambda f: f.assign(generated=float("nan")), "study 's00'.*generated .*nan.*; expected text"),
         (lambda f: f.assign(states_generated="012"), "states_generated '012'"),
         (lambda f: f.assign(states_head="9" * 14), "states_head"),
         (lambda f: pandas.concat([f, f.tail(1)], ignore_index=True), "repeats"),

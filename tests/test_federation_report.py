@@ -12,9 +12,8 @@ import transformers
 from federation_fake import everything
 from flwr.common.serde import recorddict_to_proto
 from peft import PeftModel
-from small_model import PROFILE, small_base_models
+from small_model import PROFILE
 
-from fedmrg_core.data.prepared import prepare
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation import grid
 from fedmrg_core.federation.hospital import HospitalDisk
@@ -26,14 +25,6 @@ from fedmrg_core.training.batch_statistics import is_statistic
 SMALL = PROFILE.model_copy(
     update={"federation": PROFILE.federation.model_copy(update={"rounds": 2})},
 )
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    folder = tmp_path_factory.mktemp("workspace")
-    small_base_models(folder / "base_models")
-    prepare("phantom", None, folder / "prepared", SMALL.image_size, seed=0, train=5, validation=3, test=2)
-    return folder
 
 
 def configuration(workspace: pathlib.Path, run: pathlib.Path, method: str = "fedmrg", **others) -> RunConfiguration:

@@ -68,7 +68,8 @@ def test_an_unknown_module_is_named():
 def test_a_module_says_what_it_is(name, repository):
     module = load_metric(name)
     assert module.description and module.citation.count("@") == module.citation.count("year=")
-    takes = set(re.findall(r"^    (\w+): ", module.inputs_description, re.MULTILINE))
+    arguments = module.inputs_description.partition("Returns:")[0]
+    takes = set(re.findall(r"^    (\w+): ", arguments, re.MULTILINE))
     code = module._compute.__func__.__code__
     assert takes == set(code.co_varnames[1 : code.co_argcount])
     assert evaluate.__name__ in (repository / FOLDER / name / "README.md").read_text()
@@ -136,7 +137,7 @@ def test_meteor_starts_once_for_all_scopes_and_systems(monkeypatch):
         {**row, "study_id": f"{site}{number}", "site": site, "system": system}
         for site in "ab"
         for number in range(2)
-        for system in ("model", "constant")
+        for system in ("model", "floor_constant")
     ]
     metrics = score_predictions(pandas.DataFrame(rows), resamples=5)
     assert starts == [8] and (metrics.metric == "meteor").sum() == 6
