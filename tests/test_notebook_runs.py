@@ -6,7 +6,7 @@ import shlex
 
 import nbformat
 import pytest
-from console_calls import fedmrg
+from console_calls import fedmrg, fedmrg_alone
 
 from fedmrg_core.commands.committed_notebooks import differing_cells, sync_notebook
 from fedmrg_core.commands.notebooks import (
@@ -172,7 +172,7 @@ def test_a_kernel_that_does_not_start_is_told(notebook, monkeypatch):
 
 
 def test_bad_input_in_a_cell_is_one_sentence_and_exit_code_2(notebook):
-    done = fedmrg("run", "01_tiny", "-p", "method=bad input", "--no-progress")
+    done = fedmrg_alone("run", "01_tiny", "-p", "method=bad input", "--no-progress")
     assert done.returncode == 2
     assert "fedmrg: 01_tiny.py: method: 'bad input' is unknown." in done.stderr
     assert "Traceback" not in done.stderr
@@ -182,7 +182,7 @@ def test_the_console_has_steps_and_errors_and_the_log_has_the_rest(notebook):
     said = """warnings.warn("old ways", DeprecationWarning)\nlogging.getLogger("x").warning("round 3: no reply")"""
     notebook.write_text(NOTEBOOK.replace("import os, sys", f"import logging, os, sys, warnings\n{said}"))
     output = pathlib.Path("out/tiny.ipynb")
-    done = fedmrg("run", "01_tiny", "-p", "method=broken", "--output", str(output))
+    done = fedmrg_alone("run", "01_tiny", "-p", "method=broken", "--output", str(output))
     log = output.with_suffix(".log").read_text()
     assert done.returncode == 1 and done.stderr.startswith("A tiny notebook\n")
     assert "| 0/5 [" in done.stderr and "round 3: no reply" in done.stderr
