@@ -81,7 +81,7 @@ def test_a_finished_run_can_be_opened(workspace: pathlib.Path, tmp_path: pathlib
     run_federation(run, configuration(workspace, run, unseen_sites=("centre-e", "centre-f")), progress=False)
     table = pandas.read_csv(run / "rounds.csv")
     assert set(table.client) == {"centre-a", "centre-b", "centre-c", "centre-d"}
-    assert set(table.num_examples) == {5} and set(table.validation_examples) == {3}
+    assert set(table.num_examples) == {6} and set(table.validation_examples) == {3}
     model = run / "model"
     llm = transformers.AutoModelForCausalLM.from_pretrained(workspace / "base_models" / "llm")
     adapted = PeftModel.from_pretrained(llm, model / "generic_adapter")
