@@ -78,6 +78,21 @@ def workspace(
 
 
 @pytest.fixture
+def meteor_asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """METEOR without its Java, which takes seconds to start: the lines of every start, all answered alike."""
+    from fedmrg_core.metrics import text
+
+    starts: list[list[str]] = []
+
+    def answer(lines: list[str]) -> str:
+        starts.append(list(lines))
+        return "5 5 2 2 3 3 2 2 0 0 0 0 0 0 0 0 0 0 0 0 1 5 5\n" * len(lines)
+
+    monkeypatch.setattr(text, "_run_meteor", answer)
+    return starts
+
+
+@pytest.fixture
 def updates(monkeypatch: pytest.MonkeyPatch) -> list:
     """The arrays of every update that goes up, by key, in the order in which clients train."""
     from flwr.common.serde import recorddict_from_proto, recorddict_to_proto

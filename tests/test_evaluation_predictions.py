@@ -217,11 +217,7 @@ def test_what_cannot_be_said_is_blank_with_a_reason_said_once(predictions, caplo
     pandas.testing.assert_frame_equal(read_metrics(tmp_path / "metrics.csv"), metrics)
 
 
-def test_a_report_too_long_for_meteor_is_named(predictions, caplog, monkeypatch):
-    monkeypatch.setattr(
-        "fedmrg_core.metrics.text._run_meteor",
-        lambda lines: "5 5 2 2 3 3 2 2 0 0 0 0 0 0 0 0 0 0 0 0 1 5 5\n" * len(lines),
-    )
+def test_a_report_too_long_for_meteor_is_named(predictions, caplog, meteor_asked):
     predictions.loc[predictions.study_id == "s04", "generated"] = "the heart is clear and normal " * 300
     metrics = score_predictions(predictions, resamples=10).set_index(["scope", "adapter", "metric"]).sort_index()
     assert numpy.isnan(metrics.loc[("b", "generic", "meteor"), "value"])

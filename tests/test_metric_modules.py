@@ -123,14 +123,7 @@ def test_a_measure_that_is_added_to_a_module_is_in_every_table(monkeypatch):
     assert score_reports(reports, meteor=False, resamples=20).set_index("metric").value["bleu_words"] == 2.5
 
 
-def test_meteor_starts_once_for_all_scopes_and_systems(monkeypatch):
-    starts = []
-
-    def answer(lines):
-        starts.append(len(lines))
-        return "5 5 2 2 3 3 2 2 0 0 0 0 0 0 0 0 0 0 0 0 1 5 5\n" * len(lines)
-
-    monkeypatch.setattr("fedmrg_core.metrics.text._run_meteor", answer)
+def test_meteor_starts_once_for_all_scopes_and_systems(meteor_asked):
     row = {"split": "test", "role": "home", "adapter": "generic", "states_head": "", "reference": "Clear lungs."}
     row |= {"states_reference": "0" * 14, "states_generated": "0" * 14, "generated": "Clear."}
     rows = [
@@ -140,7 +133,7 @@ def test_meteor_starts_once_for_all_scopes_and_systems(monkeypatch):
         for system in ("model", "floor_constant")
     ]
     metrics = score_predictions(pandas.DataFrame(rows), resamples=5)
-    assert starts == [8] and (metrics.metric == "meteor").sum() == 6
+    assert [len(lines) for lines in meteor_asked] == [8] and (metrics.metric == "meteor").sum() == 6
 
 
 def test_no_report_is_written_to_the_cache_of_the_home(tmp_path, monkeypatch):
