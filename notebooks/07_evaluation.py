@@ -31,13 +31,15 @@ workers = 0  # test sets at the same time; 0: one a core, one on a GPU. The resu
 workspace = ""  # where results are kept; the repository if empty
 
 # %% [markdown]
-# Measures are in `fedmrg_core/evaluation/`; `trained_run.py` writes the reports.
+# Measures are local `evaluate` modules in `fedmrg_core/metrics/modules/`, which this notebook, `fedmrg score` and `evaluate.load` call
+# alike. `fedmrg_core/tasks/reports/trained_run.py` writes the reports.
 
 # %%
 import pandas
 
 from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES
 from fedmrg_core.metrics.diversity import diversity
+from fedmrg_core.metrics.modules import load_metric
 from fedmrg_core.paths import workspace_folder
 from fedmrg_core.runs.experiments import RunSettings
 from fedmrg_core.tasks.reports.predictions import ADAPTER_NAMES, read_predictions
@@ -113,6 +115,18 @@ pandas.read_csv(auroc).round(3) if auroc.is_file() else print(f"{method} has no 
 # %%
 by_client = metrics[metrics.system == "model"]
 by_client.pivot_table("value", ["metric", "adapter"], "scope").reindex([*words], level=0).rename(index=words).round(3)
+
+# %% [markdown]
+# ## One client, scored directly
+#
+# The module gives of one client's reports what stands in its column above. METEOR is left out, for its Java takes seconds to start.
+
+# %%
+home = predictions[(predictions.system == "model") & (predictions.role == "home")]
+(site, adapter), rows = next(iter(home.groupby(["site", "adapter"])))
+texts = {"predictions": rows.generated.tolist(), "references": rows.reference.tolist()}
+scores = load_metric("report_text").compute(**texts, meteor=False)
+pandas.Series(scores, name=f"{site}, {ADAPTER_NAMES[adapter]}").round(3)
 
 # %% [markdown]
 # ## Five reports

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import sys
 
 import pytest
@@ -31,6 +32,64 @@ def same_random_numbers() -> None:
     """What a test draws without a seed of its own does not depend on the tests that ran before it in its process."""
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def base_models(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Base models as `small_model` builds them, once a process; a test that changes some copies them."""
+    from small_model import small_base_models
+
+    return small_base_models(tmp_path_factory.mktemp("base") / "models")
+
+
+@pytest.fixture(scope="session")
+def stored_llama(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A LLaMA as people publish it, once a process; for one to change there is `llama`."""
+    from checkpoint_families import save_llm
+
+    return save_llm(tmp_path_factory.mktemp("stored") / "llama", "llama")
+
+
+@pytest.fixture
+def llama(stored_llama: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A LLaMA that a test may spoil."""
+    return pathlib.Path(shutil.copytree(stored_llama, tmp_path / "llama"))
+
+
+@pytest.fixture(scope="session")
+def small_phantom(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A prepared phantom with 6 studies to train on at each site, once a process."""
+    from fedmrg_core.data.prepared import prepare
+
+    folder = tmp_path_factory.mktemp("phantom") / "prepared"
+    prepare("phantom", None, folder, 32, seed=0, train=6, validation=3, test=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workspace(
+    base_models: pathlib.Path, small_phantom: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> pathlib.Path:
+    """A module's own folder for runs, with base models and a prepared phantom as everywhere."""
+    folder = tmp_path_factory.mktemp("workspace")
+    shutil.copytree(base_models, folder / "base_models")
+    shutil.copytree(small_phantom, folder / "prepared")
+    return folder
+
+
+@pytest.fixture
+def meteor_asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """METEOR without its Java, which takes seconds to start: the lines of every start, all answered alike."""
+    from fedmrg_core.metrics import text
+
+    starts: list[list[str]] = []
+
+    def answer(lines: list[str]) -> str:
+        starts.append(list(lines))
+        return "5 5 2 2 3 3 2 2 0 0 0 0 0 0 0 0 0 0 0 0 1 5 5\n" * len(lines)
+
+    monkeypatch.setattr(text, "_run_meteor", answer)
+    return starts
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from fedmrg_core.tasks.reports.adaptation import adapt, adapt_to_sites, adapted_
 from fedmrg_core.tasks.reports.finished_run import FinishedRun
 from fedmrg_core.tasks.reports.trained_run import load_trained
 
+pytestmark = pytest.mark.usefixtures("meteor_asked")
 STUDIES = 9
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from small_model import PROFILE, small_base_models, small_studies
+from small_model import PROFILE, small_studies
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.runs.methods import Ownership, load_method
@@ -25,19 +25,14 @@ LIVELY = {"rtol": 1e-4, "atol": 1e-4}  # float32 errs by 5e-6 under weights as l
 GENERATION = PROFILE.generation
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return small_base_models(tmp_path_factory.mktemp("base") / "models")
-
-
-def build(folder, row, changes=None, seed=0):
+def build(base_models, row, changes=None, seed=0):
     method = load_method(row)
-    return build_whole_model(PROFILE, method.model_copy(update=changes or {}), folder, seed)
+    return build_whole_model(PROFILE, method.model_copy(update=changes or {}), base_models, seed)
 
 
-def lively(folder, row):
+def lively(base_models, row):
     """A model that writes differently from image to image and word to word, as a fresh one does not."""
-    model = build(folder, row).eval()
+    model = build(base_models, row).eval()
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, parameter in model.decoder.named_parameters():
@@ -58,8 +53,8 @@ def something_seen(count=6):
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_every_row_builds_and_writes_like_a_report_generator(folder, row):
-    model = build_report_generator(PROFILE, load_method(row), folder, seed=0).eval()
+def test_every_row_builds_and_writes_like_a_report_generator(base_models, row):
+    model = build_report_generator(PROFILE, load_method(row), base_models, seed=0).eval()
     pixels = small_studies(3).pixels
     texts, prompts = model.generate(pixels, "generic_adapter", GENERATION)
     assert len(texts) == 3 and prompts.auxiliary == {} and prompts.prompts.shape[1] == 0
@@ -68,14 +63,14 @@ def test_every_row_builds_and_writes_like_a_report_generator(folder, row):
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_the_seed_sets_every_parameter(folder, row):
-    one, same, other = (build(folder, row, seed=seed).state(Ownership.SHARED) for seed in (0, 0, 1))
+def test_the_seed_sets_every_parameter(base_models, row):
+    one, same, other = (build(base_models, row, seed=seed).state(Ownership.SHARED) for seed in (0, 0, 1))
     assert all(torch.equal(one[key], same[key]) for key in one)
     assert not torch.equal(one["decoder/projection.0.weight"], other["decoder/projection.0.weight"])
 
 
-def test_parameters_of_the_transformer_by_formula(folder):
-    model = build(folder, "transformer")
+def test_parameters_of_the_transformer_by_formula(base_models):
+    model = build(base_models, "transformer")
     tokens = model.encoder.eval()(small_studies(1).pixels).tokens.shape[1]
     width, layers, report_tokens = 32, 2, 17
     attention, feed_forward, norm = 4 * width**2 + 4 * width, 8 * width**2 + 5 * width, 2 * width
@@ -86,27 +81,27 @@ def test_parameters_of_the_transformer_by_formula(folder):
     assert sum(t.numel() for key, t in model.trainable().items() if key.startswith("decoder/")) == expected
 
 
-def test_bad_rows_are_refused(folder, tmp_path):
+def test_bad_rows_are_refused(base_models, tmp_path):
     with pytest.raises(InputError, match="transformer.*losses.image_report_contrast"):
-        build(folder, "transformer", {"losses": ReportLosses(image_report_contrast=0.2)})
+        build(base_models, "transformer", {"losses": ReportLosses(image_report_contrast=0.2)})
     with pytest.raises(InputError, match="prompts"):
-        build(folder, "wcl", {"prompts": "diagnosis"})
+        build(base_models, "wcl", {"prompts": "diagnosis"})
     with pytest.raises(InputError, match="modules.projection"):
-        build(folder, "dcl", {"modules": {**load_method("dcl").modules, "projection": Ownership.SHARED}})
+        build(base_models, "dcl", {"modules": {**load_method("dcl").modules, "projection": Ownership.SHARED}})
     with pytest.raises(InputError, match="not trained whole"):
-        build(folder, "r2gen", {"model": "llm"})
+        build(base_models, "r2gen", {"model": "llm"})
     with pytest.raises(InputError, match="notebook 05"):
         build(tmp_path / "nowhere", "r2gen")
     with pytest.raises(InputError, match="trained whole"):
-        build(folder, "r2gen").save_adapter("generic_adapter", tmp_path)
+        build(base_models, "r2gen").save_adapter("generic_adapter", tmp_path)
 
 
 # ---- writing ----
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_greedy_writing_is_what_teacher_forcing_says(folder, row):
-    model = lively(folder, row)
+def test_greedy_writing_is_what_teacher_forcing_says(base_models, row):
+    model = lively(base_models, row)
     seen = something_seen()
     ids = decode(model, seen, beams=1)[:, 1:]
     with torch.no_grad():
@@ -118,8 +113,8 @@ def test_greedy_writing_is_what_teacher_forcing_says(folder, row):
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_beams_with_and_without_cache_agree(folder, row):
-    model = lively(folder, row)
+def test_beams_with_and_without_cache_agree(base_models, row):
+    model = lively(base_models, row)
     seen, settings = something_seen(), GENERATION.model_copy(update={"beams": 4})
     cached, anew = (model.decoder.report.write(seen, settings, cached=cached) for cached in (True, False))
     assert torch.equal(cached, anew)
@@ -127,8 +122,8 @@ def test_beams_with_and_without_cache_agree(folder, row):
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_as_many_beams_as_words_find_the_likeliest_report(folder, row):
-    model = lively(folder, row)
+def test_as_many_beams_as_words_find_the_likeliest_report(base_models, row):
+    model = lively(base_models, row)
     seen, words, end = something_seen(1), len(model.tokenizer), model.tokenizer.eos_token_id
     with torch.no_grad():
         pairs = torch.stack([torch.arange(words), torch.zeros(words, dtype=torch.long)], dim=1)
@@ -141,8 +136,8 @@ def test_as_many_beams_as_words_find_the_likeliest_report(folder, row):
     assert found == list(best[:1] if best[0] == end else best)
 
 
-def test_repetition_penalty_and_length_are_honoured(folder):
-    model = lively(folder, "r2gen")
+def test_repetition_penalty_and_length_are_honoured(base_models):
+    model = lively(base_models, "r2gen")
     ids = decode(model, something_seen(), beams=2, max_new_tokens=5, repetition_penalty=1e6)[:, 1:]
     assert ids.shape[1] <= 5
     for row in ids.tolist():
@@ -153,16 +148,16 @@ def test_repetition_penalty_and_length_are_honoured(folder):
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_state_round_trip_writes_the_same(folder, row):
-    first, second = lively(folder, row), build(folder, row, seed=9).eval()
+def test_state_round_trip_writes_the_same(base_models, row):
+    first, second = lively(base_models, row), build(base_models, row, seed=9).eval()
     pixels = small_studies(4).pixels
     second.load_state({key: tensor.clone() for key, tensor in first.state(Ownership.SHARED).items()})
     assert first.generate(pixels, "", GENERATION)[0] == second.generate(pixels, "", GENERATION)[0]
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_later_words_do_not_change_earlier_logits(folder, row):
-    model = lively(folder, row)
+def test_later_words_do_not_change_earlier_logits(base_models, row):
+    model = lively(base_models, row)
     seen, ids = something_seen(2), torch.randint(5, 200, (2, 7), generator=torch.Generator().manual_seed(0))
     changed = ids.clone()
     changed[:, 4:] = 7
@@ -176,8 +171,8 @@ def test_later_words_do_not_change_earlier_logits(folder, row):
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_eight_studies_can_be_learnt_by_heart(folder, row):
-    model = build(folder, row).train()
+def test_eight_studies_can_be_learnt_by_heart(base_models, row):
+    model = build(base_models, row).train()
     studies = small_studies(8)
     batch = ClientBatches(model, studies, PROFILE).batch(range(8))
     optimiser = adamw([*model.trainable().values()], lr=1e-2)
@@ -202,9 +197,9 @@ def test_eight_studies_can_be_learnt_by_heart(folder, row):
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_step_reaches_every_parameter_and_nothing_frozen(folder, row):
+def test_a_step_reaches_every_parameter_and_nothing_frozen(base_models, row):
     frozen = {"encoder": Ownership.FROZEN, "decoder": Ownership.PERSONAL}
-    model = build(folder, row, {"modules": frozen})
+    model = build(base_models, row, {"modules": frozen})
     encoder = {key: tensor.clone() for key, tensor in model.state(Ownership.FROZEN).items()}
     assert model.initial_personal.keys() == model.state(Ownership.PERSONAL).keys()
     update = train_client(
@@ -218,8 +213,8 @@ def test_a_step_reaches_every_parameter_and_nothing_frozen(folder, row):
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_client_s_update_repeats_to_the_byte(folder, row):
-    model = build(folder, row)
+def test_a_client_s_update_repeats_to_the_byte(base_models, row):
+    model = build(base_models, row)
     start = {key: tensor.clone() for key, tensor in model.state(Ownership.SHARED).items()}
 
     def update():
@@ -242,12 +237,12 @@ def test_a_client_s_update_repeats_to_the_byte(folder, row):
 # ---- WCL and DCL ----
 
 
-def test_only_wcl_weighs_negatives(folder):
+def test_only_wcl_weighs_negatives(base_models):
     studies = small_studies(8)
     studies.states[:] = 1  # every negative is as hard as can be
     terms = {}
     for row in ("wcl", "dcl"):
-        model = build(folder, row).eval()
+        model = build(base_models, row).eval()
         batch = ClientBatches(model, studies, PROFILE).batch(range(8))
         seen = model.prefix(batch.images).embeddings.mean(dim=1)
         read = model.decoder.report.read(batch.report_ids, batch.report_mask)
@@ -260,8 +255,8 @@ def test_only_wcl_weighs_negatives(folder):
     assert terms == {"wcl": 2.0, "dcl": 1.0}
 
 
-def test_a_report_is_read_without_its_padding_and_without_the_image(folder):
-    model = lively(folder, "wcl")
+def test_a_report_is_read_without_its_padding_and_without_the_image(base_models):
+    model = lively(base_models, "wcl")
     batch = ClientBatches(model, small_studies(4), PROFILE).batch(range(4))
     together = model.decoder.report.read(batch.report_ids, batch.report_mask)
     for row in range(4):
@@ -270,8 +265,8 @@ def test_a_report_is_read_without_its_padding_and_without_the_image(folder):
         torch.testing.assert_close(alone, together[row], **LIVELY)
 
 
-def test_the_decoder_attends_to_the_graph(folder):
-    model = lively(folder, "dcl")
+def test_the_decoder_attends_to_the_graph(base_models):
+    model = lively(base_models, "dcl")
     images, ids = small_studies(2).pixels, torch.full((2, 4), 9)
     with torch.no_grad():
         seen = model.prefix(images).embeddings

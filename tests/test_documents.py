@@ -16,7 +16,8 @@ BENCHMARK = REPOSITORY / "figures" / "reference" / "standard" / "benchmark"
 README, RESULTS = REPOSITORY / "README.md", REPOSITORY / "docs" / "results.md"
 PAGES = [README, *sorted((REPOSITORY / "docs").glob("*.md"))]
 CARDS = sorted((REPOSITORY / "data_cards").glob("*.md"))
-EVERY_PAGE = [*PAGES, *CARDS, REPOSITORY / "figures" / "reference" / "README.md"]
+MODULES = sorted((REPOSITORY / "fedmrg_core").rglob("*.md"))
+EVERY_PAGE = [*PAGES, *CARDS, *MODULES, REPOSITORY / "figures" / "reference" / "README.md"]
 F1 = "clinical_f1_example_14_uncertain_negative"
 # Of each column of a page's main table after the method: role, metric, what of it.
 COLUMNS = {

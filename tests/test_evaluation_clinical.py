@@ -19,7 +19,6 @@ from fedmrg_core.metrics.clinical import (
     is_positive,
     states_f1_micro,
 )
-from fedmrg_core.metrics.modules import load_metric
 
 SCORERS = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
 
@@ -90,12 +89,6 @@ def test_head_auroc(states):
     assert both == pytest.approx(expected)
     perfect = head_auroc(numpy.eye(4)[reference], reference)
     assert all(value == 1.0 for name, value in perfect.items() if name != "pneumonia")
-
-
-def test_evaluate_module(states):
-    reference, generated = states
-    scores = load_metric("report_clinical").compute(predictions=generated.tolist(), references=reference.tolist())
-    assert scores == pytest.approx(score_states(reference, generated))
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,8 @@ def test_floor_needs_training_and_features(predictions, training):
         (lambda f: f.assign(role="guest"), "role 'guest'"),
         (lambda f: f.assign(adapter="other"), "adapter 'other'"),
         (lambda f: f.assign(reference=" . "), "study 's00'.*reference"),
+        (lambda f: f.assign(reference=None), "study 's00'.*reference None; expected text"),
+        (lambda f: f.assign(generated=float("nan")), "study 's00'.*generated .*nan.*; expected text"),
         (lambda f: f.assign(states_generated="012"), "states_generated '012'"),
         (lambda f: f.assign(states_head="9" * 14), "states_head"),
         (lambda f: pandas.concat([f, f.tail(1)], ignore_index=True), "repeats"),
@@ -215,11 +217,7 @@ def test_what_cannot_be_said_is_blank_with_a_reason_said_once(predictions, caplo
     pandas.testing.assert_frame_equal(read_metrics(tmp_path / "metrics.csv"), metrics)
 
 
-def test_a_report_too_long_for_meteor_is_named(predictions, caplog, monkeypatch):
-    monkeypatch.setattr(
-        "fedmrg_core.metrics.text._run_meteor",
-        lambda lines: "5 5 2 2 3 3 2 2 0 0 0 0 0 0 0 0 0 0 0 0 1 5 5\n" * len(lines),
-    )
+def test_a_report_too_long_for_meteor_is_named(predictions, caplog, meteor_asked):
     predictions.loc[predictions.study_id == "s04", "generated"] = "the heart is clear and normal " * 300
     metrics = score_predictions(predictions, resamples=10).set_index(["scope", "adapter", "metric"]).sort_index()
     assert numpy.isnan(metrics.loc[("b", "generic", "meteor"), "value"])

@@ -12,9 +12,8 @@ import transformers
 from federation_fake import everything
 from flwr.common.serde import recorddict_to_proto
 from peft import PeftModel
-from small_model import PROFILE, small_base_models
+from small_model import PROFILE
 
-from fedmrg_core.data.prepared import prepare
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation import grid
 from fedmrg_core.federation.hospital import HospitalDisk
@@ -26,14 +25,6 @@ from fedmrg_core.training.batch_statistics import is_statistic
 SMALL = PROFILE.model_copy(
     update={"federation": PROFILE.federation.model_copy(update={"rounds": 2})},
 )
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    folder = tmp_path_factory.mktemp("workspace")
-    small_base_models(folder / "base_models")
-    prepare("phantom", None, folder / "prepared", SMALL.image_size, seed=0, train=5, validation=3, test=2)
-    return folder
 
 
 def configuration(workspace: pathlib.Path, run: pathlib.Path, method: str = "fedmrg", **others) -> RunConfiguration:
@@ -90,7 +81,7 @@ def test_a_finished_run_can_be_opened(workspace: pathlib.Path, tmp_path: pathlib
     run_federation(run, configuration(workspace, run, unseen_sites=("centre-e", "centre-f")), progress=False)
     table = pandas.read_csv(run / "rounds.csv")
     assert set(table.client) == {"centre-a", "centre-b", "centre-c", "centre-d"}
-    assert set(table.num_examples) == {5} and set(table.validation_examples) == {3}
+    assert set(table.num_examples) == {6} and set(table.validation_examples) == {3}
     model = run / "model"
     llm = transformers.AutoModelForCausalLM.from_pretrained(workspace / "base_models" / "llm")
     adapted = PeftModel.from_pretrained(llm, model / "generic_adapter")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 
@@ -271,12 +272,22 @@ def test_pictures_of_phantom_data_are_marked(data, marked):
     common.plt.close(figure)
 
 
-def test_command_line(run, repository, tmp_path):
-    script = [sys.executable, str(repository / "figures" / "communication.py")]
-    done = subprocess.run([*script, "--run", str(run), "--out", str(tmp_path / "out")], capture_output=True, text=True)
-    assert done.returncode == 0 and len(done.stdout.splitlines()) == 3, done.stderr
-    bad = subprocess.run(
-        [*script, "--run", str(tmp_path / "no"), "--out", str(tmp_path)], capture_output=True, text=True
-    )
-    assert bad.returncode == 2 and len(bad.stderr.strip().splitlines()) == 1
-    assert "--run" in subprocess.run([*script, "--help"], capture_output=True, text=True).stdout
+def test_command_line(run, repository, tmp_path, monkeypatch, capsys):
+    script = str(repository / "figures" / "communication.py")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            return end.code, *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    code, written, told = call("--run", str(run), "--out", str(tmp_path / "out"))
+    assert code == 0 and len(written.splitlines()) == 3, told
+    assert "--run" in call("--help")[1]
+    missing = ("--run", str(tmp_path / "no"), "--out", str(tmp_path))
+    code, _, told = call(*missing)
+    assert code == 2 and len(told.strip().splitlines()) == 1
+    alone = subprocess.run([sys.executable, *sys.argv[:1], *missing], capture_output=True, text=True)
+    assert (alone.returncode, alone.stderr) == (code, told)

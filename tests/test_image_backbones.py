@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 import transformers
 from checkpoint_families import SIGLIP_TEXT, SIGLIP_VISION, save_backbone, save_llm
-from small_model import PROFILE, small_base_models, small_model, small_studies
+from small_model import PROFILE, small_model, small_studies
 from test_pretrained import one_step
 
 from fedmrg_core.adapters import GENERIC
@@ -63,11 +63,6 @@ BACKBONES = {
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("backbones")
     return {name: save_backbone(root / name, config, kind) for name, (config, kind, _, _) in BACKBONES.items()}
-
-
-@pytest.fixture(scope="module")
-def base_models(tmp_path_factory):
-    return small_base_models(tmp_path_factory.mktemp("base") / "models")
 
 
 def with_backbone(folder):

@@ -10,9 +10,8 @@ import time
 
 import pytest
 from federation_fake import everything
-from small_model import PROFILE, small_base_models
+from small_model import PROFILE
 
-from fedmrg_core.data.prepared import prepare
 from fedmrg_core.federation.run import configure_run, continue_federation
 from fedmrg_core.runs.methods import load_method
 from fedmrg_core.runs.run_configuration import write_configuration
@@ -27,14 +26,6 @@ MOMENTS = (
     "checkpoint/current",
     "hospitals/centre-d/round-0003.safetensors",
 )
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    folder = tmp_path_factory.mktemp("workspace")
-    small_base_models(folder / "base_models")
-    prepare("phantom", None, folder / "prepared", PROFILE.image_size, seed=0, train=6, validation=3, test=2)
-    return folder
 
 
 def _configure(workspace: pathlib.Path, name: str) -> pathlib.Path:

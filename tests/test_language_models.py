@@ -6,29 +6,13 @@ import shutil
 import pytest
 import torch
 from checkpoint_families import VOCABULARY, refused, save_llm, set_json
-from small_model import PROFILE, small_base_models, small_model, small_studies
+from small_model import PROFILE, small_model, small_studies
 
 from fedmrg_core.adapters import GENERIC
 from fedmrg_core.errors import InputError
 from fedmrg_core.tasks.reports.batch import Batch
 from fedmrg_core.training.language_models import load_language_model
 from fedmrg_core.training.pretrained import load_tokenizer
-
-
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory):
-    return save_llm(tmp_path_factory.mktemp("stored") / "llama", "llama")
-
-
-@pytest.fixture
-def folder(stored, tmp_path):
-    """A LLaMA that a test may spoil."""
-    return pathlib.Path(shutil.copytree(stored, tmp_path / "llama"))
-
-
-@pytest.fixture(scope="module")
-def base_models(tmp_path_factory):
-    return small_base_models(tmp_path_factory.mktemp("base") / "models")
 
 
 def profile_of(base: dict | None = None, **sections):
@@ -73,9 +57,9 @@ def test_how_a_checkpoint_would_decode_changes_no_report(row, file, base_models,
         assert found == expected
 
 
-def test_notebook_samples_are_not_decoded_as_the_checkpoint_says_either(folder):
-    set_json(folder / "generation_config.json", **DECODING)
-    llm, tokenizer = load_language_model(folder)
+def test_notebook_samples_are_not_decoded_as_the_checkpoint_says_either(llama):
+    set_json(llama / "generation_config.json", **DECODING)
+    llm, tokenizer = load_language_model(llama)
     special = {"bos_token_id", "eos_token_id", "pad_token_id", "transformers_version"}
     assert llm.generation_config.to_diff_dict().keys() <= special
     assert llm.generation_config.eos_token_id == tokenizer.eos_token_id
@@ -84,25 +68,25 @@ def test_notebook_samples_are_not_decoded_as_the_checkpoint_says_either(folder):
 # ---- tokens and positions ----
 
 
-def test_a_token_without_an_embedding_is_refused(folder):
-    tokenizer = load_tokenizer(folder)
+def test_a_token_without_an_embedding_is_refused(llama):
+    tokenizer = load_tokenizer(llama)
     tokenizer.add_tokens(["cardiomegalic"])
-    tokenizer.save_pretrained(folder)
-    refused(folder, rf"'cardiomegalic' with id {VOCABULARY} and the LLM {VOCABULARY} embeddings \(1 tokens too many\)")
+    tokenizer.save_pretrained(llama)
+    refused(llama, rf"'cardiomegalic' with id {VOCABULARY} and the LLM {VOCABULARY} embeddings \(1 tokens too many\)")
 
 
-def test_a_special_token_that_no_text_has_needs_no_embedding(folder):
-    tokenizer = load_tokenizer(folder)
+def test_a_special_token_that_no_text_has_needs_no_embedding(llama):
+    tokenizer = load_tokenizer(llama)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    tokenizer.save_pretrained(folder)
-    load_language_model(folder)
+    tokenizer.save_pretrained(llama)
+    load_language_model(llama)
 
 
-def test_a_padding_token_without_an_embedding_is_refused(folder):
-    tokenizer = load_tokenizer(folder)
+def test_a_padding_token_without_an_embedding_is_refused(llama):
+    tokenizer = load_tokenizer(llama)
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-    tokenizer.save_pretrained(folder)
-    refused(folder, r"'\[PAD\]' with id")
+    tokenizer.save_pretrained(llama)
+    refused(llama, r"'\[PAD\]' with id")
 
 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "llama"])

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from small_model import PROFILE, small_base_models, small_studies
+from small_model import PROFILE, small_studies
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.declaration import Declaration
@@ -16,11 +16,6 @@ from fedmrg_core.tasks.reports.build import build_report_generator
 from fedmrg_core.tasks.reports.leaving import leaving
 from fedmrg_core.tasks.reports.local_training import train_client, validate_client
 from fedmrg_core.training.client_rules import initial_controls
-
-
-@pytest.fixture(scope="module")
-def base_models(tmp_path_factory) -> pathlib.Path:
-    return small_base_models(tmp_path_factory.mktemp("base"))
 
 
 @pytest.mark.parametrize("name", sorted(load_methods()))

@@ -5,7 +5,7 @@ import pytest
 import torch
 import transformers
 from checkpoint_families import GEMMA, LAYERS, LLMS, SIGLIP_VISION, save_configured, save_llm
-from small_model import PROFILE, small_base_models, small_model, small_studies
+from small_model import PROFILE, small_model, small_studies
 from test_pretrained import one_step
 
 from fedmrg_core.adapters import GENERIC
@@ -17,11 +17,6 @@ pytestmark = pytest.mark.numerical
 # Families that enlarge what their table of embeddings holds, and some that do not.
 SCALED = ("gemma", "gemma2", "gemma3", "biogpt")
 PLAIN = ("llama", "gpt2", "opt", "granite")
-
-
-@pytest.fixture(scope="module")
-def base_models(tmp_path_factory):
-    return small_base_models(tmp_path_factory.mktemp("base") / "models")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers
-from small_model import PROFILE, TEXTS, small_base_models, small_model, small_studies
+from small_model import PROFILE, TEXTS, small_model, small_studies
 
 from fedmrg_core.adapters import GENERIC, SPECIALISED
 from fedmrg_core.errors import InputError
@@ -15,11 +15,6 @@ from fedmrg_core.training.training_steps import total_loss
 
 # One row for each way in which weights meet the frozen LLM.
 ROWS = ("fedmrg", "r2gengpt", "fed-adalora", "fedpara", "fed-prefix", "fed-prompt", "fed-vera", "feddat")
-
-
-@pytest.fixture(scope="module")
-def base_models(tmp_path_factory):
-    return small_base_models(tmp_path_factory.mktemp("base") / "models")
 
 
 def profile_of(**base_models: str):

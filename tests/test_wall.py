@@ -15,9 +15,8 @@ from federation_fake import everything
 from flwr.app import Message
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
-from small_model import PROFILE, small_base_models
+from small_model import PROFILE
 
-from fedmrg_core.data.prepared import prepare
 from fedmrg_core.federation import grid
 from fedmrg_core.federation.run import configure_run, run_federation
 from fedmrg_core.runs.methods import load_method
@@ -25,14 +24,6 @@ from fedmrg_core.runs.run_configuration import write_configuration
 
 UNSEEN = ("centre-d", "centre-e", "centre-f")
 CLIENTS = ("centre-a", "centre-b", "centre-c")
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    folder = tmp_path_factory.mktemp("workspace")
-    small_base_models(folder / "base_models")
-    prepare("phantom", None, folder / "prepared", PROFILE.image_size, seed=0, train=6, validation=3, test=2)
-    return folder
 
 
 def configured(workspace: pathlib.Path, name: str, method: str = "fedmrg"):

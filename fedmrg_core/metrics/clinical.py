@@ -11,6 +11,7 @@ blank (NaN), see `without_positives`.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Literal
 
@@ -20,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 
 from fedmrg_core.data.findings import FINDINGS, POSITIVE, STATES, UNCERTAIN
 from fedmrg_core.errors import InputError
-from fedmrg_core.metrics.statistics import StudyStatistics, mean_statistics
+from fedmrg_core.metrics.statistics import StudyStatistics, blank_statistics, mean_statistics
 
 UncertainPolicy = Literal["positive", "negative"]
 UNCERTAIN_POLICIES: tuple[UncertainPolicy, ...] = ("positive", "negative")
@@ -77,7 +78,7 @@ def per_study_clinical(reference: ArrayLike, generated: ArrayLike) -> dict[str, 
         generated: (N, 14) states of the generated reports.
 
     Returns:
-        By key, as fractions. Those of `without_positives` mean nothing.
+        By key, as fractions. Those of `without_positives` are blank, also in a subset.
 
     Raises:
         InputError: bad shapes, unequal lengths, no studies or an unknown state.
@@ -91,7 +92,7 @@ def per_study_clinical(reference: ArrayLike, generated: ArrayLike) -> dict[str, 
             for average in AVERAGES:
                 for measure in _MEASURES:
                     key = f"clinical_{measure}_{average}_{size}_uncertain_{uncertain}"
-                    measures[key] = _statistics(hits, measure, average)
+                    measures[key] = _said_or_blank(hits, measure, average)
     return measures
 
 
@@ -115,6 +116,18 @@ def without_positives(reference: ArrayLike) -> set[str]:
 def _hits(true: numpy.ndarray, predicted: numpy.ndarray) -> numpy.ndarray:
     """True positives, false positives and false negatives: (N, L) Booleans twice to (N, 3, L) numbers."""
     return numpy.stack([true & predicted, ~true & predicted, true & ~predicted], axis=1).astype(float)
+
+
+def _said_or_blank(hits: numpy.ndarray, measure: str, average: str) -> StudyStatistics:
+    """Blank where no reference of these studies is positive: no true positive and no false negative."""
+    if not hits[:, [0, 2]].any():
+        return blank_statistics(len(hits))
+    anew = functools.partial(_said_or_blank_of, hits, measure, average)
+    return dataclasses.replace(_statistics(hits, measure, average), anew=anew)
+
+
+def _said_or_blank_of(hits: numpy.ndarray, measure: str, average: str, rows: numpy.ndarray) -> StudyStatistics:
+    return _said_or_blank(hits[rows], measure, average)
 
 
 def _statistics(hits: numpy.ndarray, measure: str, average: str) -> StudyStatistics:

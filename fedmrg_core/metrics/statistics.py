@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy
 
@@ -29,10 +29,12 @@ class StudyStatistics:
     Attributes:
         summands: (N, S) float array, one row a study.
         value: maps sums (..., S) to the measure (...). It must be vectorised over the leading axes.
+        anew: the measure of some rows, where a study's part depends on the studies scored with it; None: it does not.
     """
 
     summands: numpy.ndarray
     value: Callable[[numpy.ndarray], numpy.ndarray]
+    anew: Callable[[numpy.ndarray], StudyStatistics] | None = None
 
     @property
     def studies(self) -> int:
@@ -44,8 +46,8 @@ class StudyStatistics:
         return float(self.value(self.summands.sum(axis=0)))
 
     def subset(self, rows: numpy.ndarray) -> StudyStatistics:
-        """The same measure on some studies (an index or Boolean array)."""
-        return dataclasses.replace(self, summands=self.summands[rows])
+        """The same measure as if only these studies were scored (an index array of whole numbers)."""
+        return self.anew(rows) if self.anew else dataclasses.replace(self, summands=self.summands[rows])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,11 @@ def mean_statistics(values: Sequence[float] | numpy.ndarray) -> StudyStatistics:
     """The mean of one number a study, as `StudyStatistics`; `values` has shape (N,)."""
     column = numpy.asarray(values, dtype=float)
     return StudyStatistics(numpy.column_stack([column, numpy.ones_like(column)]), _ratio_of_sums)
+
+
+def blank_statistics(studies: int) -> StudyStatistics:
+    """A measure that cannot be said of these studies: NaN, whatever is resampled."""
+    return mean_statistics(numpy.full(studies, math.nan))
 
 
 def _ratio_of_sums(sums: numpy.ndarray) -> numpy.ndarray:
@@ -106,16 +113,13 @@ def bootstrap_intervals(
     return {key: Interval(measures[key].estimate(), low, high) for key, (low, high) in bounds.items()}
 
 
-def with_intervals(
-    measures: dict[str, StudyStatistics], resamples: int = 0, seed: int = 0, blank: Collection[str] = ()
-) -> dict[str, float]:
+def with_intervals(measures: dict[str, StudyStatistics], resamples: int = 0, seed: int = 0) -> dict[str, float]:
     """Measures as plain numbers, as an `evaluate` module gives them.
 
     Args:
         measures: by key, over the same studies.
         resamples: of the bootstrap; 0 leaves intervals out.
         seed: root seed of the bootstrap's stream.
-        blank: keys of measures that cannot be said: NaN.
 
     Returns:
         Each key with its value, and with resamples ``<key>_low`` and ``<key>_high``.
@@ -124,15 +128,10 @@ def with_intervals(
         InputError: see `bootstrap_intervals`.
     """
     if not resamples:
-        return {key: math.nan if key in blank else measure.estimate() for key, measure in measures.items()}
+        return {key: measure.estimate() for key, measure in measures.items()}
     numbers: dict[str, float] = {}
     for key, interval in bootstrap_intervals(measures, numpy_stream(seed, "bootstrap", "all"), resamples).items():
-        low, high, value = interval.low, interval.high, interval.value
-        numbers |= (
-            dict.fromkeys((key, f"{key}_low", f"{key}_high"), math.nan)
-            if key in blank
-            else {key: value, f"{key}_low": low, f"{key}_high": high}
-        )
+        numbers |= {key: interval.value, f"{key}_low": interval.low, f"{key}_high": interval.high}
     return numbers
 
 

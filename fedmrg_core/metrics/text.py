@@ -15,6 +15,7 @@ and earns nothing. What cannot be said is blank (NaN), and never 0.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import pathlib
@@ -30,7 +31,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.metrics.normalise import normalise
-from fedmrg_core.metrics.statistics import StudyStatistics, mean_statistics
+from fedmrg_core.metrics.statistics import StudyStatistics, blank_statistics, mean_statistics
 
 _BLEU_ORDER = 4
 BLEU_SUMS: tuple[str, ...] = (
@@ -56,7 +57,8 @@ def per_study_scores(
 ) -> dict[str, StudyStatistics]:
     """Every text measure with its statistics by study, ready for `statistics.bootstrap_intervals`.
 
-    CIDEr keeps the document frequencies of the whole set: a resample draws studies, not a new reference corpus.
+    CIDEr keeps the document frequencies of the whole set: a resample draws studies, not a new reference corpus. A
+    subset is a corpus of its own.
 
     Args:
         references: N reference reports.
@@ -146,17 +148,21 @@ def _rouge_l(reference: str, generated: str) -> float:
 
 
 def cider_statistics(references: Sequence[str], generated: Sequence[str]) -> StudyStatistics:
-    """CIDEr; document frequencies come from these references alone, so score every subset of studies anew.
+    """CIDEr; document frequencies come from these references alone, so that a subset of studies is scored anew.
 
     Raises:
         InputError: see `per_study_scores`.
     """
     references, generated = _normalise_pairs(references, generated)
     if not _are_told_apart(references):
-        return mean_statistics(numpy.full(len(references), math.nan))
+        return blank_statistics(len(references))
     rows = range(len(references))
     _, values = Cider().compute_score({row: [references[row]] for row in rows}, {row: [generated[row]] for row in rows})
-    return mean_statistics(values)
+    return dataclasses.replace(mean_statistics(values), anew=functools.partial(_cider_of, references, generated))
+
+
+def _cider_of(references: list[str], generated: list[str], rows: numpy.ndarray) -> StudyStatistics:
+    return cider_statistics([references[row] for row in rows], [generated[row] for row in rows])
 
 
 def _are_told_apart(references: Sequence[str]) -> bool:

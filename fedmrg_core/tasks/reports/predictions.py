@@ -19,11 +19,10 @@ from fedmrg_core.data.findings import FINDINGS, STATES
 from fedmrg_core.errors import InputError
 from fedmrg_core.files.stored_tables import read_table
 from fedmrg_core.files.whole_files import write_text
-from fedmrg_core.metrics.clinical import per_study_clinical, without_positives
 from fedmrg_core.metrics.diversity import diversity, harmonic_mean, worst_client
 from fedmrg_core.metrics.normalise import normalise
 from fedmrg_core.metrics.statistics import RESAMPLES, Interval, StudyStatistics, bootstrap_intervals
-from fedmrg_core.metrics.text import LONGEST_FOR_METEOR, cider_statistics, set_free_scores, too_long_for_meteor
+from fedmrg_core.metrics.text import LONGEST_FOR_METEOR, too_long_for_meteor
 from fedmrg_core.seeds import numpy_stream
 from fedmrg_core.tasks.reports.floors import FLOORS
 
@@ -87,8 +86,8 @@ def check_predictions(predictions: pandas.DataFrame, source: str) -> None:
     """Hold predictions against the contract.
 
     Raises:
-        InputError: no rows, a missing column, an unknown role, adapter or system, an empty reference, states that are
-            not 14 digits from 0 to 3, or two rows of one study, adapter and system.
+        InputError: no rows, a missing column, an unknown role, adapter or system, a report that is no text, an empty
+            reference, states that are not 14 digits from 0 to 3, or two rows of one study, adapter and system.
     """
     missing = [name for name in COLUMNS if name not in predictions]
     if missing:
@@ -98,6 +97,8 @@ def check_predictions(predictions: pandas.DataFrame, source: str) -> None:
     for column, allowed in (("role", ROLES), ("adapter", ADAPTERS), ("system", SYSTEMS)):
         if column in predictions:
             _require(predictions, predictions[column].isin(allowed), column, f"one of {', '.join(allowed)}", source)
+    for column in ("reference", "generated"):
+        _require(predictions, predictions[column].map(_is_text), column, "text", source)
     _require(predictions, predictions["reference"].map(normalise) != "", "reference", "a report with words", source)
     for column in ("states_reference", "states_generated"):
         _require(predictions, predictions[column].map(_is_states), column, "14 digits from 0 to 3", source)
@@ -108,6 +109,10 @@ def check_predictions(predictions: pandas.DataFrame, source: str) -> None:
     twice = predictions[predictions.duplicated(keys)]
     if len(twice):
         raise InputError(f"{source}: row {_line(twice)} repeats {tuple(twice.iloc[0][keys])}; expected one row each.")
+
+
+def _is_text(cell: object) -> bool:
+    return isinstance(cell, str)
 
 
 def _is_states(text: object) -> bool:
@@ -146,21 +151,17 @@ def score_predictions(
 
     Returns:
         The long table of `METRIC_COLUMNS`. Shares and counts of distinct reports have no interval (NaN): a resample
-        with repeated studies says nothing about them. What cannot be said is blank (NaN): see `text_metrics`,
-        `clinical_metrics` and, for single studies, `statistics.bootstrap_intervals`; the reasons are logged once.
-        ``worst_client_<metric>`` and ``harmonic_mean_<metric>`` stand in
-        scope "home", their interval is NaN too.
+        with repeated studies says nothing about them. What cannot be said is blank (NaN): see `metrics.text`,
+        `metrics.clinical` and, for single studies, `statistics.bootstrap_intervals`; the reasons are logged once.
+        ``worst_client_<metric>`` and ``harmonic_mean_<metric>`` stand in scope "home", their interval is NaN too.
 
     Raises:
-        InputError: see `check_predictions`.
+        InputError: see `check_predictions`, or METEOR's Java does not run.
     """
     frame = predictions.reset_index(drop=True)
     frame["system"] = frame["system"].fillna("model") if "system" in frame else "model"
     check_predictions(frame, "predictions")
-    measures = {
-        **set_free_scores(frame["reference"].tolist(), frame["generated"].tolist(), meteor),
-        **per_study_clinical(state_array(frame["states_reference"]), state_array(frame["states_generated"])),
-    }
+    measures = _measures_by_study(frame, meteor)
     rows: list[dict[str, Any]] = []
     for (system, adapter), group in frame.groupby(["system", "adapter"], sort=False):
         named = {"adapter": adapter, "system": system}
@@ -173,6 +174,22 @@ def score_predictions(
     for reason in blank_reasons(metrics, frame):
         logger.warning("%s", reason)
     return metrics
+
+
+def _measures_by_study(frame: pandas.DataFrame, meteor: bool) -> dict[str, StudyStatistics]:
+    """Every measure of the `evaluate` modules, in the order of metrics.csv; subsets of its studies give scopes."""
+    from fedmrg_core.metrics.modules import load_metric  # `evaluate` takes long to import
+
+    text = load_metric("report_text").compute(
+        predictions=frame["generated"].tolist(), references=frame["reference"].tolist(), meteor=meteor, per_study=True
+    )
+    clinical = load_metric("report_clinical").compute(
+        predictions=state_array(frame["states_generated"]).tolist(),
+        references=state_array(frame["states_reference"]).tolist(),
+        per_study=True,
+    )
+    cider = text.pop("cider")  # stands last in every stored metrics.csv
+    return {**text, **clinical, "cider": cider}
 
 
 def blank_reasons(metrics: pandas.DataFrame, predictions: pandas.DataFrame) -> list[str]:
@@ -208,10 +225,7 @@ def _score_scope(
     resamples: int,
 ) -> list[dict[str, Any]]:
     here = {key: measure.subset(studies.index.to_numpy()) for key, measure in measures.items()}
-    here["cider"] = cider_statistics(studies["reference"].tolist(), studies["generated"].tolist())
     intervals = bootstrap_intervals(here, generator, resamples)
-    blank = without_positives(state_array(studies["states_reference"]))
-    intervals |= dict.fromkeys(blank, Interval(math.nan, math.nan, math.nan))
     varied = diversity(studies["generated"].tolist())
     for key in ("distinct_reports", "distinct_share", "most_frequent_share", "empty_share", "looping_share"):
         intervals[key] = Interval(float(getattr(varied, key)), math.nan, math.nan)
