@@ -12,16 +12,14 @@ from scores import score_states, score_texts
 from fedmrg_core.data.labeller import label_report
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.answers import stored_numbers
+from fedmrg_core.runs.metric_table import METRIC_COLUMNS, read_metrics, write_metrics
 from fedmrg_core.tasks.reports.floors import constant_report, floor_predictions, nearest_image, random_report
 from fedmrg_core.tasks.reports.predictions import (
     COLUMNS,
-    METRIC_COLUMNS,
     check_predictions,
-    read_metrics,
     read_predictions,
     score_predictions,
     state_array,
-    write_metrics,
     write_predictions,
 )
 

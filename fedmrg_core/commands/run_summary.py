@@ -13,15 +13,15 @@ import pandas
 from fedmrg_core.commands.measure_names import floor_name, measure_name, measure_value
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.comparison import CLINICAL_F1
 from fedmrg_core.evaluation.stored_runs import Run, is_synthetic
-from fedmrg_core.evaluation.table_writers import ROLES, TESTED
+from fedmrg_core.evaluation.table_writers import ROLES
 from fedmrg_core.metrics.diversity import Diversity
 from fedmrg_core.metrics.statistics import CONFIDENCE
 from fedmrg_core.runs.experiments import RunSettings
 from fedmrg_core.runs.methods import Ownership
 from fedmrg_core.tasks.reports.answers import ANSWERS
 from fedmrg_core.tasks.reports.floors import FLOORS
+from fedmrg_core.tasks.reports.measures import CLINICAL_F1, DECLARED
 from fedmrg_core.tasks.reports.predictions import ADAPTER_NAMES
 
 MEASURES = ("bleu_4", "meteor", "rouge_l", "cider", CLINICAL_F1)  # of the small table; metrics.csv has the rest
@@ -72,7 +72,7 @@ def summarise(run: Run) -> RunSummary:
     values = {"model": run.values(role)} | {floor: run.values(role, floor) for floor in FLOORS}
     values = {system: table for system, table in values.items() if len(table)}
     shown = [key for key in MEASURES if key in values["model"].index]
-    results = " and ".join(_result(key, {s: _value(t, key) for s, t in values.items()}) for key in TESTED)
+    results = " and ".join(_result(key, {s: _value(t, key) for s, t in values.items()}) for key in DECLARED.tested)
     place = "" if role == "home" else f" at {ROLES[role]}"
     sentence = f"{name}, {_trained(run)}, reaches{place} {results}."
     if reason := _collapsed(values["model"]):

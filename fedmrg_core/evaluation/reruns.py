@@ -13,14 +13,15 @@ from typing import Any
 
 import pandas
 
+from fedmrg_core.data.sources import data_source
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.reference import reference_runs
 from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, REPRODUCED, exit_code, verdicts, verify
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.paths import REPOSITORY, reference_folder
 from fedmrg_core.runs.arithmetic import EXACT_THREADS, exact_environment
 from fedmrg_core.runs.experiments import RunSettings
+from fedmrg_core.runs.measures import measures_of
 
 SHOWN = 8  # numbers of a run that are printed where more were not reproduced
 SMALL = 100.0  # above it a number is one of bytes, without decimals
@@ -127,7 +128,8 @@ def _sentence(rows: pandas.DataFrame, verdict: str) -> str:
 
 def _number(row: Any) -> str:
     """One number as a reader wants it: which, from where to where, and how much chance explains."""
-    measure = MEASURES.get(row.metric, row.metric.replace("_", " "))
+    names = measures_of(data_source(RunSettings.from_name(row.run).data).task).names
+    measure = names.get(row.metric, row.metric.replace("_", " "))
     digits = 3 if abs(row.reference) < SMALL else 0
     values = f"{row.rerun:.{digits}f} instead of {row.reference:.{digits}f}"
     return f"{measure}, {row.scope}, {row.adapter}: {values}, where chance explains {row.chance:.{digits}f}"

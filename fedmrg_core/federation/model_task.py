@@ -11,15 +11,19 @@ import pathlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import pandas
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from fedmrg_core.data.site_names import path_part
+from fedmrg_core.errors import InputError
 from fedmrg_core.federation.declaration import Declaration
 from fedmrg_core.federation.roster import Client
-from fedmrg_core.files.whole_files import write_tensors
+from fedmrg_core.files.whole_files import read_tensors, write_tensors
 from fedmrg_core.runs.methods import Method, Ownership
 from fedmrg_core.runs.run_configuration import RunConfiguration
+from fedmrg_core.seeds import numpy_stream
 from fedmrg_core.training import client_update
 from fedmrg_core.training.client_rules import initial_controls
 from fedmrg_core.training.client_state import CONTROL, HospitalState, LocalUpdate, without_controls
@@ -96,18 +100,23 @@ class ModelTask:
 
 
 class ModelHospital:
-    """A hospital's half. A task adds `batches`, `validate` and `test`; its model has `loss_terms`.
+    """A hospital's half. A task adds `batches` and `answers`; its model has `loss_terms`.
 
     Args:
         task: holds the configuration and the model in memory.
         client: who it is.
+        folders: its client folder; of a centralised method's one client those of all.
     """
 
-    def __init__(self, task: ModelTask, client: Client) -> None:
-        self.task, self.client = task, client
+    def __init__(self, task: ModelTask, client: Client, folders: Collection[pathlib.Path]) -> None:
+        self.task, self.client, self.paths = task, client, tuple(folders)
 
     def batches(self, split: str) -> Batches:
         """The client's examples of one split."""
+        raise NotImplementedError
+
+    def answers(self) -> pandas.DataFrame:
+        """What the model as it stands says of the client's test studies: study_id, and a number a measure."""
         raise NotImplementedError
 
     def loss(self, batch: Any, indices: Sequence[int]) -> dict[str, Tensor]:
@@ -129,6 +138,27 @@ class ModelHospital:
         model.remember_shared()
         turn = Turn(self.client.name, round_number, settings.profile, settings.method, settings.seed, progress)
         return client_update.train_round(model, self.batches("train"), self.loss, shared, state, turn)
+
+    @torch.no_grad()
+    def validate(
+        self, shared: dict[str, Tensor], state: HospitalState | None
+    ) -> tuple[dict[str, float], HospitalState, int]:
+        """The mean weighted loss over the validation examples; without a state the client has not trained."""
+        model, batches, weights = self.task.model, self.batches("validation"), self.task.configuration.method.losses
+        state = state or client_update.first_state(model)
+        client_update.receive(model, shared, state)
+        model.eval()
+        loss = 0.0
+        for indices in batches.shuffled(numpy_stream(0, "validation")):
+            terms = self.loss(batches.batch(indices), indices)
+            loss += len(indices) * sum(getattr(weights, name) * term.item() for name, term in terms.items())
+        return {"validation_loss": loss / len(batches)}, state, len(batches)
+
+    def test(self, run_folder: pathlib.Path) -> tuple[dict[str, float], int]:
+        """The means of the chosen model's answers."""
+        load_chosen(self.task.model, run_folder, self.client.name)
+        answers = self.answers()
+        return {key: float(answers[key].mean()) for key in self.task.tested}, len(answers)
 
     def finish(self, folder: pathlib.Path, shared: dict[str, Tensor], state: HospitalState | None) -> None:
         """Save the client's own tensors: its personal modules and BatchNorm statistics.
@@ -162,6 +192,26 @@ class ModelHospital:
         return client_update.fine_tuned(
             model, {**model.initial_personal, **shared, **personal}, epochs, self.go_on_alone
         )
+
+
+def load_chosen(model: TrainedModel, run_folder: pathlib.Path, client: str | None = None) -> None:
+    """Load the chosen model of a run, with one client's own tensors if it is named and has any.
+
+    What is personal and nobody's here starts as every client's did.
+
+    Raises:
+        InputError: a file is damaged, or lacks a tensor that the method shares.
+    """
+    path = run_folder / "model" / "shared.safetensors"
+    shared = read_tensors(path)
+    missing = model.state(Ownership.SHARED).keys() - shared.keys()
+    if missing:
+        raise InputError(f"{path}: {min(missing)} is missing ({len(missing)} such); expected the model of this run.")
+    tensors = model.initial_personal | shared
+    if client is not None:
+        personal = run_folder / "model" / "personal" / f"{path_part(client)}.safetensors"
+        tensors |= read_tensors(personal) if personal.is_file() else {}
+    model.load_state(tensors)
 
 
 def modules_sent(method: Method) -> tuple[str, ...]:

@@ -42,8 +42,8 @@ class ReportHospital(ModelHospital):
     def __init__(
         self, task: ReportTask, client: Client, folders: Collection[pathlib.Path], in_this_process: int
     ) -> None:
-        super().__init__(task, client)
-        self.folders = [open_client_folder(folder) for folder in folders]
+        super().__init__(task, client, folders)
+        self.folders = [open_client_folder(folder) for folder in self.paths]
         for folder in self.folders:
             folder.check(task.configuration.data, task.configuration.profile.image_size)
         # One budget for all clients together, so that memory does not grow with their number.
