@@ -20,7 +20,7 @@ NUMBER = ("scope", "adapter", "metric")  # what names a number; adapter: or the 
 LOSSES = ("train_loss", "validation_loss")  # of the chosen round
 
 
-def answers_of(run: Run) -> dict[Place, Answers]:
+def answers_of(run: Run, numbered: bool = False) -> dict[Place, Answers]:
     """Every measure of a run's own answers, ready for a comparison study by study.
 
     A task may leave out what takes long (of reports METEOR). Where a folder holds scores of studies in place of answers
@@ -29,11 +29,12 @@ def answers_of(run: Run) -> dict[Place, Answers]:
 
     Args:
         run: a finished and evaluated run.
+        numbered: by scores of studies also where the folder holds answers, to compare it with one that does not.
 
     Raises:
         InputError: the folder holds neither predictions nor scores of studies, though its data allow them.
     """
-    if run.predictions is not None:
+    if run.predictions is not None and not numbered:
         return run.measures.answers_by_place(run.predictions)
     if run.scores is None:
         if not shows_scores(run.configuration.data):

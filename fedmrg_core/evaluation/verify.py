@@ -156,7 +156,7 @@ def compare_runs(reference: Run, rerun: Run, variances: pandas.DataFrame) -> dic
     if not shows_scores(reference.configuration.data):
         return _compare_aggregates(reference, rerun, variances)
     stored, again = stored_numbers(reference), stored_numbers(rerun)
-    answers, others = answers_of(reference), answers_of(rerun)
+    answers, others = answers_of(reference), answers_of(rerun, numbered=reference.predictions is None)
     _check_numbers(reference, stored, answers)
     _check_numbers(rerun, again, others)
     _check_same_numbers(reference, stored, rerun, again)
