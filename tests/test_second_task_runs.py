@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 
 import pandas
@@ -16,9 +21,8 @@ from run_folders import write_run
 
 from fedmrg_core.data.sources import DATA_SOURCES
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation import comparison, reference, table_writers
+from fedmrg_core.evaluation import comparison, reference, reruns, table_writers
 from fedmrg_core.evaluation.evaluate import evaluate_answers
-from fedmrg_core.evaluation.reruns import print_verdict
 from fedmrg_core.evaluation.run_sets import load_runs
 from fedmrg_core.evaluation.seed_variance import FILE, read_seed_variance, write_seed_variance
 from fedmrg_core.evaluation.stored_runs import load_run
@@ -29,7 +33,7 @@ from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.runs.configuration import load_profile
 from fedmrg_core.runs.measures import Measure, Measures, measures_of
 from fedmrg_core.runs.methods import ClientRule, Ownership, Payload, ServerRule
-from fedmrg_core.runs.run_configuration import RunConfiguration
+from fedmrg_core.runs.run_configuration import RunConfiguration, write_configuration
 
 PERSONAL_NORM = {"norm": Ownership.PERSONAL, "classifier": Ownership.SHARED}
 ROWS = {
@@ -104,6 +108,32 @@ def test_killed_and_taken_up_again_it_ends_with_the_same_bytes(name, finished, t
     forget_tasks()
     run(tmp_path, name, stop_after_round=2)
     assert run(tmp_path, name, test=True) == finished[name]
+
+
+PROGRAM = """
+import pathlib, sys, time
+from linear_task import LinearHospital
+from fedmrg_core.federation.run import continue_federation
+train = LinearHospital.train
+def slowly(self, round_number, *arguments):
+    time.sleep(0.3 if round_number == 2 else 0)
+    return train(self, round_number, *arguments)
+LinearHospital.train = slowly
+continue_federation(pathlib.Path(sys.argv[1]), progress=False, workers=2)
+"""
+
+
+def test_its_process_killed_with_its_workers(finished, tmp_path):
+    write_configuration(tmp_path, configuration("compressed"))
+    here = pathlib.Path(__file__).parent
+    path = os.pathsep.join([str(here), str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path)], env=os.environ | {"PYTHONPATH": path})
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "hospitals").glob("*/round-0002.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert run(tmp_path, "compressed", test=True) == finished["compressed"]
 
 
 def test_under_flwr_run_it_ends_with_the_same_bytes(finished, tmp_path):
@@ -189,8 +219,17 @@ def test_a_run_made_again_is_reproduced(kept, again, capsys, monkeypatch, tmp_pa
     rows = verify(kept / "reference", again, [NAME])
     assert verdicts(rows) == {NAME: EQUAL}
     assert {*CLIENTS, "home", "wire", "federation"} <= set(rows.scope) and "validation_loss" in set(rows.metric)
-    monkeypatch.setattr("fedmrg_core.evaluation.reruns.REPOSITORY", tmp_path)
-    assert print_verdict(rows, "smoke") == 0 and "equal to the digit" in capsys.readouterr().out
+    monkeypatch.setattr(reruns, "REPOSITORY", tmp_path)
+    assert reruns.print_verdict(rows, "smoke") == 0 and "equal to the digit" in capsys.readouterr().out
+
+
+def test_the_workflow_does_not_make_its_runs(kept, again, monkeypatch):
+    monkeypatch.setattr(reruns, "reference_folder", lambda profile: kept / "reference" / profile)
+    monkeypatch.setattr(reruns, "REPOSITORY", again.parent)
+    with pytest.raises(InputError, match="is a run of task 'linear', which the workflow does not make; .*--no-rerun"):
+        reruns.verify_references("smoke", ["plain"], rerun=True, data_root="", cores=1)
+    rows = reruns.verify_references("smoke", [NAME], rerun=False, data_root="", cores=1)
+    assert verdicts(rows) == {NAME: EQUAL}
 
 
 def answers_of(folder: pathlib.Path, wrong: int) -> None:
@@ -207,8 +246,8 @@ def test_a_few_other_answers_are_within_chance_and_many_are_not(well_known, agai
     answers_of(again / NAME, wrong=25)
     rows = verify(well_known, again, [NAME])
     assert verdicts(rows) == {NAME: NOT_REPRODUCED}
-    monkeypatch.setattr("fedmrg_core.evaluation.reruns.REPOSITORY", tmp_path)
-    assert print_verdict(rows, "smoke") == 1 and "Accuracy, home, own: 0." in capsys.readouterr().out
+    monkeypatch.setattr(reruns, "REPOSITORY", tmp_path)
+    assert reruns.print_verdict(rows, "smoke") == 1 and "Accuracy, home, own: 0." in capsys.readouterr().out
 
 
 def test_a_damaged_number_is_told(well_known, again):
