@@ -121,7 +121,7 @@ class Measures:
         """
         single = {*self.compared, *self.further}
         declared = single | {f"{summary}_{key}" for summary in SUMMARIES for key in single}
-        if unknown := sorted(set(metrics["metric"]) - declared):
+        if unknown := sorted(set(metrics["metric"].map(str)) - declared):
             raise InputError(
                 f"{source}: metric {unknown[0]!r} is none that its task declares; expected {', '.join(self.compared)}, "
                 "or declare it with the task's measures."
