@@ -19,6 +19,7 @@ from federation_fake import everything
 from linear_task import CLIENTS, COUNTS, MEASURES, LinearHospital, LinearMethod
 from run_folders import write_run
 
+from fedmrg_core.commands.html_report import write_html_report
 from fedmrg_core.data.sources import DATA_SOURCES
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation import comparison, reference, reruns, table_writers
@@ -307,6 +308,12 @@ def test_its_methods_stand_in_one_table(kept, tmp_path):
     paths = table_writers.write_comparison(table, tmp_path, "rows", measures=runs.measures, against="plain")
     text = paths[1].read_text()
     assert "| Method | Accuracy | Worst client, Accuracy |" in text and "Clinical" not in text and "Floors" not in text
+
+
+def test_the_html_report_tells_of_reports_alone(kept, tmp_path):
+    with pytest.raises(InputError, match="is a run of task 'linear', and a summary tells of reports alone"):
+        write_html_report(kept / "results" / NAME, [], tmp_path / "index.html")
+    assert not list(tmp_path.iterdir())
 
 
 def test_runs_of_two_tasks_stand_in_no_table(kept, tmp_path):

@@ -63,8 +63,13 @@ def summarise(run: Run) -> RunSummary:
     The answer that counts at home is shown; where no client has test studies, that at the unseen centre.
 
     Raises:
-        InputError: metrics.csv holds no measure of the model.
+        InputError: it is a run of another task, or metrics.csv holds no measure of the model.
     """
+    if run.measures is not DECLARED:
+        raise InputError(
+            f"{run.folder} is a run of task {run.configuration.task!r}, and a summary tells of reports alone; compare it in a table, see "
+            "evaluation/table_writers.py."
+        )
     role = next((role for role in ANSWERS if run.answer(role) is not None), None)
     if role is None:
         raise InputError(f"{run.folder / 'metrics.csv'} has no row of the model; evaluate the run with notebook 07.")
