@@ -19,7 +19,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.stored_runs import PREDICTIONS
+from fedmrg_core.runs.measures import PREDICTIONS
 from fedmrg_core.tasks.reports.predictions import read_predictions
 
 

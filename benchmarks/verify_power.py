@@ -197,7 +197,8 @@ def verdict_table() -> pandas.DataFrame:
     answers, known = answers_of(reference), variances_of(read_seed_variance(VARIANCES), reference)
     for name in sorted(path.name.removesuffix(".csv.gz") for path in KEPT.glob("*.csv.gz")):
         others = answers_of(kept_run(name, reference))
-        changes = compare_answers(answers, others, known) | _compare_losses(name, reference, known)
+        changes = compare_answers(answers, others, known, reference.measures.compared)
+        changes |= _compare_losses(name, reference, known)
         judged = pandas.DataFrame(judge(changes))
         statuses = set(judged["status"])
         worst = judged.loc[(judged["difference"].abs() / judged["chance"]).idxmax()]

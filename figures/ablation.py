@@ -9,9 +9,10 @@ import pandas
 from matplotlib.axes import Axes
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.comparison import MEASURES, REFERENCE, ablation_table
+from fedmrg_core.evaluation.comparison import ablation_table
 from fedmrg_core.evaluation.run_sets import load_runs
 from fedmrg_core.metrics.statistics import CONFIDENCE
+from fedmrg_core.tasks.reports.measures import MEASURES, REFERENCE
 from figures import common, curves
 
 # What a row of methods.yaml lacks, after the name of the whole method.

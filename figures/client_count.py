@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import pandas
 from matplotlib.axes import Axes
 
-from fedmrg_core.evaluation.comparison import REFERENCE
 from fedmrg_core.evaluation.published import published_client_curve, published_tag
 from fedmrg_core.evaluation.run_sets import load_runs
 from fedmrg_core.evaluation.stored_runs import Run
+from fedmrg_core.tasks.reports.measures import REFERENCE
 from figures import common, curves
 
 COMPARED_AT = 5  # clients; the publication's default

@@ -10,8 +10,9 @@ import pandas
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
-from fedmrg_core.evaluation.comparison import MEASURES, main_table
+from fedmrg_core.evaluation.comparison import main_table
 from fedmrg_core.evaluation.run_sets import load_runs
+from fedmrg_core.tasks.reports.measures import MEASURES
 from figures import common, curves
 
 MEBIBYTE = 1024**2

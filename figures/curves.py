@@ -14,11 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES, REFERENCE, estimates
+from fedmrg_core.evaluation.comparison import estimates
 from fedmrg_core.evaluation.run_sets import Runs, content_now
 from fedmrg_core.evaluation.stored_runs import Run
 from fedmrg_core.metrics.statistics import CONFIDENCE
 from fedmrg_core.runs.methods import load_methods
+from fedmrg_core.tasks.reports.measures import CLINICAL_F1, MEASURES, REFERENCE
 from figures import common
 
 SHOWN = ("bleu_4", CLINICAL_F1)

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import scipy.stats
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.comparison import MEASURES, estimates
+from fedmrg_core.evaluation.comparison import estimates
 from fedmrg_core.evaluation.published import published_note, published_table, published_tag
 from fedmrg_core.evaluation.run_sets import load_runs
+from fedmrg_core.tasks.reports.measures import MEASURES
 from figures import common, curves
 
 

@@ -12,8 +12,9 @@ from matplotlib.lines import Line2D
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.metrics.statistics import CONFIDENCE
+from fedmrg_core.runs.metric_table import METRIC_COLUMNS
 from fedmrg_core.tasks.reports.floors import FLOORS
-from fedmrg_core.tasks.reports.predictions import ADAPTER_NAMES, METRIC_COLUMNS
+from fedmrg_core.tasks.reports.predictions import ADAPTER_NAMES
 from figures import common
 
 METRICS = {

@@ -69,5 +69,7 @@ class Benchmark:
             return
         runs = load_runs(folders, same_code=self.same_code)
         table = comparison.main_table(runs)
-        paths = table_writers.write_comparison(table, self.out, name, notes=runs.notes, **settings)
+        paths = table_writers.write_comparison(
+            table, self.out, name, measures=runs.measures, notes=runs.notes, **settings
+        )
         display(Markdown(next(path for path in paths if path.suffix == ".md").read_text(encoding="utf-8")))

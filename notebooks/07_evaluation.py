@@ -37,11 +37,11 @@ workspace = ""  # where results are kept; the repository if empty
 # %%
 import pandas
 
-from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES
 from fedmrg_core.metrics.diversity import diversity
 from fedmrg_core.metrics.modules import load_metric
 from fedmrg_core.paths import workspace_folder
 from fedmrg_core.runs.experiments import RunSettings
+from fedmrg_core.tasks.reports.measures import CLINICAL_F1, MEASURES
 from fedmrg_core.tasks.reports.predictions import ADAPTER_NAMES, read_predictions
 from fedmrg_core.tasks.reports.trained_run import evaluate_run
 

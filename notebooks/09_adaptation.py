@@ -36,10 +36,10 @@ workspace = ""  # where results are kept; the repository if empty
 import matplotlib.pyplot as plt
 import seaborn
 
-from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES
 from fedmrg_core.paths import workspace_folder
 from fedmrg_core.runs.experiments import RunSettings
 from fedmrg_core.tasks.reports.adaptation import COUNTS, evaluate_adaptation
+from fedmrg_core.tasks.reports.measures import CLINICAL_F1, MEASURES
 from figures import common, curves
 
 # %% [markdown]

@@ -1,28 +1,28 @@
-"""A second task, as small as one can be: hospitals tell two sorts of rows of numbers apart, with a linear classifier.
-
-It brings a row type, a model, batches and a loss. Ownership, rules of client and server, optimiser, BatchNorm and the
-hospital's state are those of every task.
-"""
+"""A second task, as small as one can be: hospitals tell two sorts of rows apart, with a linear classifier."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Collection
 from typing import Literal
 
-import numpy
+import pandas
 import pydantic
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedmrg_core.federation.model_task import ModelHospital, ModelTask
+from fedmrg_core.federation.roster import Client, Roster, roster_of_folders
+from fedmrg_core.federation.tensor_folders import TensorBatches, open_split, write_tensor_folder
+from fedmrg_core.runs.measures import Measure, Measures
 from fedmrg_core.runs.methods import Losses, Method, MethodTable, Ownership
+from fedmrg_core.runs.run_configuration import RunConfiguration
 from fedmrg_core.seeds import torch_stream
-from fedmrg_core.training.client_state import HospitalState, LocalUpdate
-from fedmrg_core.training.client_update import Turn, first_state, receive, train_round
 from fedmrg_core.training.trained_model import TrainedModel
 
-WIDTH = 6
-SHARED = Ownership.SHARED
+WIDTH, SHARED = 6, Ownership.SHARED
+CLIENTS, COUNTS = ("a", "b", "c"), {"train": 32, "validation": 16, "test": 48}
 
 
 class LinearLosses(Losses):
@@ -39,12 +39,10 @@ class LinearMethod(Method):
     }
 
 
-TABLE = MethodTable(LinearMethod)
+TABLE, MEASURES = MethodTable(LinearMethod), Measures(Measure("accuracy", "Accuracy"))
 
 
 class LinearModel(TrainedModel):
-    """BatchNorm, then one linear layer; its feature is what that layer reads."""
-
     feature_modules = ("norm",)
 
     def __init__(self, method: LinearMethod, seed: int = 0) -> None:
@@ -55,40 +53,45 @@ class LinearModel(TrainedModel):
             self.classifier.bias.zero_()
         self.settle_ownership()
 
-    def batch_features(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        return self.norm(batch[0])
+    def batch_features(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.norm(batch["numbers"])
 
-    def loss_terms(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        logits = self.classifier(self.batch_features(batch))
-        return {"cross_entropy": functional.cross_entropy(logits, batch[1], label_smoothing=self.method.smoothing)}
+    def loss_terms(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        logits, smoothing = self.classifier(self.batch_features(batch)), self.method.smoothing
+        return {"cross_entropy": functional.cross_entropy(logits, batch["labels"], label_smoothing=smoothing)}
 
 
-class Rows:
-    """Batches of four rows."""
+def rows_of(client: str, split: str = "train", count: int = 16) -> dict[str, Tensor]:
+    """Two sorts of rows around opposite centres, each client's a little shifted."""
+    labels, shift = torch.arange(count) % 2, torch.randn(1, generator=torch_stream(0, "shift", client))
+    noise = torch.randn(count, WIDTH, generator=torch_stream(0, "rows", client, split))
+    return {"numbers": torch.where(labels[:, None] == 1, 0.5, -0.5) + shift + noise, "labels": labels}
 
-    def __init__(self, numbers: Tensor, labels: Tensor) -> None:
-        self.numbers, self.labels = numbers, labels
 
-    def __len__(self) -> int:
-        return len(self.labels)
+class LinearTask(ModelTask):
+    tested = ("accuracy",)
 
-    def batch(self, indices: Sequence[int], generator: numpy.random.Generator | None = None) -> tuple[Tensor, Tensor]:
-        return self.numbers[indices], self.labels[indices]
+    @classmethod
+    def deal(cls, run_folder: pathlib.Path, configuration: RunConfiguration) -> Roster:
+        folders = [run_folder / configuration.dealt / name for name in CLIENTS]
+        for folder in folders:
+            write_tensor_folder(folder, {split: rows_of(folder.name, split, COUNTS[split]) for split in COUNTS})
+        return roster_of_folders(folders, run_folder)
 
-    def shuffled(self, generator: numpy.random.Generator) -> list[list[int]]:
-        order = generator.permutation(len(self)).tolist()
-        return [order[i : i + 4] for i in range(0, len(order), 4)]
+    def build_model(self) -> LinearModel:
+        return LinearModel(self.configuration.method, self.configuration.seed)
+
+    def make_hospital(self, client: Client, folders: Collection[pathlib.Path]) -> LinearHospital:
+        return LinearHospital(self, client, folders)
+
+
+class LinearHospital(ModelHospital):
+    def batches(self, split: str) -> TensorBatches:
+        return open_split(self.paths[0], split, size=4)
 
     @torch.no_grad()
-    def features(self, model: LinearModel) -> Tensor:
-        model.eval()
-        return model.batch_features(self.batch(range(len(self))))
-
-
-def train(
-    model: LinearModel, rows: Rows, shared: dict[str, Tensor], state: HospitalState | None, turn: Turn
-) -> LocalUpdate:
-    state = state or first_state(model)
-    receive(model, shared, state)
-    model.remember_shared()
-    return train_round(model, rows, lambda batch, indices: model.loss_terms(batch), shared, state, turn)
+    def answers(self) -> pandas.DataFrame:
+        rows, model = self.batches("test").tensors, self.task.model
+        right = model.classifier(model.batch_features(rows)).argmax(dim=1) == rows["labels"]
+        names = [f"{self.client.name}-{number}" for number in range(len(right))]
+        return pandas.DataFrame({"study_id": names, "accuracy": right.float()})

@@ -11,15 +11,16 @@ import pandas
 import yaml
 
 from fedmrg_core.data.labeller import label_report
-from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.seed_variance import COLUMNS as VARIANCE_COLUMNS
 from fedmrg_core.evaluation.seed_variance import write_seed_variance
 from fedmrg_core.runs.configuration import Profile
 from fedmrg_core.runs.experiments import RunSettings
 from fedmrg_core.runs.methods import Method
+from fedmrg_core.runs.metric_table import write_metrics
 from fedmrg_core.runs.run_configuration import configure_run
 from fedmrg_core.tasks.reports.floors import floor_predictions
-from fedmrg_core.tasks.reports.predictions import COLUMNS, score_predictions, write_metrics, write_predictions
+from fedmrg_core.tasks.reports.measures import MEASURES
+from fedmrg_core.tasks.reports.predictions import COLUMNS, score_predictions, write_predictions
 
 CLIENTS = ("centre-a", "centre-b", "centre-c")
 UNSEEN = "centre-f"

@@ -10,7 +10,7 @@ from small_model import PROFILE, small_model, small_studies
 
 from fedmrg_core.runs.methods import ClientRule, Ownership, load_method
 from fedmrg_core.tasks.reports.client_batches import ClientBatches
-from fedmrg_core.tasks.reports.fine_tuning import fine_tuned
+from fedmrg_core.tasks.reports.fine_tuning import train_alone
 from fedmrg_core.tasks.reports.local_training import train_client, validate_client
 from fedmrg_core.tasks.reports.report_model import encoded_once
 from fedmrg_core.training.client_rules import (
@@ -21,6 +21,7 @@ from fedmrg_core.training.client_rules import (
     shared_parameters,
 )
 from fedmrg_core.training.client_state import HospitalState, without_controls
+from fedmrg_core.training.client_update import fine_tuned
 from fedmrg_core.training.training_steps import TrainingSteps, total_loss
 
 pytestmark = pytest.mark.numerical
@@ -252,14 +253,18 @@ def test_alternating_trains_personal_then_shared(folder, monkeypatch):
 
 def test_fine_tuning_moves_everything_and_repeats(model, start):
     method = with_rule(fine_tuning_epochs=2)
-    arguments = {"profile": PROFILE, "method": method, "seed": 0}
+
+    def tuned_on(studies, client):
+        stream = ("fine-tuning", client)
+        settings = {"stream": stream, "profile": PROFILE, "method": method, "seed": 0}
+        return fine_tuned(model, given, 2, lambda plan: train_alone(model, studies, plan, **settings))
+
     given = {name: tensor.clone() for name, tensor in start.items()}
-    tuned = fine_tuned(model, STUDIES, given, client="a", **arguments)
-    other = fine_tuned(model, small_studies(seed=3), given, client="b", **arguments)
+    tuned, other = tuned_on(STUDIES, "a"), tuned_on(small_studies(seed=3), "b")
     assert same(given, start) and tuned.keys() == start.keys()
     assert all(not torch.equal(tuned[key], start[key]) for key in start if not key.endswith("lora_A"))
     assert not same(tuned, other)
-    assert same(tuned, fine_tuned(model, STUDIES, given, client="a", **arguments))
+    assert same(tuned, tuned_on(STUDIES, "a"))
 
 
 def test_the_model_is_told_of_the_round_and_of_every_step(model, start, monkeypatch):

@@ -14,7 +14,6 @@ from run_folders import CLIENTS, write_run
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.comparison import (
-    CLINICAL_F1,
     ablation_table,
     approximate_interval,
     estimates,
@@ -26,6 +25,7 @@ from fedmrg_core.evaluation.published import published_client_curve, published_t
 from fedmrg_core.evaluation.run_sets import load_runs
 from fedmrg_core.evaluation.stored_runs import is_synthetic, load_run
 from fedmrg_core.evaluation.table_writers import escape_latex, write_comparison
+from fedmrg_core.tasks.reports.measures import CLINICAL_F1, DECLARED
 
 SEEDS = (0, 1)
 QUALITIES = {"fedmrg": 0.8, "fed-lora": 0.3, "promptmrg": 0.8, "centralised": 0.9}
@@ -86,7 +86,7 @@ def test_parameters_are_not_counted_where_others_travel(folders, tmp_path):
     others = [write_run(tmp_path, method=name) for name in ("fedmrg-compressed", "scaffold")]
     runs = load_runs([folders["fedmrg", 0], *others])
     assert numpy.isnan([run.parameters_sent for run in runs]).tolist() == [False, True, True]
-    text = write_comparison(main_table(runs, resamples=20), tmp_path, "sent")[1].read_text()
+    text = write_comparison(main_table(runs, resamples=20), tmp_path, "sent", measures=DECLARED)[1].read_text()
     rows = {line.split(" | ")[0]: line for line in text.splitlines() if line.startswith("| ")}
     assert rows["| scaffold"].endswith(" – |") and rows["| fedmrg"].endswith(" 0.001 M |")
     assert "Parameters sent: – where" in text
@@ -298,7 +298,7 @@ def balanced(text):
 
 
 def test_tables_are_written(table, runs, tmp_path):
-    paths = write_comparison(table, tmp_path, "main", notes=["One 100 % note."])
+    paths = write_comparison(table, tmp_path, "main", measures=DECLARED, notes=["One 100 % note."])
     csv, markdown, latex = (path.read_text() for path in paths)
     pandas.testing.assert_frame_equal(pandas.read_csv(paths[0])[["method", "value"]], table[["method", "value"]])
     assert csv.startswith("setting,role,method")
@@ -311,7 +311,9 @@ def test_tables_are_written(table, runs, tmp_path):
     assert "| centralised" not in bold  # best of the federated ones only
     lengths = {line.count(" | ") for line in home.splitlines() if line.startswith("| ")}
     assert len(lengths) == 1
-    with_differences = write_comparison(ablation_table(runs, resamples=20), tmp_path, "ablation", differences=True)
+    with_differences = write_comparison(
+        ablation_table(runs, resamples=20), tmp_path, "ablation", measures=DECLARED, differences=True
+    )
     balanced(with_differences[2].read_text())
     assert "Worst client, Clinical F1" in with_differences[1].read_text()
     assert "A difference is over the seeds that both rows have" in with_differences[1].read_text()

@@ -7,9 +7,9 @@ import pytest
 from run_folders import write_run
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.comparison import CLINICAL_F1
 from fedmrg_core.runs.experiments import runs_of
 from fedmrg_core.runs.methods import load_method
+from fedmrg_core.tasks.reports.measures import CLINICAL_F1
 from figures import (
     ablation,
     adaptation,

@@ -12,16 +12,15 @@ from scores import score_states, score_texts
 from fedmrg_core.data.labeller import label_report
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.answers import stored_numbers
+from fedmrg_core.runs.metric_table import METRIC_COLUMNS, read_metrics, write_metrics
 from fedmrg_core.tasks.reports.floors import constant_report, floor_predictions, nearest_image, random_report
+from fedmrg_core.tasks.reports.measures import DECLARED
 from fedmrg_core.tasks.reports.predictions import (
     COLUMNS,
-    METRIC_COLUMNS,
     check_predictions,
-    read_metrics,
     read_predictions,
     score_predictions,
     state_array,
-    write_metrics,
     write_predictions,
 )
 
@@ -227,7 +226,8 @@ def test_a_report_too_long_for_meteor_is_named(predictions, caplog, meteor_asked
 
 def test_blank_measures_are_not_compared_and_lost_ones_are_told(predictions, tmp_path):
     one = predictions[(predictions.site != "a") | (predictions.study_id == "s00")]
-    run = SimpleNamespace(metrics=score_predictions(one, resamples=10, meteor=False), folder=tmp_path, manifest={})
+    settings = {"folder": tmp_path, "manifest": {}, "measures": DECLARED}
+    run = SimpleNamespace(metrics=score_predictions(one, resamples=10, meteor=False), **settings)
     numbers = stored_numbers(run)
     assert ("a", "generic", "bleu_1") in numbers.index and ("b", "generic", "cider") in numbers.index
     assert ("a", "generic", "cider") not in numbers.index and numbers.value.notna().all()
@@ -235,4 +235,4 @@ def test_blank_measures_are_not_compared_and_lost_ones_are_told(predictions, tmp
         lost = run.metrics.copy()
         lost.loc[(lost.metric == metric) & (lost.scope == scope), column] = numpy.nan
         with pytest.raises(InputError, match="has empty values"):
-            stored_numbers(SimpleNamespace(metrics=lost, folder=tmp_path, manifest={}))
+            stored_numbers(SimpleNamespace(metrics=lost, **settings))

@@ -17,9 +17,10 @@ from safetensors.numpy import save_file
 
 from fedmrg_core.data.labeller import label_report
 from fedmrg_core.errors import InputError
+from fedmrg_core.runs.metric_table import write_metrics
 from fedmrg_core.runs.run_configuration import configure_run
 from fedmrg_core.tasks.reports.floors import floor_predictions
-from fedmrg_core.tasks.reports.predictions import COLUMNS, score_predictions, write_metrics, write_predictions
+from fedmrg_core.tasks.reports.predictions import COLUMNS, score_predictions, write_predictions
 from figures import client_distance, common, communication, convergence, feature_map, quality_by_client, report_page
 
 SITES = [f"centre-{letter}" for letter in "abcdef"]  # the last is unseen

@@ -10,11 +10,12 @@ from small_model import PROFILE, small_model, small_studies
 
 from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.runs.methods import Ownership, load_method
-from fedmrg_core.tasks.reports.fine_tuning import fine_tuned
+from fedmrg_core.tasks.reports.fine_tuning import train_alone
 from fedmrg_core.tasks.reports.inference import image_features, state_probabilities, write_reports
 from fedmrg_core.tasks.reports.local_training import train_client, validate_client
 from fedmrg_core.tasks.reports.report_model import ReportModel
 from fedmrg_core.training.client_rules import initial_controls
+from fedmrg_core.training.client_update import fine_tuned
 from fedmrg_core.training.trained_model import TrainedModel, parameter_counts
 
 INTERFACES = {"TrainedModel": TrainedModel, "ReportModel": ReportModel}
@@ -128,7 +129,7 @@ def test_training_validation_and_writing_ask_for_what_is_declared(folder, name):
     if "diagnosis_head" in method.modules:
         assert state_probabilities(model, studies).shape == (6, 14, 4)
     start = {**model.state(Ownership.SHARED), **model.state(Ownership.PERSONAL)}
-    tuned = method.model_copy(update={"client": method.client.model_copy(update={"fine_tuning_epochs": 1})})
-    fine_tuned(model, studies, start, seed=0, **{**settings, "method": tuned})
+    alone = {"stream": ("fine-tuning", "a"), "profile": PROFILE, "method": method, "seed": 0}
+    fine_tuned(model, start, 1, lambda plan: train_alone(model, studies, plan, **alone))
     with pytest.raises(AssertionError, match="llm is not declared"):
         model.llm  # noqa: B018

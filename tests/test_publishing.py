@@ -175,6 +175,8 @@ def test_tables_of_aggregates_have_intervals_and_say_that_nothing_is_tested(tmp_
     table = comparison.main_table(runs, resamples=20)
     models = table[table["system"] == "model"]
     assert models[["value", "low", "high"]].notna().all(axis=None) and models["p_value"].isna().all()
-    paths = table_writers.write_comparison(table, tmp_path / "out", "main", notes=runs.notes, differences=True)
+    paths = table_writers.write_comparison(
+        table, tmp_path / "out", "main", measures=runs.measures, notes=runs.notes, differences=True
+    )
     assert "none of them is tested" in paths[1].read_text()
     assert load_run(folders[0]).answer("home") and json.loads((folders[0] / "manifest.json").read_text())

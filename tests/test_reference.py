@@ -19,10 +19,10 @@ from fedmrg_core.evaluation import reference
 from fedmrg_core.evaluation import reruns as verification
 from fedmrg_core.evaluation.seed_variance import FILE as SEED_VARIANCE
 from fedmrg_core.evaluation.stored_runs import load_run
-from fedmrg_core.evaluation.study_scores import study_scores
 from fedmrg_core.runs.experiments import RunSettings
 from fedmrg_core.runs.training_code import training_code_hash
 from fedmrg_core.tasks.reports.predictions import read_predictions
+from fedmrg_core.tasks.reports.study_scores import study_scores
 
 PHANTOM = "smoke/phantom/fedmrg/seed-0"
 FED_LORA = "smoke/phantom/fed-lora/seed-0"

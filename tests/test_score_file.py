@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from fedmrg_core.commands.command_line import app
 from fedmrg_core.data.labeller import label_report
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.score_file import COLUMNS, read_reports, score_reports
+from fedmrg_core.tasks.reports.score_file import COLUMNS, read_reports, score_reports
 
 ROWS = [
     ("1", "No effusion. The heart size is normal.", "No effusion. Heart size normal."),

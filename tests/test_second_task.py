@@ -9,11 +9,12 @@ import pathlib
 import pytest
 import torch
 import yaml
-from linear_task import TABLE, WIDTH, LinearMethod, LinearModel, Rows, train
+from linear_task import TABLE, WIDTH, LinearMethod, LinearModel, rows_of
 from small_model import PROFILE
 
 from fedmrg_core.data.sources import DATA_SOURCES
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.tensor_folders import TensorBatches
 from fedmrg_core.files.strict_yaml import validated
 from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.runs import methods
@@ -21,15 +22,17 @@ from fedmrg_core.runs import task_registry as tasks
 from fedmrg_core.runs.experiments import RunSettings, check_run
 from fedmrg_core.runs.methods import ClientRule, Method, Ownership, check_row, load_method, load_methods, method_table
 from fedmrg_core.runs.run_configuration import RunConfiguration
-from fedmrg_core.seeds import torch_stream
 from fedmrg_core.training.client_rules import initial_controls, shared_parameters
-from fedmrg_core.training.client_state import HospitalState
-from fedmrg_core.training.client_update import Plan, Turn, train_alone
+from fedmrg_core.training.client_state import HospitalState, LocalUpdate
+from fedmrg_core.training.client_update import Plan, Turn, first_state, receive, train_alone, train_round
 from fedmrg_core.training.trained_model import TrainedModel, parameter_counts
 
 PACKAGE = REPOSITORY / "fedmrg_core"
 FREE_OF_REPORTS = (
-    "runs/methods", "training/batch_statistics", "training/client_rules", "training/client_state",
+    "federation/model_task", "federation/tensor_folders", "runs/measures", "runs/methods", "runs/metric_table",
+    "evaluation/answers", "evaluation/changes", "evaluation/comparison", "evaluation/evaluate", "evaluation/reference",
+    "evaluation/run_sets", "evaluation/seed_variance", "evaluation/stored_runs", "evaluation/table_writers",
+    "evaluation/verify", "training/batch_statistics", "training/client_rules", "training/client_state",
     "training/client_update", "training/optimisation", "training/trained_model", "training/training_steps",
 )  # fmt: skip
 
@@ -38,12 +41,16 @@ def row(**settings) -> LinearMethod:
     return LinearMethod(name="linear", description="", **settings)
 
 
-def rows_of(client: str, count: int = 16) -> Rows:
-    """Two sorts of rows around opposite centres, each client's a little shifted."""
-    generator = torch_stream(0, "rows", client)
-    labels = torch.arange(count) % 2
-    centres = torch.where(labels[:, None] == 1, 1.0, -1.0) + torch.randn(1, generator=generator)
-    return Rows(centres + torch.randn(count, WIDTH, generator=generator), labels)
+def batches_of(client: str) -> TensorBatches:
+    return TensorBatches(rows_of(client), size=4)
+
+
+def train(model: LinearModel, client: str, shared: dict, state: HospitalState | None, turn: Turn) -> LocalUpdate:
+    """A round of a client, as `ModelHospital.train` has it."""
+    state = state or first_state(model)
+    receive(model, shared, state)
+    model.remember_shared()
+    return train_round(model, batches_of(client), lambda batch, _: model.loss_terms(batch), shared, state, turn)
 
 
 def rounds(method: LinearMethod, count: int = 3) -> tuple[list, dict[str, HospitalState]]:
@@ -55,7 +62,7 @@ def rounds(method: LinearMethod, count: int = 3) -> tuple[list, dict[str, Hospit
         pair = []
         for client in states:
             turn = Turn(client, number, PROFILE, method, seed=0, progress=False)
-            pair.append(train(model, rows_of(client), shared, states[client], turn))
+            pair.append(train(model, client, shared, states[client], turn))
             states[client] = pair[-1].state
         updates.append(pair)
         shared = {key: (pair[0].shared[key] + pair[1].shared[key]) / 2 for key in shared}
@@ -107,7 +114,7 @@ def test_statistics_moments_and_what_the_task_keeps_stay_in_the_hospital():
     model, method = LinearModel(row()), row()
     shared = {key: tensor.clone() for key, tensor in model.state(Ownership.SHARED).items()}
     kept = HospitalState({"seen": torch.ones(3)})
-    update = train(model, rows_of("a"), shared, kept, Turn("a", 1, PROFILE, method, 0, progress=False))
+    update = train(model, "a", shared, kept, Turn("a", 1, PROFILE, method, 0, progress=False))
     assert torch.equal(update.state.tensors["seen"], torch.ones(3)) and "seen" not in update.shared
     assert "norm/running_mean" in update.state.part("personal")
     assert {key.rpartition("/")[0] for key in update.state.part("optimiser")} == shared_parameters(model).keys()
@@ -116,7 +123,7 @@ def test_statistics_moments_and_what_the_task_keeps_stay_in_the_hospital():
 
 def test_it_goes_on_alone():
     method = row()
-    model, rows = LinearModel(method), rows_of("a")
+    model, rows = LinearModel(method), batches_of("a")
     norm = model.norm.weight.detach().clone()
     plan = Plan(frozenset({"classifier"}), epochs=1, rate=1.0, least_steps=7)
     before = model.loss_terms(rows.batch(range(16)))["cross_entropy"].item()
@@ -137,7 +144,7 @@ def test_a_model_without_features_says_so():
     model = Plain(method)
     shared = {key: tensor.clone() for key, tensor in model.state(Ownership.SHARED).items()}
     with pytest.raises(InputError, match=r"method 'linear': client\.moon compares features, and its model has none"):
-        train(model, rows_of("a"), shared, None, Turn("a", 1, PROFILE, method, 0, progress=False))
+        train(model, "a", shared, None, Turn("a", 1, PROFILE, method, 0, progress=False))
 
 
 # ---- its rows ----

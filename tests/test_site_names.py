@@ -31,7 +31,7 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.federation.run import run_federation
 from fedmrg_core.files.stored_tables import read_table
 from fedmrg_core.runs.experiments import Experiment, RunSettings
-from fedmrg_core.tasks.reports.predictions import METRIC_COLUMNS
+from fedmrg_core.runs.metric_table import METRIC_COLUMNS
 from figures import common
 
 PLAIN = ("E", "centre-a", "client-01", "North", "St. Mary", "pooled")

@@ -14,14 +14,14 @@ from run_folders import CLIENTS, planted_variance, write_run
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation import changes
 from fedmrg_core.evaluation import verify as verifying
-from fedmrg_core.evaluation.answers import Answers
-from fedmrg_core.evaluation.comparison import CLINICAL_F1
 from fedmrg_core.evaluation.seed_variance import FILE, seed_variance, variances_of
 from fedmrg_core.evaluation.seed_variance import _excesses as excesses
 from fedmrg_core.evaluation.stored_runs import load_run
 from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, NOT_RUN, REPRODUCED, exit_code, verdicts, verify
 from fedmrg_core.metrics.statistics import mean_statistics
+from fedmrg_core.runs.measures import Answers
 from fedmrg_core.runs.training_code import training_code_hash
+from fedmrg_core.tasks.reports.measures import CLINICAL_F1
 
 NAME = "smoke/phantom/fedmrg/seed-0"
 CODE = training_code_hash()
@@ -158,15 +158,11 @@ def test_the_variance_between_seeds_is_found():
     for _ in range(300):
         runs = [generator.normal(generator.normal(0, of_run), 0.5, 80) for _ in range(3)]
         answers = [Answers(tuple("s" * 80), {"rouge_l": mean_statistics(run)}) for run in runs]
-        found += [value for _, value in excesses(answers, "planted")]
+        found += [value for _, value in excesses(answers, "planted", ["rouge_l"])]
     assert numpy.mean(found) == pytest.approx(of_run**2, rel=0.2)
     alike = [generator.normal(0, 0.5, 80) for _ in range(3)]
-    assert (
-        numpy.mean(
-            [v for _, v in excesses([Answers(tuple("s" * 80), {"rouge_l": mean_statistics(r)}) for r in alike], "")]
-        )
-        < 0.005
-    )
+    same = [Answers(tuple("s" * 80), {"rouge_l": mean_statistics(run)}) for run in alike]
+    assert numpy.mean([value for _, value in excesses(same, "", ["rouge_l"])]) < 0.005
 
 
 def test_seed_variance_pools_methods_and_shares_clients(tmp_path):

@@ -54,5 +54,5 @@ def test_the_reference_is_its_own_reproduction():
     reference = load_run(verify_power.REFERENCE)
     answers = answers_of(reference)
     known = variances_of(read_seed_variance(verify_power.VARIANCES), reference)
-    changes = verify_power.compare_answers(answers, answers, known)
+    changes = verify_power.compare_answers(answers, answers, known, reference.measures.compared)
     assert {row["status"] for row in verify_power.judge(changes)} == {EQUAL}

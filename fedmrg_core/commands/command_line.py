@@ -83,8 +83,8 @@ def score(
     seed: Annotated[int, typer.Option(help="Of the bootstrap over studies.")] = 0,
 ) -> None:
     """Score anybody's generated reports: every text and clinical measure with its 95 % interval over studies."""
-    from fedmrg_core.evaluation.score_file import read_reports, score_reports
     from fedmrg_core.files.whole_files import write_text
+    from fedmrg_core.tasks.reports.score_file import read_reports, score_reports
 
     scored = score_reports(read_reports(file), meteor, seed)
     print(scored.to_string(index=False, float_format="{:.4f}".format, na_rep=""))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from fedmrg_core.evaluation.comparison import MEASURES
+from fedmrg_core.tasks.reports.measures import MEASURES
 
 _SUMMARIES = {"worst_client_": "worst client", "harmonic_mean_": "harmonic mean over clients"}
 _DIVERSITY = {

@@ -13,15 +13,15 @@ import pandas
 from fedmrg_core.commands.measure_names import floor_name, measure_name, measure_value
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.comparison import CLINICAL_F1
 from fedmrg_core.evaluation.stored_runs import Run, is_synthetic
-from fedmrg_core.evaluation.table_writers import ROLES, TESTED
+from fedmrg_core.evaluation.table_writers import ROLES
 from fedmrg_core.metrics.diversity import Diversity
 from fedmrg_core.metrics.statistics import CONFIDENCE
 from fedmrg_core.runs.experiments import RunSettings
 from fedmrg_core.runs.methods import Ownership
 from fedmrg_core.tasks.reports.answers import ANSWERS
 from fedmrg_core.tasks.reports.floors import FLOORS
+from fedmrg_core.tasks.reports.measures import CLINICAL_F1, DECLARED
 from fedmrg_core.tasks.reports.predictions import ADAPTER_NAMES
 
 MEASURES = ("bleu_4", "meteor", "rouge_l", "cider", CLINICAL_F1)  # of the small table; metrics.csv has the rest
@@ -63,8 +63,13 @@ def summarise(run: Run) -> RunSummary:
     The answer that counts at home is shown; where no client has test studies, that at the unseen centre.
 
     Raises:
-        InputError: metrics.csv holds no measure of the model.
+        InputError: it is a run of another task, or metrics.csv holds no measure of the model.
     """
+    if run.measures is not DECLARED:
+        raise InputError(
+            f"{run.folder} is a run of task {run.configuration.task!r}, and a summary tells of reports alone; compare "
+            "it in a table, see evaluation/table_writers.py."
+        )
     role = next((role for role in ANSWERS if run.answer(role) is not None), None)
     if role is None:
         raise InputError(f"{run.folder / 'metrics.csv'} has no row of the model; evaluate the run with notebook 07.")
@@ -72,7 +77,7 @@ def summarise(run: Run) -> RunSummary:
     values = {"model": run.values(role)} | {floor: run.values(role, floor) for floor in FLOORS}
     values = {system: table for system, table in values.items() if len(table)}
     shown = [key for key in MEASURES if key in values["model"].index]
-    results = " and ".join(_result(key, {s: _value(t, key) for s, t in values.items()}) for key in TESTED)
+    results = " and ".join(_result(key, {s: _value(t, key) for s, t in values.items()}) for key in DECLARED.tested)
     place = "" if role == "home" else f" at {ROLES[role]}"
     sentence = f"{name}, {_trained(run)}, reaches{place} {results}."
     if reason := _collapsed(values["model"]):

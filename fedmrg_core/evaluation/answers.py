@@ -6,56 +6,36 @@ is drops out.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import pathlib
 
 import pandas
 
 from fedmrg_core.data.publishing import shows_scores
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.comparison import MEASURES
-from fedmrg_core.evaluation.stored_runs import STUDY_SCORES, Run
-from fedmrg_core.evaluation.study_scores import statistics_of
+from fedmrg_core.evaluation.stored_runs import Run
 from fedmrg_core.files.stored_tables import read_table
-from fedmrg_core.metrics.clinical import per_study_clinical, without_positives
-from fedmrg_core.metrics.statistics import StudyStatistics
-from fedmrg_core.metrics.text import cider_statistics, set_free_scores
-from fedmrg_core.tasks.reports.predictions import BLANK, scopes_of, state_array
+from fedmrg_core.runs.measures import STUDY_SCORES, Answers, Place
 
 NUMBER = ("scope", "adapter", "metric")  # what names a number; adapter: or the floor, or "losses"
 LOSSES = ("train_loss", "validation_loss")  # of the chosen round
-Place = tuple[str, str]  # scope (a client, home, unseen) and adapter
 
 
-@dataclasses.dataclass(frozen=True)
-class Answers:
-    """The answers of one adapter to the studies of one scope.
-
-    Attributes:
-        studies: what the N studies are called, sorted.
-        measures: every measure of these studies, rows in that order.
-    """
-
-    studies: tuple[str, ...]
-    measures: dict[str, StudyStatistics]
-
-
-def answers_of(run: Run) -> dict[Place, Answers]:
+def answers_of(run: Run, numbered: bool = False) -> dict[Place, Answers]:
     """Every measure of a run's own answers, ready for a comparison study by study.
 
-    METEOR is left out: its Java takes half a minute a run. Where a folder holds scores of studies in place of reports
-    (data of level scores), so are CIDEr, which needs the texts, and single clients, which need studies' names. A folder
-    of data of level aggregates rightly holds neither, and gives nothing.
+    A task may leave out what takes long (of reports METEOR). Where a folder holds scores of studies in place of answers
+    (data of level scores), so is what needs the answers (CIDEr), and single clients, which need studies' names. A
+    folder of data of level aggregates rightly holds neither, and gives nothing.
 
     Args:
         run: a finished and evaluated run.
+        numbered: by scores of studies also where the folder holds answers, to compare it with one that does not.
 
     Raises:
         InputError: the folder holds neither predictions nor scores of studies, though its data allow them.
     """
-    if run.predictions is not None:
-        return _of_predictions(run.predictions)
+    if run.predictions is not None and not numbered:
+        return run.measures.answers_by_place(run.predictions)
     if run.scores is None:
         if not shows_scores(run.configuration.data):
             return {}
@@ -64,37 +44,25 @@ def answers_of(run: Run) -> dict[Place, Answers]:
             "`fedmrg reference`."
         )
     groups = run.scores.groupby(["role", "adapter"], sort=True)
-    return {(role, adapter): Answers(tuple(rows["study"]), statistics_of(rows)) for (role, adapter), rows in groups}
-
-
-def _of_predictions(predictions: pandas.DataFrame) -> dict[Place, Answers]:
-    rows = predictions.sort_values(["adapter", "study_id"]).reset_index(drop=True)
-    measures = set_free_scores(rows["reference"].tolist(), rows["generated"].tolist(), meteor=False)
-    measures |= per_study_clinical(state_array(rows["states_reference"]), state_array(rows["states_generated"]))
-    found = {}
-    for adapter, group in rows.groupby("adapter", sort=True):
-        for scope, studies in scopes_of(group):
-            here = {key: measure.subset(studies.index.to_numpy()) for key, measure in measures.items()}
-            here["cider"] = cider_statistics(studies["reference"].tolist(), studies["generated"].tolist())
-            blank = without_positives(state_array(studies["states_reference"]))
-            said = {key: each for key, each in here.items() if key not in blank and not math.isnan(each.estimate())}
-            found[scope, str(adapter)] = Answers(tuple(studies["study_id"]), said)
-    return found
+    return {
+        (role, adapter): Answers(tuple(rows["study"]), run.measures.statistics(rows))
+        for (role, adapter), rows in groups
+    }
 
 
 def stored_numbers(run: Run) -> pandas.DataFrame:
     """What is compared with other runs', by scope, adapter or floor, and measure.
 
     Returns:
-        Column ``value``: the measures of metrics.csv but for blank ones (see `predictions.BLANK`), and under the
-        adapter "losses" those of the chosen round, by client and in the mean (home). ``low`` and ``high``: their
+        Column ``value``: the measures of metrics.csv but for blank ones (see `Measures.blank`), and under the adapter
+        "losses" those of the chosen round, by client and in the mean (home). ``low`` and ``high``: their
         intervals, NaN where there is none.
 
     Raises:
         InputError: a value is empty that cannot be blank.
     """
-    table = run.metrics[run.metrics["metric"].isin(MEASURES)]
-    chosen = table[table["value"].notna() | ~table["metric"].str.startswith(tuple(BLANK))]
+    table = run.metrics[run.metrics["metric"].isin(run.measures.compared)]
+    chosen = table[table["value"].notna() | ~table["metric"].str.startswith(tuple(run.measures.blank))]
     bounded = chosen[chosen["studies"] > 1]
     if chosen["value"].isna().any() or bounded[["low", "high"]].isna().any(axis=None):
         raise InputError(f"{run.folder}/metrics.csv has empty values; evaluate the run again or restore the file.")

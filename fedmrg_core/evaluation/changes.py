@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pandas
 import scipy.stats
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.answers import Answers, Place
-from fedmrg_core.evaluation.comparison import MEASURES
-from fedmrg_core.evaluation.seed_variance import DATA_ALONE, FILE, kind_of
+from fedmrg_core.evaluation.seed_variance import FILE, kind_of
 from fedmrg_core.metrics.statistics import CONFIDENCE, StudyStatistics, difference_statistics, jackknife_error
+from fedmrg_core.runs.measures import Answers, Place
 
 DIGITS = 5  # decimals that reference runs keep
 ALPHA = 0.01  # chance of calling a run not reproduced that differs by chance alone
@@ -65,7 +64,10 @@ class Change:
 
 
 def compare_answers(
-    answers: Mapping[Place, Answers], others: Mapping[Place, Answers], known: pandas.DataFrame
+    answers: Mapping[Place, Answers],
+    others: Mapping[Place, Answers],
+    known: pandas.DataFrame,
+    measures: Collection[str],
 ) -> dict[tuple[str, str, str], Change]:
     """Every measure of a reference's answers beside another run's to the same studies.
 
@@ -73,13 +75,14 @@ def compare_answers(
         answers: the reference's.
         others: the other run's, of the same places and studies.
         known: see `seed_variance.variances_of`.
+        measures: which of their measures, in this order.
 
     Raises:
         InputError: a measure's variance between seeds is not known.
     """
     changes = {}
     for (scope, adapter), each in answers.items():
-        for metric in (name for name in MEASURES if name in each.measures):
+        for metric in (name for name in measures if name in each.measures):
             shared = _variance(known, (kind_of(scope), adapter, metric), "beyond_studies")
             pair = each.measures[metric], others[scope, adapter].measures[metric]
             changes[scope, adapter, metric] = paired_change(*pair, *shared)
@@ -106,11 +109,18 @@ def paired_change(before: StudyStatistics, after: StudyStatistics, shared: float
 
 
 def unpaired_change(
-    before: pandas.Series, after: pandas.Series, key: tuple[str, str, str], known: pandas.DataFrame | None
+    before: pandas.Series,
+    after: pandas.Series,
+    key: tuple[str, str, str],
+    known: pandas.DataFrame | None,
+    fixed: Collection[str] = (),
 ) -> Change:
-    """A number that is known as a whole alone, as far as two seeds are apart; without `known` as intervals allow."""
+    """A number that is known as a whole alone, as far as two seeds are apart; without `known` as intervals allow.
+
+    Of the floors in `fixed`, which follow from the studies alone, nothing may change.
+    """
     values = float(before["value"]), float(after["value"])
-    if key[1] in DATA_ALONE:
+    if key[1] in fixed:
         return Change(*values, allowed=0.0)
     if known is not None:
         variance, degrees = _variance(known, (kind_of(key[0]), *key[1:]), "between_seeds")

@@ -27,27 +27,9 @@ from fedmrg_core.metrics.statistics import (
     pooled_seeds,
     seed_intervals,
 )
+from fedmrg_core.runs.measures import Measure, Measures
 from fedmrg_core.seeds import numpy_stream
-from fedmrg_core.tasks.reports.answers import ANSWERS
-from fedmrg_core.tasks.reports.floors import FLOORS
 
-# The publication's clinical efficacy: example-averaged over 14 findings, positives only [secondary].
-CLINICAL_F1 = "clinical_f1_example_14_uncertain_negative"
-MEASURES: dict[str, str] = {
-    "bleu_1": "BLEU-1",
-    "bleu_2": "BLEU-2",
-    "bleu_3": "BLEU-3",
-    "bleu_4": "BLEU-4",
-    "meteor": "METEOR",
-    "rouge_l": "ROUGE-L",
-    "cider": "CIDEr",
-    CLINICAL_F1: "Clinical F1",
-    CLINICAL_F1.replace("f1", "recall"): "Clinical recall",
-    CLINICAL_F1.replace("f1", "precision"): "Clinical precision",
-    CLINICAL_F1.replace("example", "micro"): "Clinical F1, micro",
-    CLINICAL_F1.replace("example", "macro"): "Clinical F1, macro",
-}
-REFERENCE = "fedmrg"
 COLUMNS = (
     "setting",
     "role",
@@ -71,13 +53,13 @@ TEST_COLUMNS = ("difference", "difference_low", "difference_high", "p_value", "p
 
 
 def main_table(
-    runs: Runs, against: str = REFERENCE, root_seed: int = 0, resamples: int = RESAMPLES, floors: bool = True
+    runs: Runs, against: str | None = None, root_seed: int = 0, resamples: int = RESAMPLES, floors: bool = True
 ) -> pandas.DataFrame:
     """Every method with its intervals and its paired test against one of them, and the floors.
 
     Args:
         runs: see `run_sets.load_runs`; several settings stand below each other and are never pooled.
-        against: label of the method that the others are tested against.
+        against: label of the method that the others are tested against; None: the one that the task declares.
         root_seed: names the bootstrap's streams, so that the same runs give the same table.
         resamples: bootstrap resamples and permutations.
         floors: whether floors are added, as the runs of `against` have them.
@@ -89,6 +71,7 @@ def main_table(
     Raises:
         InputError: two runs of a setting answered different studies.
     """
+    against = runs.measures.against if against is None else against
     values = estimates(runs, root_seed, resamples)
     tests = paired_tests(runs, against, root_seed, resamples)
     table = values.merge(tests, how="left", on=["setting", "role", "method", "metric"], sort=False)
@@ -98,13 +81,14 @@ def main_table(
 
 
 def ablation_table(
-    runs: Runs, whole: str = REFERENCE, root_seed: int = 0, resamples: int = RESAMPLES
+    runs: Runs, whole: str | None = None, root_seed: int = 0, resamples: int = RESAMPLES
 ) -> pandas.DataFrame:
     """What each part of a method adds: `main_table` against the whole method.
 
     Raises:
         InputError: the whole method is not among the runs, or two runs of a setting answered different studies.
     """
+    whole = runs.measures.against if whole is None else whole
     if whole not in {runs.label(run) for run in runs}:
         raise InputError(f"There is no run of {whole!r} to compare its parts with; add its run folders.")
     return main_table(runs, whole, root_seed, resamples)
@@ -115,7 +99,7 @@ def estimates(runs: Runs, root_seed: int = 0, resamples: int = RESAMPLES) -> pan
     rows = []
     for (setting, label), group in runs.groups().items():
         described = {"setting": setting, "method": label, "system": "model", **_cost(group)}
-        for role in ANSWERS:
+        for role in runs.measures.answers:
             if any(run.answer(role) is None for run in group):
                 continue
             generator = numpy_stream(root_seed, "comparison", setting, role)  # all methods see the same resamples
@@ -138,7 +122,7 @@ def _estimates(
     group: Sequence[Run], role: str, generator: numpy.random.Generator, resamples: int
 ) -> Iterator[dict[str, object]]:
     tables = [run.values(role) for run in group]
-    measures, by_seed = _measures(tables), _common_statistics(group, role)
+    measures, by_seed = _measures(group[0].measures, tables), _common_statistics(group, role)
     drawn = seed_intervals(
         {key: [seed[key] for seed in by_seed] for key in measures if by_seed and key in by_seed[0]},
         generator,
@@ -147,16 +131,17 @@ def _estimates(
     for key in measures:
         # The value stays the stored one: what a table says is what metrics.csv says.
         bounds = {"low": drawn[key].low, "high": drawn[key].high, "interval": "bootstrap"} if key in drawn else {}
-        yield {**_row(tables, key), **bounds}
+        yield {**_row(tables, group[0].measures.compared[key]), **bounds}
 
 
-def _measures(tables: Sequence[pandas.DataFrame]) -> list[str]:
-    return [key for key in MEASURES if all(key in table.index for table in tables)]
+def _measures(declared: Measures, tables: Sequence[pandas.DataFrame]) -> list[str]:
+    return [key for key in declared.compared if all(key in table.index for table in tables)]
 
 
-def _row(tables: Sequence[pandas.DataFrame], key: str) -> dict[str, object]:
+def _row(tables: Sequence[pandas.DataFrame], measure: Measure) -> dict[str, object]:
     """One measure over the seeds' stored tables."""
-    interval = approximate_interval(tables, key)
+    key = measure.key
+    interval = approximate_interval(tables, key, measure.least)
     return {
         "metric": key,
         "value": interval.value,
@@ -175,12 +160,12 @@ def _mean_of(tables: Sequence[pandas.DataFrame], key: str) -> float:
     return float(numpy.mean([table.loc[key, "value"] for table in tables]))
 
 
-def approximate_interval(tables: Sequence[pandas.DataFrame], key: str) -> Interval:
+def approximate_interval(tables: Sequence[pandas.DataFrame], key: str, least: float = 0.0) -> Interval:
     """Mean over seeds, its interval from the seeds' stored intervals over studies and the spread between seeds [ours].
 
-    For what cannot be resampled: METEOR and CIDEr, and runs whose predictions are not stored. The halves' squares add
-    up: the mean half of the stored intervals (all seeds have the same studies, so it does not shrink with seeds), and
-    a normal interval's half of the mean over seeds.
+    For what cannot be resampled (of reports METEOR and CIDEr), and runs whose predictions are not stored. The halves'
+    squares add up: the mean half of the stored intervals (all seeds have the same studies, so it does not shrink with
+    seeds), and a normal interval's half of the mean over seeds. No bound is below `least`, as no value is.
     """
     value = _mean_of(tables, key)
     half = numpy.mean([(table.loc[key, "high"] - table.loc[key, "low"]) / 2 for table in tables])
@@ -188,7 +173,7 @@ def approximate_interval(tables: Sequence[pandas.DataFrame], key: str) -> Interv
         return Interval(value, float(tables[0].loc[key, "low"]), float(tables[0].loc[key, "high"]))
     spread = numpy.std([table.loc[key, "value"] for table in tables], ddof=1) / math.sqrt(len(tables))
     whole = math.hypot(half, float(scipy.stats.norm.ppf((1 + CONFIDENCE) / 2)) * spread)
-    return Interval(value, max(value - whole, 0.0), value + whole)  # no measure here can be below zero
+    return Interval(value, max(value - whole, least), value + whole)
 
 
 def _common_statistics(group: Sequence[Run], role: str) -> list[dict[str, StudyStatistics]]:
@@ -211,7 +196,7 @@ def _common_statistics(group: Sequence[Run], role: str) -> list[dict[str, StudyS
 
 
 def paired_tests(
-    runs: Runs, against: str = REFERENCE, root_seed: int = 0, resamples: int = RESAMPLES
+    runs: Runs, against: str | None = None, root_seed: int = 0, resamples: int = RESAMPLES
 ) -> pandas.DataFrame:
     """`against` minus every other method of the same setting, on the same studies and with the same seeds.
 
@@ -226,11 +211,12 @@ def paired_tests(
         InputError: two runs of a setting answered different studies.
     """
     groups = runs.groups()
+    against = runs.measures.against if against is None else against
     rows = [
         {"setting": setting, "role": role, "method": label, **row}
         for (setting, label), group in groups.items()
         if label != against and (setting, against) in groups
-        for role in ANSWERS
+        for role in runs.measures.answers
         for row in _tests(groups[setting, against], group, role, (root_seed, setting), resamples)
     ]
     names = ["setting", "role", "method", "metric"]
@@ -252,7 +238,7 @@ def _tests(
     if not stored:
         return
     ours, theirs = stored[: len(seeds)], stored[len(seeds) :]
-    measures = [key for key in MEASURES if key in ours[0]]
+    measures = [key for key in first[0].measures.compared if key in ours[0]]
     differences = {
         key: [difference_statistics(a[key], b[key]) for a, b in zip(ours, theirs, strict=True)] for key in measures
     }
@@ -270,21 +256,22 @@ def _tests(
         }
 
 
-def floor_rows(runs: Runs, against: str = REFERENCE) -> pandas.DataFrame:
+def floor_rows(runs: Runs, against: str | None = None) -> pandas.DataFrame:
     """The floors of each setting, as the runs of one method have them (the nearest image is found by its encoder).
 
     Args:
         runs: see `main_table`.
         against: the method; where a setting lacks it, its first method.
     """
-    groups = runs.groups()
+    groups, declared = runs.groups(), runs.measures.compared
+    against = runs.measures.against if against is None else against
     rows = []
     for setting in runs.settings:
         labels = [label for place, label in groups if place == setting]
         group = groups[setting, against if against in labels else labels[0]]
-        for floor in FLOORS:
-            for role in ANSWERS:
+        for floor in runs.measures.floors:
+            for role in runs.measures.answers:
                 tables = [run.values(role, floor) for run in group]
                 described = {"setting": setting, "role": role, "method": floor, "system": floor, "exchange": "floor"}
-                rows += [{**described, **_row(tables, key)} for key in _measures(tables)]
+                rows += [{**described, **_row(tables, declared[key])} for key in _measures(runs.measures, tables)]
     return pandas.DataFrame(rows, columns=[*COLUMNS, *TEST_COLUMNS])

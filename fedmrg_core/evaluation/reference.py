@@ -12,16 +12,15 @@ from fedmrg_core.data import publishing
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.seed_variance import FILE as SEED_VARIANCE
 from fedmrg_core.evaluation.seed_variance import seed_variance, write_seed_variance
-from fedmrg_core.evaluation.stored_runs import STUDY_SCORES, load_run, numbers_of
-from fedmrg_core.evaluation.study_scores import study_scores
+from fedmrg_core.evaluation.stored_runs import load_run, numbers_of
 from fedmrg_core.files.stored_tables import read_table
 from fedmrg_core.files.whole_files import partial_folder, remove_partial, replace_folder, write_text
 from fedmrg_core.runs.experiments import RunSettings
+from fedmrg_core.runs.measures import PREDICTIONS, STUDY_SCORES, Measures, measures_of
+from fedmrg_core.runs.metric_table import read_metrics
 from fedmrg_core.runs.run_configuration import read_configuration
-from fedmrg_core.tasks.reports.predictions import read_metrics, read_predictions
 
 SETTINGS = ("config.yaml", "manifest.json", "ledger.csv", "timing.csv")  # numbers of no study
-TABLES = ("head_auroc.csv", "adaptation.csv")  # a row over many studies each
 BENCHMARK = "benchmark"
 DIGITS = 5  # decimals of the measures that are kept
 
@@ -29,8 +28,8 @@ DIGITS = 5  # decimals of the measures that are kept
 def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib.Path) -> pathlib.Path:
     """Copy what is small and may be published of a run, by its data set's level (`fedmrg_core.data.publishing`).
 
-    Of level all the predictions go along, compressed and without floors; of level scores only what
-    :mod:`fedmrg_core.evaluation.study_scores` makes of them; of level aggregates nothing of a single study and no
+    Of level all the predictions go along, compressed and without floors; of level scores only what the task's
+    `Measures.study_scores` makes of them; of level aggregates nothing of a single study and no
     number of fewer than `publishing.SMALLEST_CELL` studies.
 
     Args:
@@ -42,8 +41,8 @@ def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib
         The reference's folder; what was there is replaced whole.
 
     Raises:
-        InputError: the run is not finished or not evaluated, its code was changed and not committed, or it has too few
-            test studies for any number of it to be published.
+        InputError: the run is not finished or not evaluated, its code was changed and not committed, it has too few
+            test studies for any number of it to be published, or a measure that its task does not declare.
     """
     for needed in ("manifest.json", "metrics.csv", "predictions.csv"):
         if not (run_folder / needed).is_file():
@@ -55,7 +54,9 @@ def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib
             "commit to name. Commit, and make it again."
         )
     data = RunSettings.from_name(name).data
+    measures = measures_of(read_configuration(run_folder).task)
     everything = read_metrics(run_folder / "metrics.csv").round(DIGITS)
+    measures.check_metrics(everything, str(run_folder / "metrics.csv"))
     metrics = publishing.publishable_metrics(data, everything)
     if metrics.empty:
         raise InputError(
@@ -70,8 +71,8 @@ def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib
         if (run_folder / file).is_file():
             shutil.copyfile(run_folder / file, partial / file)
     metrics.to_csv(partial / "metrics.csv", index=False, lineterminator="\n")
-    by_client = _store_tables(run_folder, partial, data) and len(metrics) == len(everything)
-    _store_answers(run_folder, partial, data)
+    by_client = _store_tables(run_folder, partial, data, measures) and len(metrics) == len(everything)
+    _store_answers(run_folder, partial, data, measures)
     figures = set(publishing.figures_of(data)) - set(() if by_client else publishing.FIGURES_OF_CLIENTS)
     for path in sorted((run_folder / "figures").glob("*")):
         if path.stem in figures and path.suffix in (".png", ".csv"):
@@ -81,9 +82,9 @@ def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib
     return target
 
 
-def _store_tables(run_folder: pathlib.Path, partial: pathlib.Path, data: str) -> bool:
-    """Copy rounds.csv and `TABLES` as far as they may be published; whether every client has studies enough."""
-    for file in TABLES:
+def _store_tables(run_folder: pathlib.Path, partial: pathlib.Path, data: str, measures: Measures) -> bool:
+    """Copy rounds.csv and the task's tables as far as they may be published; whether clients have studies enough."""
+    for file in measures.tables:
         if not (run_folder / file).is_file():
             continue
         if publishing.shows_scores(data):
@@ -100,14 +101,13 @@ def _store_tables(run_folder: pathlib.Path, partial: pathlib.Path, data: str) ->
     return True
 
 
-def _store_answers(run_folder: pathlib.Path, partial: pathlib.Path, data: str) -> None:
+def _store_answers(run_folder: pathlib.Path, partial: pathlib.Path, data: str, measures: Measures) -> None:
     """Keep the model's answers, or only the scores of each, or nothing."""
     if not publishing.shows_scores(data):
         return
-    answers = read_predictions(run_folder / "predictions.csv")
-    answers = answers[answers["system"] == "model"]
+    answers = measures.read_answers(run_folder / PREDICTIONS[0])
     whole = publishing.shows_studies(data)
-    kept, file = (answers, "predictions.csv.gz") if whole else (study_scores(answers), STUDY_SCORES)
+    kept, file = (answers, PREDICTIONS[1]) if whole else (measures.study_scores(answers), STUDY_SCORES)
     text = kept.to_csv(index=False, lineterminator="\n")
     (partial / file).write_bytes(gzip.compress(text.encode(), mtime=0))
 
@@ -135,7 +135,7 @@ def store_seed_variance(reference_root: pathlib.Path, workers: int = 1) -> pathl
     return path
 
 
-def store_benchmark(report_folder: pathlib.Path, reference_folder: pathlib.Path) -> pathlib.Path:
+def store_benchmark(benchmark_folder: pathlib.Path, reference_folder: pathlib.Path) -> pathlib.Path:
     """Keep notebook 10's tables and figures of a profile as ``benchmark/`` beside its reference runs; no PDF.
 
     Returns:
@@ -144,13 +144,13 @@ def store_benchmark(report_folder: pathlib.Path, reference_folder: pathlib.Path)
     Raises:
         InputError: there is no main table.
     """
-    if not (report_folder / "main.md").is_file():
-        raise InputError(f"{report_folder}: main.md is missing; run notebook 10_benchmark first (make benchmark).")
+    if not (benchmark_folder / "main.md").is_file():
+        raise InputError(f"{benchmark_folder}: main.md is missing; run notebook 10_benchmark first (make benchmark).")
     target = reference_folder / BENCHMARK
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_partial(target.parent)
     partial = partial_folder(target)
-    for path in sorted(report_folder.iterdir()):
+    for path in sorted(benchmark_folder.iterdir()):
         if path.suffix in (".csv", ".md", ".tex", ".png"):
             shutil.copyfile(path, partial / path.name)
     replace_folder(partial, target)

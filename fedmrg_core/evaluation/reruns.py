@@ -13,14 +13,16 @@ from typing import Any
 
 import pandas
 
+from fedmrg_core.data.sources import data_source
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.reference import reference_runs
 from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, REPRODUCED, exit_code, verdicts, verify
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.paths import REPOSITORY, reference_folder
 from fedmrg_core.runs.arithmetic import EXACT_THREADS, exact_environment
 from fedmrg_core.runs.experiments import RunSettings
+from fedmrg_core.runs.measures import measures_of
+from fedmrg_core.runs.task_registry import REPORTS
 
 SHOWN = 8  # numbers of a run that are printed where more were not reproduced
 SMALL = 100.0  # above it a number is one of bytes, without decimals
@@ -43,7 +45,8 @@ def verify_references(
         See :func:`fedmrg_core.evaluation.verify.verify`.
 
     Raises:
-        InputError: there is no reference run of the profile, or none that some name in `only` means.
+        InputError: there is no reference run of the profile, or none that some name in `only` means, or one to run
+            again is of a task that the workflow does not make.
     """
     root = reference_folder(profile).parent
     runs = reference_runs(root, profile)
@@ -58,9 +61,20 @@ def verify_references(
                 "name of a run."
             )
     if rerun:
+        _check_workflow(chosen)
         for run in chosen:
             _run_again(run, data_root, cores, exact)
     return verify(root, REPOSITORY / "results", [run.name for run in chosen])
+
+
+def _check_workflow(runs: Sequence[RunSettings]) -> None:
+    """The workflow's notebooks make runs of reports; what another task's data need is not known to it."""
+    for run in runs:
+        if (task := data_source(run.data).task) != REPORTS:
+            raise InputError(
+                f"verify: {run.name} is a run of task {task!r}, which the workflow does not make; make it again below "
+                "results/ and call fedmrg verify --no-rerun."
+            )
 
 
 def _names(run: RunSettings) -> set[str]:
@@ -127,7 +141,8 @@ def _sentence(rows: pandas.DataFrame, verdict: str) -> str:
 
 def _number(row: Any) -> str:
     """One number as a reader wants it: which, from where to where, and how much chance explains."""
-    measure = MEASURES.get(row.metric, row.metric.replace("_", " "))
+    names = measures_of(data_source(RunSettings.from_name(row.run).data).task).names
+    measure = names.get(row.metric, row.metric.replace("_", " "))
     digits = 3 if abs(row.reference) < SMALL else 0
     values = f"{row.rerun:.{digits}f} instead of {row.reference:.{digits}f}"
     return f"{measure}, {row.scope}, {row.adapter}: {values}, where chance explains {row.chance:.{digits}f}"

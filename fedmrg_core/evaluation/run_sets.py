@@ -15,8 +15,8 @@ from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import Run, dotted, load_run, numbers_of
 from fedmrg_core.runs.configuration import load_profile
+from fedmrg_core.runs.measures import Measures
 from fedmrg_core.runs.methods import load_methods
-from fedmrg_core.tasks.reports.answers import ANSWERS
 
 # Packages whose version can change a number.
 PACKAGES = ("torch", "transformers", "peft", "flwr", "numpy", "scikit-learn", "pycocoevalcap")
@@ -55,6 +55,11 @@ class Runs(collections.abc.Sequence):
         return [run.folder for run in self.runs]
 
     @property
+    def measures(self) -> Measures:
+        """What the runs' task declares."""
+        return self.runs[0].measures
+
+    @property
     def settings(self) -> list[str]:
         """The settings in the order they come."""
         return list(dict.fromkeys(run.setting for run in self.runs))
@@ -79,13 +84,14 @@ def load_runs(folders: Sequence[pathlib.Path | str], varying: Collection[str] = 
         same_code: refuse runs of different training code, instead of a note.
 
     Raises:
-        InputError: no folder, a broken one, two folders of the same run, or runs of other data, of another profile
-            (but for the learning rates of different methods, which are noted) or, if asked for, of other code; the
-            sentence names both folders.
+        InputError: no folder, a broken one, two folders of the same run, or runs of another task, of other data,
+            of another profile (but for the learning rates of different methods, which are noted) or, if asked for, of
+            other code; the sentence names both folders.
     """
     if not folders:
         raise InputError("There is no run folder; give at least one finished run.")
     runs = [_publishable(load_run(folder)) for folder in folders]
+    _check_task(runs)
     _check_data(runs)
     _check_profiles(runs, varying)
     loaded = Runs(runs, [*_code_notes(runs, same_code), *_pace_notes(runs), *_pairing_notes(runs)])
@@ -98,6 +104,15 @@ def _publishable(run: Run) -> Run:
     """The run with the measures that may be published: tables and figures of several runs are made for that."""
     metrics = publishable_metrics(run.configuration.data, run.metrics)
     return run if metrics is run.metrics else dataclasses.replace(run, metrics=metrics)
+
+
+def _check_task(runs: Sequence[Run]) -> None:
+    for run in runs:
+        first, task = runs[0].configuration.task, run.configuration.task
+        if task != first:
+            raise InputError(
+                f"{runs[0].folder} and {run.folder} are runs of the tasks {first!r} and {task!r}; compare runs of one."
+            )
 
 
 def _check_data(runs: Sequence[Run]) -> None:
@@ -160,7 +175,7 @@ def _check_studies(runs: Runs) -> None:
     """In one setting every run's test set of a role has the same number of studies; `comparison` compares their ids."""
     first: dict[tuple[str, str], tuple[Run, int]] = {}
     for run in runs:
-        for role in ANSWERS:
+        for role in run.measures.answers:
             if run.answer(role) is None:
                 continue
             studies = int(run.values(role)["studies"].iloc[0])

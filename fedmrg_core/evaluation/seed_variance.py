@@ -26,18 +26,17 @@ from tqdm.auto import tqdm
 
 from fedmrg_core.data.sources import data_family
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.answers import NUMBER, Answers, answers_of, stored_numbers
-from fedmrg_core.evaluation.comparison import MEASURES
+from fedmrg_core.evaluation.answers import NUMBER, answers_of, stored_numbers
 from fedmrg_core.evaluation.stored_runs import Run
 from fedmrg_core.files.stored_tables import read_table
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.metrics.statistics import difference_statistics, jackknife_error
+from fedmrg_core.runs.measures import Answers
 from fedmrg_core.runs.methods import family_of
 
 FILE = "seed_variance.csv"
 KEYS = ("data", "family", *NUMBER)
 COLUMNS = (*KEYS, "between_seeds", "beyond_studies", "degrees")
-DATA_ALONE = ("floor_constant", "floor_random")  # what follows from the studies, whatever was trained
 CLIENT = "client"  # stands for every client in the column scope
 
 
@@ -80,7 +79,7 @@ def seed_variance(runs: Iterable[Run], workers: int = 1) -> pandas.DataFrame:
 
 def families_of(run: Run) -> list[str]:
     """Under which names the table may hold a run's variances, the first that it has: its variant's, its row's."""
-    folder, family = run.folder.parent.name, family_of(run.method)
+    folder, family = run.folder.parent.name, family_of(run.method, task=run.configuration.task)
     return [folder, family] if "," in folder else [family]
 
 
@@ -112,30 +111,32 @@ def _pooled(rows: pandas.DataFrame) -> pandas.Series:
 
 def _of_group(group: Sequence[Run]) -> pandas.DataFrame:
     """The estimates of one method, below zero where they fall so; clients together, for they share their runs."""
-    answers = [answers_of(run) for run in group]
+    answers, measures = [answers_of(run) for run in group], group[0].measures
     places = set.intersection(*(set(each) for each in answers))
     beyond = {
         (*place, metric): excess
         for place in sorted(places)
-        for metric, excess in _excesses([each[place] for each in answers], f"{group[0].folder}, {place[0]}")
+        for metric, excess in _excesses(
+            [each[place] for each in answers], f"{group[0].folder}, {place[0]}", measures.compared
+        )
     }
     numbers = pandas.concat([stored_numbers(run)["value"] for run in group], axis=1, join="inner")
     rows = [
         {"scope": kind_of(scope), "adapter": adapter, "metric": metric, "between_seeds": variance,
          "beyond_studies": beyond.get((scope, adapter, metric), math.nan)}
         for (scope, adapter, metric), variance in numbers.var(axis=1, ddof=1).items()
-        if adapter not in DATA_ALONE
+        if adapter not in measures.fixed_floors
     ]  # fmt: skip
     mean = pandas.DataFrame(rows).groupby(list(NUMBER), sort=True).mean().reset_index()
     data = data_family(group[0].configuration.data)
     return mean.assign(data=data, family=families_of(group[0])[0], degrees=len(group) - 1)
 
 
-def _excesses(seeds: Sequence[Answers], name: str) -> Iterator[tuple[str, float]]:
+def _excesses(seeds: Sequence[Answers], name: str, measures: Iterable[str]) -> Iterator[tuple[str, float]]:
     """For each measure the mean of (d^2 - s^2) / 2 over pairs of seeds; nothing for a single study, whose s is none."""
     if any(seed.studies != seeds[0].studies for seed in seeds):
         raise InputError(f"{name}: the seeds answered different studies; evaluate them on the same ones.")
-    for key in MEASURES:
+    for key in measures:
         if len(seeds[0].studies) < 2 or not all(key in seed.measures for seed in seeds):
             continue
         changes = [difference_statistics(*pair) for pair in itertools.combinations([s.measures[key] for s in seeds], 2)]

@@ -16,18 +16,15 @@ from fedmrg_core.data.site_names import sites_part
 from fedmrg_core.data.sources import data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.equal_data import current_fingerprint
-from fedmrg_core.evaluation.study_scores import read_study_scores, statistics_of, study_scores
 from fedmrg_core.files.stored_tables import read_table
 from fedmrg_core.files.strict_yaml import Strict
 from fedmrg_core.metrics.statistics import StudyStatistics
 from fedmrg_core.runs.configuration import Profile
+from fedmrg_core.runs.measures import PREDICTIONS, STUDY_SCORES, Measures, measures_of
 from fedmrg_core.runs.methods import Method
+from fedmrg_core.runs.metric_table import read_metrics
 from fedmrg_core.runs.run_configuration import RunConfiguration, read_configuration
-from fedmrg_core.tasks.reports.answers import counting_answer
-from fedmrg_core.tasks.reports.predictions import read_metrics, read_predictions
 
-PREDICTIONS = ("predictions.csv", "predictions.csv.gz")  # as notebook 07 leaves them; as reference runs keep them
-STUDY_SCORES = "study_scores.csv.gz"  # as references of data of level scores keep them
 LEDGER_COLUMNS = ("round", "client", "direction", "module", "bytes", "phase")
 
 
@@ -39,7 +36,7 @@ class Run:
         folder: its run folder.
         configuration: config.yaml.
         manifest: manifest.json.
-        metrics: metrics.csv, see `predictions.METRIC_COLUMNS`.
+        metrics: metrics.csv, see `metric_table.METRIC_COLUMNS`.
         ledger: ledger.csv; without rows where nothing travelled.
     """
 
@@ -58,6 +55,11 @@ class Run:
     def seed(self) -> int:
         """The root seed."""
         return self.configuration.seed
+
+    @functools.cached_property
+    def measures(self) -> Measures:
+        """What its task declares for evaluation."""
+        return measures_of(self.configuration.task)
 
     @property
     def fingerprint(self) -> str:
@@ -80,9 +82,9 @@ class Run:
         return numbers_of(self.configuration.profile, self.configuration.method)
 
     def answer(self, role: str) -> str | None:
-        """The adapter that counts there (see `ANSWERS`); None if the run has no answers there."""
+        """The adapter that counts there (see `Measures.answers`); None if the run has no answers there."""
         rows = self.metrics[(self.metrics["scope"] == role) & (self.metrics["system"] == "model")]
-        return counting_answer(role, set(rows["adapter"]), self.configuration.method)
+        return self.measures.counting_answer(role, set(rows["adapter"]), self.configuration.method)
 
     def values(self, role: str, system: str = "model") -> pandas.DataFrame:
         """Metrics of what counts in a role, indexed by metric: value, low, high and studies."""
@@ -95,25 +97,22 @@ class Run:
     def predictions(self) -> pandas.DataFrame | None:
         """The model's own rows of predictions.csv; None if the folder holds numbers only."""
         path = next((self.folder / name for name in PREDICTIONS if (self.folder / name).is_file()), None)
-        if path is None:
-            return None
-        rows = read_predictions(path)
-        return rows[rows["system"] == "model"]
+        return None if path is None else self.measures.read_answers(path)
 
     @functools.cached_property
     def scores(self) -> pandas.DataFrame | None:
-        """The model's answers as :func:`study_scores` has them; None if the folder holds neither them nor answers."""
+        """The model's answers as `Measures.study_scores` has them; None if the folder holds neither."""
         if self.predictions is not None:
-            return study_scores(self.predictions)
+            return self.measures.study_scores(self.predictions)
         path = self.folder / STUDY_SCORES
-        return read_study_scores(path) if path.is_file() else None
+        return self.measures.read_scores(path) if path.is_file() else None
 
     @functools.cached_property
     def _statistics(self) -> dict[str, tuple[tuple[str, ...], dict[str, StudyStatistics]]]:
         return {}
 
     def statistics(self, role: str) -> tuple[tuple[str, ...], dict[str, StudyStatistics]] | None:
-        """Its studies as `study_scores` calls them, sorted, and the measures in that order; computed once.
+        """Its studies as the scores call them, sorted, and the measures in that order; computed once.
 
         None without answers there, or where the folder holds only numbers of whole test sets.
         """
@@ -121,7 +120,7 @@ class Run:
             return None
         if role not in self._statistics:
             rows = self.scores[(self.scores["role"] == role) & (self.scores["adapter"] == self.answer(role))]
-            self._statistics[role] = (tuple(rows["study"]), statistics_of(rows))
+            self._statistics[role] = (tuple(rows["study"]), self.measures.statistics(rows))
         return self._statistics[role]
 
     @property
@@ -181,7 +180,8 @@ def load_run(folder: pathlib.Path | str) -> Run:
     """Read one run folder.
 
     Raises:
-        InputError: a file is missing, unreadable or lacks what it should hold.
+        InputError: a file is missing, unreadable or lacks what it should hold, or metrics.csv has a measure that the
+            run's task does not declare.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
@@ -189,7 +189,9 @@ def load_run(folder: pathlib.Path | str) -> Run:
     configuration = read_configuration(folder)
     manifest = read_manifest(folder)
     metrics = read_metrics(folder / "metrics.csv")
-    return Run(folder, configuration, manifest, metrics, _read_ledger(folder))
+    run = Run(folder, configuration, manifest, metrics, _read_ledger(folder))
+    run.measures.check_metrics(metrics, str(folder / "metrics.csv"))
+    return run
 
 
 def read_manifest(folder: pathlib.Path) -> dict[str, Any]:

@@ -8,13 +8,11 @@ from collections.abc import Callable, Sequence
 
 import pandas
 
-from fedmrg_core.evaluation.comparison import CLINICAL_F1, MEASURES, REFERENCE
 from fedmrg_core.evaluation.stored_runs import is_synthetic
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.metrics.statistics import CONFIDENCE
+from fedmrg_core.runs.measures import Measures
 
-SHOWN = ("bleu_1", "bleu_4", "meteor", "rouge_l", "cider", CLINICAL_F1, CLINICAL_F1.replace("example", "micro"))
-TESTED = ("bleu_4", CLINICAL_F1)
 SIGNIFICANT = 1 - CONFIDENCE
 ROLES = {"home": "all clients' own test studies together", "unseen": "the centre that never trained"}
 _ORDER = {"federated": 0, "local": 1, "centralised": 2, "floor": 3}
@@ -47,8 +45,9 @@ def write_comparison(
     out_folder: pathlib.Path | str,
     name: str,
     *,
+    measures: Measures,
     notes: Sequence[str] = (),
-    against: str = REFERENCE,
+    against: str | None = None,
     differences: bool = False,
 ) -> list[pathlib.Path]:
     """Write NAME.csv (the long table, every number), NAME.md and NAME.tex.
@@ -57,18 +56,20 @@ def write_comparison(
         table: of `comparison.main_table` or `comparison.ablation_table`.
         out_folder: where to.
         name: of the files.
+        measures: `Runs.measures`: what its columns are called, and which there are.
         notes: sentences that go below the tables, e.g. `Runs.notes`.
-        against: the method the others were tested against.
+        against: the method the others were tested against; None: the one that the task declares.
         differences: also show what `against` is ahead by, with its paired interval.
 
     Returns:
         The three paths.
     """
     pages = [
-        _page(part, str(setting), str(role), differences)
+        _page(part, measures, str(setting), str(role), differences)
         for (setting, role), part in table.groupby(["setting", "role"], sort=False)
     ]
-    below = [*_explanations(table, against, differences), *notes]
+    against = measures.against if against is None else against
+    below = [*_explanations(table, measures, against, differences), *notes]
     folder = pathlib.Path(out_folder)
     texts = {
         ".csv": table.to_csv(index=False, lineterminator="\n"),
@@ -80,18 +81,19 @@ def write_comparison(
     return [folder / f"{name}{ending}" for ending in texts]
 
 
-def _page(part: pandas.DataFrame, setting: str, role: str, differences: bool) -> Page:
-    metrics = [key for key in SHOWN if key in set(part["metric"])]
+def _page(part: pandas.DataFrame, measures: Measures, setting: str, role: str, differences: bool) -> Page:
+    names, tested = measures.names, measures.tested
+    metrics = [key for key in measures.shown if key in set(part["metric"])]
     by_method = {method: rows.set_index("metric") for method, rows in part.groupby("method", sort=False)}
     order = sorted(by_method, key=lambda method: _ORDER[by_method[method]["exchange"].iloc[0]])
-    columns = [(MEASURES[key], _value_column(by_method, key)) for key in metrics]
+    columns = [(names[key], _value_column(by_method, key, min if key in measures.lower else max)) for key in metrics]
     if differences:
-        columns += [(f"Δ {MEASURES[key]}", _difference_column(key)) for key in TESTED if key in metrics]
+        columns += [(f"Δ {names[key]}", _difference_column(key)) for key in tested if key in metrics]
     if role == "home":
         columns += [
-            (f"{title}, {MEASURES[key]}", _plain_column(key, name))
+            (f"{title}, {names[key]}", _plain_column(key, name))
             for name, title in (("worst_client", "Worst client"), ("harmonic_mean", "Harmonic mean"))
-            for key in TESTED
+            for key in tested
             if key in metrics
         ]
     columns += [("Up", _bytes_column("bytes_up")), ("Down", _bytes_column("bytes_down"))]
@@ -110,9 +112,9 @@ def _page(part: pandas.DataFrame, setting: str, role: str, differences: bool) ->
 Column = Callable[[pandas.DataFrame], Cell]
 
 
-def _value_column(by_method: dict[str, pandas.DataFrame], key: str) -> Column:
+def _value_column(by_method: dict[str, pandas.DataFrame], key: str, best_of: Callable[..., float]) -> Column:
     federated = [rows.loc[key, "value"] for rows in by_method.values() if _known(rows, key) and _federated(rows)]
-    best = max(federated, default=float("nan"))
+    best = best_of(federated, default=float("nan"))
 
     def cell(rows: pandas.DataFrame) -> Cell:
         if not _known(rows, key):
@@ -120,7 +122,12 @@ def _value_column(by_method: dict[str, pandas.DataFrame], key: str) -> Column:
         row = rows.loc[key]
         mark = "*" if row["p_holm"] < SIGNIFICANT else ""
         interval = "" if pandas.isna(row["low"]) else f"[{row['low']:.3f}, {row['high']:.3f}]"
-        return Cell(f"{row['value']:.3f}", interval, bool(_federated(rows) and row["value"] >= best), mark)
+        return Cell(
+            f"{row['value']:.3f}",
+            interval,
+            bool(_federated(rows) and best_of(row["value"], best) == row["value"]),
+            mark,
+        )
 
     return cell
 
@@ -178,7 +185,7 @@ def _federated(rows: pandas.DataFrame) -> bool:
     return rows["exchange"].iloc[0] == "federated"
 
 
-def _explanations(table: pandas.DataFrame, against: str, differences: bool) -> list[str]:
+def _explanations(table: pandas.DataFrame, measures: Measures, against: str, differences: bool) -> list[str]:
     models = table[table["system"] == "model"]
     shares = {is_synthetic(setting.partition(",")[0]) for setting in models["setting"]}
     lines = ["Synthetic phantom data."] if shares == {True} else []
@@ -188,7 +195,7 @@ def _explanations(table: pandas.DataFrame, against: str, differences: bool) -> l
         f"Means over seeds; brackets: {CONFIDENCE:.0%} bootstrap intervals over seeds and studies. Bold: best "
         "federated method."
     )
-    rough = [MEASURES[key] for key in dict.fromkeys(models[models["interval"] == "approximate"]["metric"])]
+    rough = [measures.names[key] for key in dict.fromkeys(models[models["interval"] == "approximate"]["metric"])]
     if (table[table["exchange"] == "floor"]["interval"] == "approximate").any():
         rough.append("all of the floors")
     if rough:
@@ -214,15 +221,9 @@ def _explanations(table: pandas.DataFrame, against: str, differences: bool) -> l
             f"Parameters sent: {_EMPTY} where something else travels in place of the shared parameters or beside them "
             "(low-rank factors, SCAFFOLD's controls)."
         )
-    lines.append(
-        "Clinical F1: averaged over examples, 14 findings, uncertain counted as negative; micro over findings."
-    )
+    lines += measures.notes
     if (table["exchange"] == "floor").any():
-        lines.append(
-            "Floors give training reports again: a constant and a random one need no model, the nearest image is found "
-            f"by the trained encoder of {against}'s runs (where there are none, of the first method's). A method that "
-            "does not beat them writes nothing that copying would not have brought."
-        )
+        lines += [note.format(against=against) for note in measures.floor_notes]
     return lines
 
 

@@ -14,12 +14,12 @@ import pandas
 
 from fedmrg_core.data.publishing import publishable_metrics, shows_scores
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.answers import Answers, Place, answers_of, stored_numbers
+from fedmrg_core.evaluation.answers import answers_of, stored_numbers
 from fedmrg_core.evaluation.changes import ALPHA, DIGITS, Change, compare_answers, unpaired_change
-from fedmrg_core.evaluation.comparison import MEASURES
 from fedmrg_core.evaluation.equal_data import other_data
-from fedmrg_core.evaluation.seed_variance import DATA_ALONE, FILE, read_seed_variance, variances_of
+from fedmrg_core.evaluation.seed_variance import FILE, read_seed_variance, variances_of
 from fedmrg_core.evaluation.stored_runs import Run, load_run
+from fedmrg_core.runs.measures import Answers, Place
 from fedmrg_core.runs.training_code import training_code_hash
 
 EQUAL, REPRODUCED = "equal to the digit", "reproduced within chance"
@@ -51,8 +51,8 @@ def verify(
     The variance of a difference that chance alone makes has two shares: that of single studies, seen between the two
     runs' answers to the same studies, and that of a run as a whole, known from the references' seeds (`seed_variance`).
     The difference over its root is held against Student's t, with degrees of freedom after Satterthwaite, and all
-    numbers of a run together against ALPHA, with Bonferroni's correction [ours]. What follows from the data alone (the
-    constant and the random report) has to be equal, and so has the number of rounds. Where no scores of studies are
+    numbers of a run together against ALPHA, with Bonferroni's correction [ours]. What follows from the data alone
+    (`Measures.fixed_floors`) has to be equal, and so has the number of rounds. Where no scores of studies are
     stored (METEOR, the losses of the chosen round, the nearest image's reports, of data of level scores CIDEr and
     single clients, of level aggregates everything) the variance is what it is between two seeds. Of aggregates whose
     variance between seeds is not known, the two intervals over studies are all that is left: unpaired, and without the
@@ -67,7 +67,7 @@ def verify(
         names: `experiments.RunSettings.name` of each run to compare.
 
     Returns:
-        Columns `COLUMNS`, a row for each run, scope, adapter or floor, and measure of `comparison.MEASURES`; and the
+        Columns `COLUMNS`, a row for each run, scope, adapter or floor, and measure of `Measures.compared`; and the
         bytes up and down.
 
     Raises:
@@ -156,7 +156,7 @@ def compare_runs(reference: Run, rerun: Run, variances: pandas.DataFrame) -> dic
     if not shows_scores(reference.configuration.data):
         return _compare_aggregates(reference, rerun, variances)
     stored, again = stored_numbers(reference), stored_numbers(rerun)
-    answers, others = answers_of(reference), answers_of(rerun)
+    answers, others = answers_of(reference), answers_of(rerun, numbered=reference.predictions is None)
     _check_numbers(reference, stored, answers)
     _check_numbers(rerun, again, others)
     _check_same_numbers(reference, stored, rerun, again)
@@ -167,9 +167,10 @@ def compare_runs(reference: Run, rerun: Run, variances: pandas.DataFrame) -> dic
                 "the run on the reference's."
             )
     known = variances_of(variances, reference)
-    changes = compare_answers(answers, others, known)
+    changes = compare_answers(answers, others, known, reference.measures.compared)
+    fixed = reference.measures.fixed_floors
     for key in stored.index.difference(list(changes)):
-        changes[key] = unpaired_change(stored.loc[key], again.loc[key], key, known)
+        changes[key] = unpaired_change(stored.loc[key], again.loc[key], key, known, fixed)
     return changes | _settled_changes(reference, rerun)
 
 
@@ -180,15 +181,16 @@ def _compare_aggregates(reference: Run, rerun: Run, variances: pandas.DataFrame)
         for run in (reference, rerun)
     ]
     stored, again = map(stored_numbers, runs)
+    fixed = reference.measures.fixed_floors
     if not (reference.folder / "rounds.csv").is_file():  # of clients with few studies it is not published
         again = again[again.index.get_level_values("adapter") != "losses"]
     _check_same_numbers(reference, stored, rerun, again)
     try:
         known = variances_of(variances, reference)
     except InputError:
-        stored = stored[stored["low"].notna() | stored.index.get_level_values("adapter").isin(DATA_ALONE)]
+        stored = stored[stored["low"].notna() | stored.index.get_level_values("adapter").isin(fixed)]
         known = None
-    changes = {key: unpaired_change(stored.loc[key], again.loc[key], key, known) for key in stored.index}
+    changes = {key: unpaired_change(stored.loc[key], again.loc[key], key, known, fixed) for key in stored.index}
     return changes | _settled_changes(reference, rerun)
 
 
@@ -214,7 +216,7 @@ def _settled_changes(reference: Run, rerun: Run) -> dict[tuple[str, str, str], C
 def _check_numbers(run: Run, stored: pandas.DataFrame, answers: Mapping[Place, Answers]) -> None:
     """Hold metrics.csv against the answers it was computed from: neither a row nor a digit may be lost."""
     for (scope, adapter), each in answers.items():
-        for metric in MEASURES:
+        for metric in run.measures.compared:
             if metric not in each.measures:
                 continue
             value = each.measures[metric].estimate()

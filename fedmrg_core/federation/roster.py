@@ -112,6 +112,20 @@ def roster_of(descriptions: Sequence[pathlib.Path]) -> Roster:
     clients = sorted(map(_described, descriptions), key=lambda client: client.name)
     if len(clients) < 2:
         raise InputError(f"{len(clients)} client.json was given; a federation needs at least 2 hospitals.")
+    return _roster(clients)
+
+
+def roster_of_folders(folders: Sequence[pathlib.Path], run_folder: pathlib.Path) -> Roster:
+    """The roster of client folders on one machine.
+
+    Raises:
+        InputError: as `read_client`.
+    """
+    clients = [read_client(folder, run_folder) for folder in folders]
+    return _roster(sorted(clients, key=lambda client: client.name))
+
+
+def _roster(clients: Sequence[Client]) -> Roster:
     together = hashlib.sha256("\n".join(f"{client.name} {client.fingerprint}" for client in clients).encode())
     return Roster(tuple(clients), {"data": together.hexdigest()})
 

@@ -40,7 +40,7 @@ def imported_modules(sources: Mapping[str, str], roots: Iterable[str]) -> list[s
         path = file_of(waiting.pop(), sources)
         if path is not None and path not in found:
             found.add(path)
-            waiting += _imports(sources[path])
+            waiting += imports_of(sources[path])
     return sorted(found)
 
 
@@ -57,7 +57,7 @@ def file_of(module: str, sources: Mapping[str, str]) -> str | None:
     return next((name for name in (f"{path}.py", f"{path}/__init__.py") if name in sources), None)
 
 
-def _imports(source: str) -> list[str]:
+def imports_of(source: str) -> list[str]:
     """Dotted names below the package that a module imports, except for checking types alone."""
     tree = ast.parse(source)
     for node in ast.walk(tree):

@@ -2,13 +2,14 @@
 
 A task is made of a run folder and its configuration, and is what `federation.task.Task` asks for. Another
 package adds its own by an entry point of the group ``fedmrg.tasks``: a name, and "module:what makes the task". One of
-the group ``fedmrg.methods`` under the same name says which rows it takes, see `fedmrg_core.runs.methods.MethodTable`.
+the group ``fedmrg.methods`` under the same name says which rows it takes, see `fedmrg_core.runs.methods.MethodTable`,
+and one of ``fedmrg.measures`` what its runs are compared by, see `fedmrg_core.runs.measures.Measures`.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedmrg_core.errors import InputError
@@ -19,6 +20,9 @@ GROUP = "fedmrg.tasks"
 # Where a task says what its rows of methods hold and where they lie: "module:a `fedmrg_core.runs.methods.MethodTable`".
 METHODS: dict[str, str] = {REPORTS: "fedmrg_core.tasks.reports.methods:TABLE"}
 METHODS_GROUP = "fedmrg.methods"
+# Where a task says what evaluation needs of it: "module:a `fedmrg_core.runs.measures.Measures`".
+MEASURES: dict[str, str] = {REPORTS: "fedmrg_core.tasks.reports.measures:DECLARED"}
+MEASURES_GROUP = "fedmrg.measures"
 
 
 def make_task(name: str) -> Callable[..., Any]:
@@ -58,7 +62,20 @@ def methods_entry(task: str) -> importlib.metadata.EntryPoint | None:
     Raises:
         InputError: no task has this name.
     """
-    if task in METHODS:
-        return importlib.metadata.EntryPoint(task, METHODS[task], METHODS_GROUP)
+    return _declared(task, METHODS, METHODS_GROUP)
+
+
+def measures_entry(task: str) -> importlib.metadata.EntryPoint | None:
+    """Where a task's measures lie; None if it declares none.
+
+    Raises:
+        InputError: no task has this name.
+    """
+    return _declared(task, MEASURES, MEASURES_GROUP)
+
+
+def _declared(task: str, own: Mapping[str, str], group: str) -> importlib.metadata.EntryPoint | None:
+    if task in own:
+        return importlib.metadata.EntryPoint(task, own[task], group)
     task_entry(task)
-    return next(iter(importlib.metadata.entry_points(group=METHODS_GROUP, name=task)), None)
+    return next(iter(importlib.metadata.entry_points(group=group, name=task)), None)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import importlib.util
 import pathlib
+from collections.abc import Iterable, Sequence
 
 from fedmrg_core.files import code_state
-from fedmrg_core.files.code_state import NAME, file_of, imported_modules, statements_hash
+from fedmrg_core.files.code_state import NAME, imported_modules, imports_of, statements_hash
 from fedmrg_core.runs.task_registry import task_entry
 
 # Where training starts, whatever the task; the rest follows from what is imported.
@@ -27,11 +28,7 @@ def training_code_hash(task: str = "reports") -> str:
     Args:
         task: a name in `fedmrg_core.runs.task_registry`.
     """
-    home = task_entry(task).module
-    own = home.removeprefix(f"{NAME}.") if home.startswith(f"{NAME}.") else None
-    found = imported_modules(code_state.SOURCES, [*TRAINING, *([own] if own else [])])
-    texts = [code_state.SOURCES[name] for name in found]
-    return statements_hash([*texts, *([] if own else [_text_of_module(home)])])
+    return _hash_of(TRAINING, [task_entry(task).module])
 
 
 @functools.cache
@@ -41,10 +38,21 @@ def picked_code_hash(modules: tuple[str, ...]) -> str:
     Args:
         modules: their dotted names, of this package or of another.
     """
+    return _hash_of([], modules)
+
+
+def _hash_of(roots: Iterable[str], modules: Sequence[str]) -> str:
+    """Statements of modules of this package below `roots`, of `modules` wherever they lie, and what of it they import.
+
+    Args:
+        roots: dotted names below the package.
+        modules: dotted names; what a module of another package imports of its own is not followed.
+    """
     own = [name.removeprefix(f"{NAME}.") for name in modules if name.startswith(f"{NAME}.")]
-    found = imported_modules(code_state.SOURCES, own)
-    others = [name for name in modules if file_of(name.removeprefix(f"{NAME}."), code_state.SOURCES) not in found]
-    return statements_hash([*(code_state.SOURCES[name] for name in found), *map(_text_of_module, others)])
+    others = [_text_of_module(name) for name in modules if not name.startswith(f"{NAME}.")]
+    followed = [name for text in others for name in imports_of(text)]
+    found = imported_modules(code_state.SOURCES, [*roots, *own, *followed])
+    return statements_hash([*(code_state.SOURCES[name] for name in found), *others])
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy
 import torch
@@ -23,6 +23,9 @@ from fedmrg_core.training.client_state import HospitalState, LocalUpdate, withou
 from fedmrg_core.training.optimisation import build_optimiser, moments_of, scheduled_factor, set_learning_rate
 from fedmrg_core.training.trained_model import TrainedModel
 from fedmrg_core.training.training_steps import Batches, Loss, TrainingSteps, learning, torch_seeded
+
+# Of each module's pace, held constant: the model is good already [ours].
+FINE_TUNING_RATE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +200,27 @@ def train_alone(
             for indices in batches.shuffled(generator):
                 steps.step(indices, generator)
                 bar.update()
+
+
+def fine_tuned(
+    model: TrainedModel, start: dict[str, Tensor], epochs: int, train: Callable[[Plan], None]
+) -> dict[str, Tensor]:
+    """One client's own model after `client.fine_tuning_epochs` from the selected one [related; rate and form ours].
+
+    Args:
+        model: the model in memory.
+        start: the selected shared tensors and the client's personal ones, ``module/name``.
+        epochs: over its training examples.
+        train: trains the model in place by a plan, on the client's own examples; see `train_alone`.
+
+    Returns:
+        Every tensor that is not frozen, ``module/name``, on the CPU.
+    """
+    model.load_state(start)
+    owned = frozenset(name for name, owner in model.ownership.items() if owner is not Ownership.FROZEN)
+    train(Plan(owned, epochs, FINE_TUNING_RATE))
+    tuned = {**model.state(Ownership.SHARED), **model.state(Ownership.PERSONAL)}
+    return {name: tensor.cpu().clone() for name, tensor in tuned.items()}
 
 
 def _epochs(plan: Plan, batches: Batches) -> int:

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from fedmrg_core.data.client_folders import open_client_folder
 from fedmrg_core.data.tensors import MEMORY_BUDGET, ClientTensors
+from fedmrg_core.federation.model_task import ModelHospital
 from fedmrg_core.federation.roster import Client
 from fedmrg_core.tasks.reports import local_training
-from fedmrg_core.tasks.reports.fine_tuning import fine_tuned
-from fedmrg_core.training.client_state import HospitalState, LocalUpdate, without_controls
+from fedmrg_core.tasks.reports.fine_tuning import train_alone
+from fedmrg_core.training.client_state import HospitalState, LocalUpdate
+from fedmrg_core.training.client_update import Plan
 
 if TYPE_CHECKING:
     from fedmrg_core.tasks.reports.task import ReportTask
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 TESTING = "fedmrg_core.tasks.reports.testing"
 
 
-class ReportHospital:
+class ReportHospital(ModelHospital):
     """One client of the federation, on its own machine or in one process with others.
 
     Args:
@@ -40,8 +42,8 @@ class ReportHospital:
     def __init__(
         self, task: ReportTask, client: Client, folders: Collection[pathlib.Path], in_this_process: int
     ) -> None:
-        self.task, self.client = task, client
-        self.folders = [open_client_folder(folder) for folder in folders]
+        super().__init__(task, client, folders)
+        self.folders = [open_client_folder(folder) for folder in self.paths]
         for folder in self.folders:
             folder.check(task.configuration.data, task.configuration.profile.image_size)
         # One budget for all clients together, so that memory does not grow with their number.
@@ -97,31 +99,23 @@ class ReportHospital:
         )
         return measures, state, len(studies)
 
-    def finish(self, folder: pathlib.Path, shared: dict[str, Tensor], state: HospitalState | None) -> None:
-        """Save the client's own tensors: its personal modules and BatchNorm statistics.
-
-        With `client.fine_tuning_epochs` they are all its modules, tuned here from the chosen ones.
-        """
-        shared = without_controls(shared)
-        tensors = self._own_tensors(shared, state.part("personal") if state else {})
-        if tensors:
-            self.task.model.load_state({**shared, **tensors})
-            self.task.saver.save_own(folder, self.client.name, tensors)
-
-    def _own_tensors(self, shared: dict[str, Tensor], personal: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What is laid over the shared tensors for this client."""
-        settings, model = self.task.configuration, self.task.model
-        if not settings.method.client.fine_tuning_epochs:
-            return personal
-        return fine_tuned(
-            model,
+    def go_on_alone(self, plan: Plan) -> None:
+        """See :func:`fedmrg_core.tasks.reports.fine_tuning.train_alone`."""
+        settings = self.task.configuration
+        train_alone(
+            self.task.model,
             self.tensors("train"),
-            {**model.initial_personal, **shared, **personal},
-            client=self.client.name,
+            plan,
+            stream=("fine-tuning", self.client.name),
             profile=settings.profile,
             method=settings.method,
             seed=settings.seed,
         )
+
+    def save_own(self, folder: pathlib.Path, tensors: dict[str, Tensor]) -> None:
+        """Its tensors, and its own adapters as PEFT folders."""
+        super().save_own(folder, tensors)
+        self.task.saver.save_own(folder, self.client.name)
 
     def test(self, run_folder: pathlib.Path) -> tuple[dict[str, float], int]:
         """See `fedmrg_core.tasks.reports.testing.test_at_hospital`."""

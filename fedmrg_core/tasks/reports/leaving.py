@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedmrg_core.federation.declaration import Declaration
-from fedmrg_core.runs.methods import Ownership
+from fedmrg_core.federation.model_task import modules_sent, terms_of_rules
 from fedmrg_core.tasks.reports.methods import ReportLosses, ReportMethod
-from fedmrg_core.training.client_state import CONTROL
 
 # What a hospital that tests itself tells of it.
 TESTED = (
@@ -29,11 +28,10 @@ def leaving(method: ReportMethod, validated: Sequence[str]) -> Declaration:
         method: which modules are shared, which losses and rules train them.
         validated: the ways to write whose loss validation measures, `ReportModel.validated`.
     """
-    shared = [module for module, owner in method.modules.items() if owner is Ownership.SHARED]
     language = "validation_language_loss"
     head = ("validation_classification", "validation_head_auroc", "validation_head_f1_micro_14")
     return Declaration(
-        modules=(*shared, *([CONTROL] if method.client.control_variates else [])),
+        modules=modules_sent(method),
         prototype=bool(method.losses.contrast_inter or method.losses.contrast_intra),
         training=tuple(f"train_{name}" for name in (*_terms(method), "loss")),
         validation=(
@@ -52,5 +50,4 @@ def _terms(method: ReportMethod) -> list[str]:
     weighed = {name for name in names if name == "language" or getattr(method.losses, name)}
     for pair in PAIRS:
         weighed |= pair if weighed & pair else set()
-    rules = {"proximal": method.client.proximal, "model_contrast": method.client.moon}
-    return [name for name in names if name in weighed] + [name for name, weight in rules.items() if weight]
+    return [name for name in names if name in weighed] + terms_of_rules(method)

@@ -9,7 +9,7 @@ import logging
 import math
 import pathlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy
@@ -19,10 +19,11 @@ from fedmrg_core.data.findings import FINDINGS, STATES
 from fedmrg_core.errors import InputError
 from fedmrg_core.files.stored_tables import read_table
 from fedmrg_core.files.whole_files import write_text
-from fedmrg_core.metrics.diversity import diversity, harmonic_mean, worst_client
+from fedmrg_core.metrics.diversity import diversity
 from fedmrg_core.metrics.normalise import normalise
 from fedmrg_core.metrics.statistics import RESAMPLES, Interval, StudyStatistics, bootstrap_intervals
 from fedmrg_core.metrics.text import LONGEST_FOR_METEOR, too_long_for_meteor
+from fedmrg_core.runs.metric_table import METRIC_COLUMNS, ROLES, fairness_rows, scopes_of
 from fedmrg_core.seeds import numpy_stream
 from fedmrg_core.tasks.reports.floors import FLOORS
 
@@ -41,14 +42,12 @@ COLUMNS: tuple[str, ...] = (
     "states_generated",
     "states_head",
 )
-ROLES: tuple[str, ...] = ("home", "unseen")
 # "both": half of each low-rank update; "adapted-N": a shared model that went on alone on N studies of the unseen centre
 # (notebook 09); "none": a floor.
 ADAPTERS: tuple[str, ...] = ("generic", "specialised", "both", "adapted-8", "adapted-32", "adapted-128", "none")
 # What a reader sees of those that a table or figure shows.
 ADAPTER_NAMES = {"generic": "generic adapter", "specialised": "specialised adapter", "both": "mean of both"}
 SYSTEMS: tuple[str, ...] = ("model", *FLOORS)
-METRIC_COLUMNS: tuple[str, ...] = ("scope", "adapter", "system", "metric", "value", "low", "high", "studies")
 # Why a value is blank, by the beginning of its measure's name.
 BLANK = {
     "cider": "CIDEr is blank, for no word tells one reference from another (one study, or equal reports).",
@@ -169,7 +168,7 @@ def score_predictions(
             generator = numpy_stream(root_seed, "bootstrap", scope)  # every system sees the same resamples
             scored = _score_scope(studies, measures, generator, resamples)
             rows += [{"scope": scope, **named, "studies": len(studies), **row} for row in scored]
-        rows += [{"scope": "home", **named, **row} for row in _fairness(rows, group, named)]
+        rows += _fairness(rows, group, named)
     metrics = pandas.DataFrame(rows)[list(METRIC_COLUMNS)]
     for reason in blank_reasons(metrics, frame):
         logger.warning("%s", reason)
@@ -208,16 +207,6 @@ def blank_reasons(metrics: pandas.DataFrame, predictions: pandas.DataFrame) -> l
     return sentences
 
 
-def scopes_of(group: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:
-    """The rows of each client, of all clients together (home) and of the unseen centre."""
-    home = group[group["role"] == "home"]
-    yield from ((str(site), studies) for site, studies in home.groupby("site", sort=True))
-    for role in ROLES:
-        studies = group[group["role"] == role]
-        if len(studies):
-            yield role, studies
-
-
 def _score_scope(
     studies: pandas.DataFrame,
     measures: dict[str, StudyStatistics],
@@ -238,32 +227,4 @@ def _score_scope(
 def _fairness(rows: list[dict[str, Any]], group: pandas.DataFrame, named: dict[str, Any]) -> list[dict[str, Any]]:
     """Worst client and harmonic mean of each measure with an interval, over the clients at home that have a value."""
     home = group[group["role"] == "home"]
-    clients, wanted = set(home["site"]), ("bleu", "meteor", "rouge", "cider", "clinical")
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        same = row["adapter"] == named["adapter"] and row["system"] == named["system"]
-        if same and row["scope"] in clients and str(row["metric"]).startswith(wanted):
-            values.setdefault(str(row["metric"]), []).append(float(row["value"]))
-    summaries = {"worst_client": worst_client, "harmonic_mean": harmonic_mean}
-    empty = {"low": math.nan, "high": math.nan, "studies": len(home)}
-    return [
-        {"metric": f"{name}_{key}", "value": summary(known) if known else math.nan, **empty}
-        for name, summary in summaries.items()
-        for key, by_client in values.items()
-        for known in [[value for value in by_client if not math.isnan(value)]]
-    ]
-
-
-def write_metrics(path: pathlib.Path | str, metrics: pandas.DataFrame) -> None:
-    """Write metrics.csv atomically."""
-    table = metrics[list(METRIC_COLUMNS)]
-    write_text(pathlib.Path(path), table.to_csv(index=False, lineterminator="\n"))
-
-
-def read_metrics(path: pathlib.Path | str) -> pandas.DataFrame:
-    """Read metrics.csv.
-
-    Raises:
-        InputError: the file is missing, unreadable or lacks a column.
-    """
-    return read_table(path, METRIC_COLUMNS, "score the predictions with notebook 07")
+    return fairness_rows(rows, home, named, ("bleu", "meteor", "rouge", "cider", "clinical"))

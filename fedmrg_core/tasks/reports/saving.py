@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from torch import Tensor
-
 from fedmrg_core.data.site_names import path_part
-from fedmrg_core.files.tensor_files import write_tensors
 from fedmrg_core.files.whole_files import partial_folder, replace_folder
 from fedmrg_core.runs.methods import Ownership
 from fedmrg_core.tasks.reports.methods import ReportMethod
@@ -15,7 +12,7 @@ from fedmrg_core.tasks.reports.report_model import ReportModel
 
 
 class ModelSaver:
-    """Writes adapters and tensors of a model that is loaded.
+    """Writes the adapters of a model that is loaded.
 
     Args:
         model: in memory, with the tensors to save loaded.
@@ -34,12 +31,11 @@ class ModelSaver:
         self.model.tokenizer.save_pretrained(folder / "tokenizer")
         self._without_paths(folder)
 
-    def save_own(self, folder: pathlib.Path, client: str, tensors: dict[str, Tensor]) -> None:
-        """personal/<client>.safetensors, and the client's own adapters as PEFT folders <adapter>/<client>.
+    def save_own(self, folder: pathlib.Path, client: str) -> None:
+        """The client's own adapters as PEFT folders <adapter>/<client>.
 
         With `client.fine_tuning_epochs` every adapter is the client's own.
         """
-        write_tensors(folder / "personal" / f"{path_part(client)}.safetensors", tensors)
         tuned = self.method.client.fine_tuning_epochs > 0
         for name, owner in self._adapters().items():
             if tuned or owner is Ownership.PERSONAL:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import pathlib
 from collections.abc import Collection, Iterable
 
-import safetensors.torch
 from torch import Tensor
 
 from fedmrg_core.federation.declaration import Declaration
+from fedmrg_core.federation.model_task import ModelTask
 from fedmrg_core.federation.roster import ROSTER, Client, Roster, read_roster
-from fedmrg_core.runs.methods import Ownership
 from fedmrg_core.runs.run_configuration import RunConfiguration
 from fedmrg_core.tasks.reports.build import build_report_generator
 from fedmrg_core.tasks.reports.hospital import ReportHospital
 from fedmrg_core.tasks.reports.leaving import leaving
 from fedmrg_core.tasks.reports.report_model import ReportModel
 from fedmrg_core.tasks.reports.saving import ModelSaver
-from fedmrg_core.training.client_rules import initial_controls
 from fedmrg_core.training.client_state import without_controls
 from fedmrg_core.training.pretrained import compute_device
-from fedmrg_core.training.trained_model import parameter_counts
 
 
-class ReportTask:
+class ReportTask(ModelTask):
     """One report generator in memory, made when it is first asked for. It opens no study.
 
     Args:
@@ -34,9 +30,8 @@ class ReportTask:
     """
 
     def __init__(self, run_folder: pathlib.Path, configuration: RunConfiguration) -> None:
-        self.run_folder, self.configuration = run_folder, configuration
+        super().__init__(run_folder, configuration)
         self.base_models = (run_folder / configuration.base_models).resolve()
-        self._hospitals: dict[str, ReportHospital] = {}
 
     @classmethod
     def deal(cls, run_folder: pathlib.Path, configuration: RunConfiguration) -> Roster:
@@ -45,38 +40,22 @@ class ReportTask:
 
         return deal_run(run_folder, configuration)
 
-    @functools.cached_property
-    def model(self) -> ReportModel:
-        """The model; whoever uses it loads its tensors first."""
+    def build_model(self) -> ReportModel:
+        """The report generator of the run's row, over the base models."""
         settings = self.configuration
         model = build_report_generator(settings.profile, settings.method, self.base_models, settings.seed)
         return model.to(compute_device())
 
-    def hospital(self, client: Client, folders: Collection[pathlib.Path]) -> ReportHospital:
-        """The half of one client; its studies are opened once."""
-        if client.name not in self._hospitals:
-            # A hospital on its own machine has no list of the others, and the memory for itself.
-            roster = self.run_folder / ROSTER
-            count = len(read_roster(self.run_folder).clients) if roster.is_file() else 1
-            self._hospitals[client.name] = ReportHospital(self, client, folders, in_this_process=count)
-        return self._hospitals[client.name]
+    def make_hospital(self, client: Client, folders: Collection[pathlib.Path]) -> ReportHospital:
+        """The half of one client."""
+        # A hospital on its own machine has no list of the others, and the memory for itself.
+        roster = self.run_folder / ROSTER
+        count = len(read_roster(self.run_folder).clients) if roster.is_file() else 1
+        return ReportHospital(self, client, folders, in_this_process=count)
 
     def fingerprints(self) -> dict[str, str]:
         """A hash of the base models."""
         return {"base_models": _hash_of_models(self.configuration.profile.base_models.sources(self.base_models))}
-
-    def parameter_counts(self) -> dict[str, int]:
-        """See :func:`fedmrg_core.training.trained_model.parameter_counts`."""
-        return parameter_counts(self.model)
-
-    def initial_shared(self) -> dict[str, Tensor]:
-        """The shared modules as the seed initialises them, and SCAFFOLD's controls at zero."""
-        controls = initial_controls(self.model) if self.configuration.method.client.control_variates else {}
-        return {key: tensor.cpu().clone() for key, tensor in self.model.state(Ownership.SHARED).items()} | controls
-
-    def shared_buffers(self) -> frozenset[str]:
-        """The shared tensors that are no parameters: BatchNorm statistics."""
-        return frozenset(self.model.state(Ownership.SHARED).keys() - self.model.trainable().keys())
 
     def leaving(self) -> Declaration:
         """See :func:`fedmrg_core.tasks.reports.leaving.leaving`."""
@@ -89,9 +68,8 @@ class ReportTask:
 
     def save_shared(self, folder: pathlib.Path, shared: dict[str, Tensor]) -> None:
         """Write shared.safetensors, the shared adapters as PEFT folders, and the tokenizer."""
-        shared = without_controls(shared)
-        safetensors.torch.save_file(shared, folder / "shared.safetensors")
-        self.model.load_state(shared)
+        super().save_shared(folder, shared)
+        self.model.load_state(without_controls(shared))
         self.saver.save_shared(folder)
 
 

@@ -17,12 +17,12 @@ from fedmrg_core.adapters import GENERIC, answer_label
 from fedmrg_core.data.findings import POSITIVE
 from fedmrg_core.data.site_names import path_part
 from fedmrg_core.data.tensors import ClientTensors
-from fedmrg_core.errors import InputError
+from fedmrg_core.federation.model_task import load_chosen
 from fedmrg_core.federation.workers import side_by_side, worker_count
-from fedmrg_core.files.tensor_files import read_tensors
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.metrics.clinical import head_auroc
 from fedmrg_core.runs.methods import Method, Ownership
+from fedmrg_core.runs.metric_table import write_metrics
 from fedmrg_core.runs.run_folder import RunFolder
 from fedmrg_core.runs.training_code import report_code_hash
 from fedmrg_core.seeds import torch_threads
@@ -30,7 +30,7 @@ from fedmrg_core.tasks.reports.answers import counting_answer
 from fedmrg_core.tasks.reports.finished_run import FinishedRun
 from fedmrg_core.tasks.reports.floors import floor_predictions
 from fedmrg_core.tasks.reports.inference import digits, image_features, state_probabilities, write_reports
-from fedmrg_core.tasks.reports.predictions import read_predictions, score_predictions, write_metrics, write_predictions
+from fedmrg_core.tasks.reports.predictions import read_predictions, score_predictions, write_predictions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,23 +122,8 @@ def shares_a_model(method: Method) -> bool:
 
 
 def load_trained(folder: pathlib.Path, run: FinishedRun, client: str | None = None) -> None:
-    """Load the selected model, with one client's own tensors if it is named and has any.
-
-    What is personal and nobody's here starts as every client's did.
-
-    Raises:
-        InputError: a file is damaged, or lacks a tensor that the method shares.
-    """
-    path = folder / "model" / "shared.safetensors"
-    shared = read_tensors(path)
-    missing = run.model.state(Ownership.SHARED).keys() - shared.keys()
-    if missing:
-        raise InputError(f"{path}: {min(missing)} is missing ({len(missing)} such); expected the model of this run.")
-    tensors = run.model.initial_personal | shared
-    if client is not None:
-        personal = folder / "model" / "personal" / f"{path_part(client)}.safetensors"
-        tensors |= read_tensors(personal) if personal.is_file() else {}
-    run.model.load_state(tensors)
+    """See :func:`fedmrg_core.federation.model_task.load_chosen`."""
+    load_chosen(run.model, folder, client)
 
 
 def stored_reports(path: pathlib.Path, run: FinishedRun, place: TestSet, adapter: str, label: str) -> pandas.DataFrame:

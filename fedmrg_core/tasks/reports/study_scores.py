@@ -6,7 +6,6 @@ adds to BLEU and ROUGE-L. METEOR (its Java) and CIDEr (of a set, not of a study)
 
 from __future__ import annotations
 
-import hashlib
 import pathlib
 
 import pandas
@@ -15,21 +14,17 @@ from fedmrg_core.files.stored_tables import read_table
 from fedmrg_core.metrics.clinical import per_study_clinical, without_positives
 from fedmrg_core.metrics.statistics import StudyStatistics
 from fedmrg_core.metrics.text import TEXT_SUMS, statistics_of_sums, text_sums
+from fedmrg_core.runs.measures import KEYS, numbered
 from fedmrg_core.tasks.reports.predictions import state_array
 
-_KEYS = ("study", "role", "adapter")
 _STATES = ("states_reference", "states_generated")
-COLUMNS: tuple[str, ...] = (*_KEYS, *_STATES, *TEXT_SUMS)
-_SET_LENGTH = 8  # hexadecimal digits of a test set's digest
-_NUMBER_LENGTH = 6  # digits of a study's number, so that names sort as numbers do
+COLUMNS: tuple[str, ...] = (*KEYS, *_STATES, *TEXT_SUMS)
 
 
 def study_scores(predictions: pandas.DataFrame) -> pandas.DataFrame:
     """The scores of predictions, see `predictions.COLUMNS`, in the order of their studies.
 
-    A study is called ``SET-NUMBER``: of the study names of its role, in the order of their digests, it is the
-    NUMBER-th, and SET is a digest of all of them together. So runs that answered other studies are told apart, and
-    trying names does not find a study, as it would with a digest of each.
+    A study is called as `measures.numbered` says.
 
     Returns:
         Columns `COLUMNS`: states as 14 digits, counts of words, n-grams and matches, ROUGE-L in [0, 1].
@@ -38,18 +33,9 @@ def study_scores(predictions: pandas.DataFrame) -> pandas.DataFrame:
         InputError: there are no rows, or a reference report is empty.
     """
     rows = predictions.reset_index(drop=True)
-    numbers: dict[str, str] = {}
-    for _, test_set in rows.groupby("role"):
-        names = sorted(set(test_set["study_id"]), key=_digest)
-        together = _digest("\n".join(names))[:_SET_LENGTH]
-        numbers |= {name: f"{together}-{number:0{_NUMBER_LENGTH}}" for number, name in enumerate(names, start=1)}
     sums = text_sums(rows["reference"].tolist(), rows["generated"].tolist())
-    table = pandas.concat([rows.assign(study=rows["study_id"].map(numbers)), sums], axis=1)
-    return table.sort_values(list(_KEYS))[list(COLUMNS)].reset_index(drop=True)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    table = pandas.concat([rows.assign(study=rows["study_id"].map(numbered(rows))), sums], axis=1)
+    return table.sort_values(list(KEYS))[list(COLUMNS)].reset_index(drop=True)
 
 
 def statistics_of(scores: pandas.DataFrame) -> dict[str, StudyStatistics]:
@@ -66,4 +52,4 @@ def read_study_scores(path: pathlib.Path) -> pandas.DataFrame:
     Raises:
         InputError: it is no such file.
     """
-    return read_table(path, COLUMNS, "restore it or keep the run again", dtype=dict.fromkeys((*_KEYS, *_STATES), str))
+    return read_table(path, COLUMNS, "restore it or keep the run again", dtype=dict.fromkeys((*KEYS, *_STATES), str))
