@@ -67,8 +67,8 @@ def summarise(run: Run) -> RunSummary:
     """
     if run.measures is not DECLARED:
         raise InputError(
-            f"{run.folder} is a run of task {run.configuration.task!r}, and a summary tells of reports alone; compare it in a table, see "
-            "evaluation/table_writers.py."
+            f"{run.folder} is a run of task {run.configuration.task!r}, and a summary tells of reports alone; compare "
+            "it in a table, see evaluation/table_writers.py."
         )
     role = next((role for role in ANSWERS if run.answer(role) is not None), None)
     if role is None:
