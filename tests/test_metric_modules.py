@@ -13,10 +13,10 @@ from scores import score_states, score_texts
 
 from fedmrg_core.data.labeller import label_report
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.score_file import score_reports
 from fedmrg_core.metrics.modules import METRICS, load_metric
 from fedmrg_core.metrics.statistics import mean_statistics
 from fedmrg_core.tasks.reports.predictions import COLUMNS, score_predictions
+from fedmrg_core.tasks.reports.score_file import score_reports
 
 REFERENCES = ["The heart is enlarged.", "Lungs are clear.", "Small left effusion.", "No effusion."]
 GENERATED = ["The heart is normal.", "Lungs are clear.", "", "No acute effusion."]
