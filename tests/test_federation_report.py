@@ -40,6 +40,8 @@ def configuration(workspace: pathlib.Path, run: pathlib.Path, method: str = "fed
     row = load_methods()[method]
     if row.payload.rank:  # factors of the row's rank would be larger than this model's matrices
         row = row.model_copy(update={"payload": row.payload.model_copy(update={"rank": 8})})
+    if row.alignment_rounds:  # one of the two rounds is for the reports
+        row = row.model_copy(update={"alignment_rounds": 1})
     return configure_run(
         run,
         profile=SMALL,

@@ -20,6 +20,9 @@ WITH_LLM = [name for name, row in METHODS.items() if row.model == "llm"]
 WIDTH, LAYERS, RANK = PROFILE.base_models.llm_width, PROFILE.base_models.llm_layers, PROFILE.adapter.rank
 ADAPTED = 2 * LAYERS  # q_proj and v_proj of every layer
 FINDINGS, STATES = 14, 4
+PROMPTS, HIDDEN = 16, 32  # of the rows of MRG-LLM: N, and the width of an affine network
+
+BOOKS = ("static_book", "prompt_wise_book", "promptbook_wise_book", "generator_queries")
 
 # Parameters of one adapter of each kind, written down from the publications' formulae.
 ADAPTER_SIZES = {
@@ -53,11 +56,17 @@ def module_size(model, module: str) -> int:
     """Trained numbers of a module of a row with an LLM."""
     if module.endswith(("_a", "_b")):
         return ADAPTER_SIZES["lora"] // 2
+    affine = WIDTH * HIDDEN + HIDDEN + HIDDEN * 2 * WIDTH + 2 * WIDTH  # one MLP: D to its hidden layer to 2 D
     return {
         "encoder": sum(p.numel() for p in model.encoder.backbone.parameters()),
         "projection": model.encoder.width * WIDTH + 3 * WIDTH,  # weight and bias, then LayerNorm's two
         "diagnosis_head": (model.encoder.width + 1) * FINDINGS * STATES,
         "prompt_table": FINDINGS * STATES * WIDTH,
+        **dict.fromkeys(BOOKS, PROMPTS * WIDTH),
+        "prompt_wise_network": PROMPTS * affine,
+        "promptbook_wise_network": affine,
+        # Attention with four matrices, two layers of 4 D, two norms, and a bias for each.
+        "generator_block": (4 + 8) * WIDTH**2 + (4 + 5) * WIDTH + 2 * 2 * WIDTH,
     }.get(module, ADAPTER_SIZES[model.method.adapter_kind])
 
 

@@ -30,8 +30,9 @@ def new_book(count: int, model: Surroundings) -> nn.Embedding:
 
     So they are of the size that the LLM is used to. Where it knows fewer words than N, they come round again.
     """
-    special = set(model.tokenizer.all_special_ids)
-    words = torch.tensor([index for index in range(len(model.tokenizer)) if index not in special])
+    added = model.tokenizer.added_tokens_decoder.items()
+    special = {*model.tokenizer.all_special_ids, *(index for index, token in added if token.special)}
+    words = torch.tensor(sorted({*model.tokenizer.get_vocab().values()} - special))
     order = words[torch.randperm(len(words))]
     start = model.embed(order[torch.arange(count) % len(order)])
     return nn.Embedding.from_pretrained(start.detach().clone(), freeze=False)
