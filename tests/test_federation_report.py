@@ -145,7 +145,7 @@ def test_compression_shows_on_the_wire(workspace: pathlib.Path, tmp_path: pathli
 
 
 def test_customised_prompts_run_to_their_end(workspace: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """Two rounds: as they are, in few bits, and after a round of alignment, which trains no prompt and is not chosen."""
+    """Two rounds: as they are, in few bits, and after a round of alignment, which is not chosen."""
     sites, sent, chosen = ("centre-c", "centre-d", "centre-e", "centre-f"), {}, {}
     rows = {name: f"mrg-llm-prompt-wise{name}" for name in ("", "-compressed", "-aligned")}
     for name, row in rows.items():

@@ -40,7 +40,6 @@ site_modules = [
     "fedmrg_core.prompts.prompt_wise",
     "fedmrg_core.prompts.promptbook_wise",
     "fedmrg_core.prompts.generator",
-    "fedmrg_core.prompts.joined",
     "fedmrg_core.adapters",
     "fedmrg_core.report_generator",
     "fedmrg_core.tasks.reports.local_training",

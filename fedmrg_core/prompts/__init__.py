@@ -14,7 +14,7 @@ from fedmrg_core.prompts.diagnosis import (
     phrase_embeddings,
     updated_disease_weights,
 )
-from fedmrg_core.prompts.joined import JOIN, source_named
+from fedmrg_core.prompts.joined import JOIN, JoinedPrompts, source_named
 from fedmrg_core.prompts.source import (
     NoPrompts,
     PromptOutput,
@@ -29,6 +29,7 @@ __all__ = [
     "JOIN",
     "SMALLEST_DISEASE_WEIGHT",
     "DiagnosisPrompts",
+    "JoinedPrompts",
     "NoPrompts",
     "PromptOutput",
     "PromptSettings",
