@@ -13,6 +13,7 @@ from fedmrg_core.tasks.reports.local_training import ClientBatches
 from fedmrg_core.training.adapter_kinds import VERA_RANK, VIRTUAL_TOKENS
 from fedmrg_core.training.trained_model import parameter_counts
 from fedmrg_core.training.training_steps import total_loss
+from figures import method_overview
 
 METHODS = load_methods()
 WITH_LLM = [name for name, row in METHODS.items() if row.model == "llm"]
@@ -80,6 +81,10 @@ def loss_of(model, batch):
 
 def everything(model) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+
+
+def test_every_module_has_its_place_in_the_overview():
+    assert {module for row in METHODS.values() for module in row.modules} <= method_overview.PLACES.keys()
 
 
 @pytest.mark.parametrize("name", METHODS)

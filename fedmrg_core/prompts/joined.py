@@ -102,10 +102,9 @@ def joined_source(name: str) -> type[JoinedPrompts]:
     sources = [one_source(part) for part in names]
     if NoPrompts in sources:
         raise InputError(f"{name} joins a source with none, which has no prompts; expected the other alone.")
-    for what in ("own_modules", "own_losses"):
-        counts = Counter(each for source in sources for each in getattr(source, what))
+    for kind, brought in (("module", "own_modules"), ("loss", "own_losses")):
+        counts = Counter(each for source in sources for each in getattr(source, brought))
         if both := [each for each, count in counts.items() if count > 1]:
-            kind = what.removeprefix("own_").removesuffix("s").replace("losse", "loss")
             raise InputError(f"{name} joins two sources that both bring the {kind} {both[0]}; expected one of them.")
     content = {
         "__module__": __name__,

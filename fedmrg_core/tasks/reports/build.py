@@ -78,7 +78,8 @@ def _check_prompts(model: ReportGenerator, free: int) -> None:
     if -count <= free < 0:
         raise InputError(
             f"method {model.method.name!r}: prompts: {model.method.prompts} takes {count} positions of the LLM, which "
-            f"has {count + free} left beside images and reports; expected fewer (prompt_settings.count)."
+            f"has {count + free} left beside images and reports; expected fewer (prompt_settings.count), smaller "
+            "images (image_size) or shorter reports."
         )
 
 
