@@ -1,6 +1,7 @@
 """The report generator: encoder, prompt source and adapted LLM in one model, its loss and its decoding.
 
-The LLM reads  <s> V prompts "Findings:" report </s>  with V = P(E(x)) the image tokens and one prompt token a finding.
+The LLM reads  <s> V prompts "Findings:" report </s>  with V = P(E(x)) the image tokens and one prompt token a finding,
+or the prompts of another source (MRG-LLM's customised ones, see `prompts`).
 
     L = L_LM(generic) + L_LM(specialised) + 8 L_cls + lambda_rep (L_inter + L_intra) + lambda_kd (L_g2l + L_l2g)
 
@@ -23,6 +24,7 @@ from fedmrg_core.encoder import VisualEncoder, VisualProjection
 from fedmrg_core.prompts import PromptOutput, SeenReports, Surroundings
 from fedmrg_core.runs.configuration import Generation, Profile
 from fedmrg_core.runs.methods import Ownership
+from fedmrg_core.tasks.reports.baselines.image_report_contrast import image_report_contrast, negative_weights
 from fedmrg_core.tasks.reports.batch import INSTRUCTION, Batch, Contrast, language_loss
 from fedmrg_core.tasks.reports.methods import ReportLosses, ReportMethod
 from fedmrg_core.tasks.reports.report_model import Prefix, ReportModel
@@ -70,7 +72,7 @@ class ReportGenerator(ReportModel):
         self.encoder = encoder
         scale = self.llm.embedding_scale()
         self.projection = VisualProjection(encoder.width, self.llm.width, scale)
-        surroundings = Surroundings(encoder.width, self.llm.width, tokenizer, self.llm.embed)
+        surroundings = Surroundings(encoder.width, self.llm.width, scale, tokenizer, self.llm.embed)
         self.prompt_source = method.prompt_type.build(method, method.prompt_numbers(), surroundings)
         instruction = tokenizer(INSTRUCTION, add_special_tokens=False).input_ids
         self.register_buffer("instruction_ids", torch.tensor(instruction), persistent=False)
@@ -160,6 +162,8 @@ class ReportGenerator(ReportModel):
         self, batch: Batch, weights: ReportLosses, disease_weights: Tensor, contrast: Contrast | None
     ) -> dict[str, Tensor]:
         """The unweighted loss terms, see :meth:`ReportModel.loss_terms`."""
+        if weights.alignment and not weights.language:  # a stage of its own: no report is written
+            return {"alignment": self.alignment(batch, self.features(batch.images))}
         settings = self.training_settings
         prefix = self.prefix(batch.images, batch.states)
         read = (GENERIC, MIXTURE) if self.method.boosting == "feddat" else self.adapters
@@ -178,7 +182,28 @@ class ReportGenerator(ReportModel):
             )
         if weights.orthogonality and self.llm.kind == "adalora":
             terms["orthogonality"] = self.llm.orthogonality()
+        if weights.alignment:
+            terms["alignment"] = self.alignment(batch, prefix.h)
         return terms
+
+    def alignment(self, batch: Batch, h: Tensor) -> Tensor:
+        """MRG-LLM's alignment of images with their reports [secondary; form ours]: symmetric InfoNCE over the batch.
+
+            L_align = (InfoNCE(h, r) + InfoNCE(r, h)) / 2,    r = mean of the report's tokens as the frozen LLM reads
+
+        The same report word for word is no negative; the temperature is the contrast's [ours].
+
+        Args:
+            batch: B studies.
+            h: (B, D), their projected pooled features.
+
+        Returns:
+            A scalar, the mean over the batch.
+        """
+        mask = batch.report_mask[..., None]
+        reports = (self.llm.embed(batch.report_ids) * mask).sum(dim=1) / mask.sum(dim=1)  # (B, D)
+        weights = negative_weights(batch.states, batch.report_ids, hardest=1.0)
+        return image_report_contrast(h, reports.detach(), weights, self.training_settings.contrast_temperature)
 
     def _prompt_terms(self, prefix: Prefix, seen: SeenReports, weights: ReportLosses) -> dict[str, Tensor]:
         """What the prompt source brings, as far as it has a weight."""

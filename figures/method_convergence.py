@@ -41,7 +41,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
         axis.xaxis.get_major_locator().set_params(integer=True)
     curves.legend_beside(axes)
     text = "Validation studies; mean over clients and seeds, band: range over seeds. Language loss in nats a token"
-    prompted = dict.fromkeys(runs.label(run) for run in runs if run.configuration.method.prompts != "none")
+    prompted = dict.fromkeys(runs.label(run) for run in runs if "diagnosis_head" in run.configuration.method.modules)
     text += f";\nthat of {', '.join(prompted)} with predicted prompts, wrong ones among them." if prompted else "."
     return curves.finish(figure, "method_convergence", data, runs, text, out_folder)
 

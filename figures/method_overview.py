@@ -21,6 +21,13 @@ PLACES = {
     "projection": (4.8, 3.0, "Projection"),
     "diagnosis_head": (4.8, 1.6, "Diagnosis head"),
     "prompt_table": (6.85, 1.6, "Prompt table"),
+    "static_book": (6.85, 2.24, "Static prompts"),
+    "prompt_wise_network": (4.8, 2.24, "Affine network"),
+    "prompt_wise_book": (6.85, 2.24, "Prompts, one by one"),
+    "promptbook_wise_network": (4.8, 2.24, "Affine network"),
+    "promptbook_wise_book": (6.85, 2.24, "Prompts, as a book"),
+    "generator_block": (4.8, 2.24, "Cross-attention"),
+    "generator_queries": (6.85, 2.24, "Prompts, as queries"),
     "generic_adapter": (8.9, 3.75, "Generic adapter"),
     "generic_adapter_a": (8.9, 4.0, "Adapter, factor A"),
     "generic_adapter_b": (8.9, 3.5, "Adapter, factor B"),
@@ -40,6 +47,11 @@ FLOWS = (
     ("encoder", "projection"),
     ("encoder", "diagnosis_head"),
     ("diagnosis_head", "prompt_table"),
+    *(("projection", module) for module in ("prompt_wise_network", "promptbook_wise_network", "generator_block")),
+    ("prompt_wise_network", "prompt_wise_book"),
+    ("promptbook_wise_network", "promptbook_wise_book"),
+    ("generator_block", "generator_queries"),
+    *((book, "llm") for book in ("static_book", "prompt_wise_book", "promptbook_wise_book", "generator_queries")),
     ("projection", "llm"),
     ("prompt_table", "llm"),
     ("encoder", "decoder"),
@@ -134,8 +146,10 @@ def _box(axis: Axes, place: tuple[float, float, str], colour: object) -> None:
 
 def _arrow(axis: Axes, start: tuple[float, float, str], end: tuple[float, float, str]) -> None:
     (x, y, _), (to_x, to_y, _) = start, end
-    left, right = (x + HALF_WIDTH + 0.05, y), (to_x - HALF_WIDTH - 0.05, to_y)
-    axis.add_patch(FancyArrowPatch(left, right, **_ARROW))
+    ends = (x + HALF_WIDTH + 0.05, y), (to_x - HALF_WIDTH - 0.05, to_y)
+    if x == to_x:  # straight down
+        ends = (x, y - HALF_HEIGHT), (x, to_y + HALF_HEIGHT + 0.03)
+    axis.add_patch(FancyArrowPatch(*ends, **_ARROW))
 
 
 def _teach(axis: Axes, generic_to_specialised: float, specialised_to_generic: float) -> None:

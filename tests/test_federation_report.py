@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 
 import pandas
@@ -31,6 +32,8 @@ def configuration(workspace: pathlib.Path, run: pathlib.Path, method: str = "fed
     row = load_methods()[method]
     if row.payload.rank:  # factors of the row's rank would be larger than this model's matrices
         row = row.model_copy(update={"payload": row.payload.model_copy(update={"rank": 8})})
+    if row.alignment_rounds:  # one of the two rounds is for the reports
+        row = row.model_copy(update={"alignment_rounds": 1})
     return configure_run(
         run,
         profile=SMALL,
@@ -130,6 +133,26 @@ def test_compression_shows_on_the_wire(workspace: pathlib.Path, tmp_path: pathli
         ledger = pandas.read_csv(tmp_path / method / "ledger.csv").query("module == 'message'")
         sizes[method] = ledger.groupby("direction").bytes.sum()
     assert (sizes["fedmrg-compressed"] < sizes["fedmrg"] / 4).all()
+
+
+def test_customised_prompts_run_to_their_end(workspace: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Two rounds: as they are, in few bits, and after a round of alignment, which is not chosen."""
+    sites, sent, chosen = ("centre-c", "centre-d", "centre-e", "centre-f"), {}, {}
+    rows = {name: f"mrg-llm-prompt-wise{name}" for name in ("", "-compressed", "-aligned")}
+    for name, row in rows.items():
+        run = tmp_path / row
+        run_federation(run, configuration(workspace, run, row, unseen_sites=sites), progress=False)
+        ledger = pandas.read_csv(run / "ledger.csv").query("direction == 'up' and phase == 'train'")
+        assert {"prompt_wise_book", "prompt_wise_network"} <= set(ledger.module)
+        sent[name] = ledger.query("module == 'message'").bytes.sum()
+        model = safetensors.torch.load_file(run / "model" / "shared.safetensors")
+        assert {key.partition("/")[0] for key in model} == set(load_methods()[row].modules)
+        assert model["prompt_wise_network/leave"].any()  # zero at the start
+        chosen[name] = json.loads((run / "manifest.json").read_text())["selected_round"]
+    assert sent["-compressed"] < sent[""] / 3 and chosen["-aligned"] == 2
+    table = pandas.read_csv(tmp_path / rows["-aligned"] / "rounds.csv").set_index("round")
+    assert table.loc[1, "train_language"].isna().all() and table.loc[1, "train_alignment"].notna().all()
+    assert table.loc[2, "train_language"].notna().all() and table.loc[2, "train_alignment"].isna().all()
 
 
 def test_another_image_size_is_refused(workspace: pathlib.Path, tmp_path: pathlib.Path) -> None:

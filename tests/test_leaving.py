@@ -20,14 +20,17 @@ from fedmrg_core.training.client_rules import initial_controls
 
 @pytest.mark.parametrize("name", sorted(load_methods()))
 def test_every_method_sends_what_it_declares_and_no_more(base_models: pathlib.Path, name: str) -> None:
-    """Two rounds, as some terms come with the second; the second declares the others' prototypes, too."""
+    """Two rounds, as some terms come with the second; the second declares the others' prototypes, too.
+
+    Before them those of an alignment.
+    """
     method = load_method(name)
     model, studies = build_report_generator(PROFILE, method, base_models, 0), small_studies()
     declared = leaving(method, model.validated)
     shared = {key: tensor.clone() for key, tensor in model.state(Ownership.SHARED).items()}
     shared |= initial_controls(model) if method.client.control_variates else {}
     state, prototypes, trained = None, {}, set()
-    for number in (1, 2):
+    for number in range(1, method.alignment_rounds + 3):
         update = train_client(
             model, studies, shared, state, prototypes,
             client="a", round_number=number, profile=PROFILE, method=method, seed=0, progress=False,

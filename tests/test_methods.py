@@ -13,6 +13,7 @@ from fedmrg_core.tasks.reports.local_training import ClientBatches
 from fedmrg_core.training.adapter_kinds import VERA_RANK, VIRTUAL_TOKENS
 from fedmrg_core.training.trained_model import parameter_counts
 from fedmrg_core.training.training_steps import total_loss
+from figures import method_overview
 
 METHODS = load_methods()
 WITH_LLM = [name for name, row in METHODS.items() if row.model == "llm"]
@@ -20,6 +21,9 @@ WITH_LLM = [name for name, row in METHODS.items() if row.model == "llm"]
 WIDTH, LAYERS, RANK = PROFILE.base_models.llm_width, PROFILE.base_models.llm_layers, PROFILE.adapter.rank
 ADAPTED = 2 * LAYERS  # q_proj and v_proj of every layer
 FINDINGS, STATES = 14, 4
+PROMPTS, HIDDEN = 16, 32  # of the rows of MRG-LLM: N, and the width of an affine network
+
+BOOKS = ("static_book", "prompt_wise_book", "promptbook_wise_book", "generator_queries")
 
 # Parameters of one adapter of each kind, written down from the publications' formulae.
 ADAPTER_SIZES = {
@@ -53,11 +57,17 @@ def module_size(model, module: str) -> int:
     """Trained numbers of a module of a row with an LLM."""
     if module.endswith(("_a", "_b")):
         return ADAPTER_SIZES["lora"] // 2
+    affine = WIDTH * HIDDEN + HIDDEN + HIDDEN * 2 * WIDTH + 2 * WIDTH  # one MLP: D to its hidden layer to 2 D
     return {
         "encoder": sum(p.numel() for p in model.encoder.backbone.parameters()),
         "projection": model.encoder.width * WIDTH + 3 * WIDTH,  # weight and bias, then LayerNorm's two
         "diagnosis_head": (model.encoder.width + 1) * FINDINGS * STATES,
         "prompt_table": FINDINGS * STATES * WIDTH,
+        **dict.fromkeys(BOOKS, PROMPTS * WIDTH),
+        "prompt_wise_network": PROMPTS * affine,
+        "promptbook_wise_network": affine,
+        # Attention with four matrices, two layers of 4 D, two norms, and a bias for each.
+        "generator_block": (4 + 8) * WIDTH**2 + (4 + 5) * WIDTH + 2 * 2 * WIDTH,
     }.get(module, ADAPTER_SIZES[model.method.adapter_kind])
 
 
@@ -71,6 +81,10 @@ def loss_of(model, batch):
 
 def everything(model) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+
+
+def test_every_module_has_its_place_in_the_overview():
+    assert {module for row in METHODS.values() for module in row.modules} <= method_overview.PLACES.keys()
 
 
 @pytest.mark.parametrize("name", METHODS)

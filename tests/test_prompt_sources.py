@@ -126,7 +126,10 @@ def test_its_modules_learn_at_the_pace_that_it_names(model):
 @pytest.mark.parametrize(
     ("changes", "clue"),
     [
-        ({"prompts": "banc"}, r"prompts: prompt source 'banc' is unknown; expected one of bank, diagnosis, none"),
+        (
+            {"prompts": "banc"},
+            r"prompts: prompt source 'banc' is unknown; expected one of bank, diagnosis, generator, none, prom",
+        ),
         ({"losses": {"bank_sise": 1.0}}, r"losses\.bank_sise is unknown; expected language"),
         ({"losses": {"bank_size": -1.0}}, r"losses\.bank_size: .*greater than or equal to 0"),
         ({"losses": {"bank_size": True}}, r"losses\.bank_size: "),

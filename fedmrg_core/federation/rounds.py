@@ -81,6 +81,7 @@ class FederatedRounds:
         self.settings, self.seed = task.configuration.profile.federation, task.configuration.seed
         method, buffers = task.configuration.method, frozenset(task.shared_buffers())
         self.strategy = strategy or make_strategy(method.server, buffers)
+        self.first_choice = method.first_choice
         self.report = report
         self.fingerprint = run_fingerprint(task, roster)
         self.clients: dict[int, str] = {}  # by node
@@ -135,6 +136,7 @@ class FederatedRounds:
         self._require(record, len(losses), len(sampled))
         # A shared model is one round's for everybody; where nothing is shared, nothing ties hospitals to one round.
         choose = _better if self.state.shared else _each_its_own
+        new = BestRound(record.round_number, losses, state_rounds)
         self.state = ServerState(
             round_number=record.round_number,
             shared=sent.tensors,
@@ -143,7 +145,7 @@ class FederatedRounds:
             model_rounds=self.state.model_rounds | dict.fromkeys(losses, record.round_number),
             rule=state_of(self.strategy),
             unsent=unsent,
-            best=choose(self.state.best, BestRound(record.round_number, losses, state_rounds)),
+            best=choose(self.state.best, new) if record.round_number >= self.first_choice else None,
             rounds=self.state.rounds + record.rows(),
             ledger=self.state.ledger + record.ledger_rows(),
         )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
 import importlib.util
+import pkgutil
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
@@ -34,6 +37,7 @@ class Surroundings:
 
     visual_width: int  # d_v, of the encoder's pooled feature
     width: int  # D, of the embeddings that the LLM reads
+    scale: float  # the spread (standard deviation) of those embeddings
     tokenizer: transformers.PreTrainedTokenizerBase
     embed: Callable[[Tensor], Tensor]  # token ids (T,) to the frozen LLM's embeddings (T, D)
 
@@ -44,6 +48,7 @@ class PromptOutput:
 
     prompts: Tensor  # (B, N, D)
     auxiliary: dict[str, Tensor]
+    parts: tuple[PromptOutput, ...] = ()  # of joined sources, in their order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +121,7 @@ def prompt_source(*names: str) -> Callable[[Source], Source]:
     return register
 
 
-def source_named(name: str) -> type[PromptSource]:
+def one_source(name: str) -> type[PromptSource]:
     """The class that stands under a name: of this package, or of another one that has an entry point for it.
 
     Raises:
@@ -130,8 +135,18 @@ def source_named(name: str) -> type[PromptSource]:
         except (ImportError, SyntaxError) as error:
             raise InputError(f"prompt source {name!r} cannot be imported from {place} ({error}).") from error
     if name not in _SOURCES:
-        raise InputError(f"prompt source {name!r} is unknown; expected one of {', '.join(sorted(_SOURCES))}.")
+        known = ", ".join(sorted(_known_names()))
+        raise InputError(f"prompt source {name!r} is unknown; expected one of {known}, or several joined by +.")
     return _SOURCES[name]
+
+
+def _known_names() -> set[str]:
+    """Every name that a row may ask for; a file that cannot be imported brings none."""
+    folder = sys.modules[__package__].__path__
+    for found in pkgutil.iter_modules(folder):
+        with contextlib.suppress(ImportError, SyntaxError):
+            importlib.import_module(f"{__package__}.{found.name}")
+    return {*_SOURCES, *(entry.name for entry in importlib.metadata.entry_points(group=GROUP))}
 
 
 def _place_of(name: str) -> str | None:

@@ -133,6 +133,11 @@ class Method(Named):
         """Modules of Python that the row picks by a name, where no import of its task leads to them."""
         return ()
 
+    @property
+    def first_choice(self) -> int:
+        """The first round whose model may be chosen: earlier ones do not train what validation measures."""
+        return 1
+
     def check(self, profile: Profile) -> None:
         """Hold the row against a profile before anything is loaded or built.
 

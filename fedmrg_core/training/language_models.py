@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 
 import torch
@@ -62,14 +63,19 @@ def check_positions(llm: transformers.PretrainedConfig, prefix: int, report: int
     Raises:
         InputError: it has fewer.
     """
-    positions = getattr(llm.get_text_config(), "max_position_embeddings", None)
     wanted = prefix + report - 1
-    if positions is not None and positions < wanted:
+    if (free := free_positions(llm, prefix, report)) < 0:
         raise InputError(
-            f"LLM: it has {positions} positions (max_position_embeddings) and this profile needs {wanted}, {prefix} of "
-            "them before the report; expected another LLM, smaller images (image_size), or shorter reports "
-            "(training.max_report_tokens, generation.max_new_tokens)."
+            f"LLM: it has {wanted + free} positions (max_position_embeddings) and this profile needs {wanted}, "
+            f"{prefix} of them before the report; expected another LLM, smaller images (image_size), or shorter "
+            "reports (training.max_report_tokens, generation.max_new_tokens)."
         )
+
+
+def free_positions(llm: transformers.PretrainedConfig, prefix: int, report: int) -> float:
+    """Positions of the LLM that such a run leaves over, below 0 where it has too few; see `check_positions`."""
+    positions = getattr(llm.get_text_config(), "max_position_embeddings", None)
+    return math.inf if positions is None else positions - (prefix + report - 1)
 
 
 def _check_tokens(

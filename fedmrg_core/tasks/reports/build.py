@@ -15,7 +15,7 @@ from fedmrg_core.tasks.reports.baselines.transformer import Sizes
 from fedmrg_core.tasks.reports.baselines.whole_model import WholeModel
 from fedmrg_core.tasks.reports.methods import ReportMethod
 from fedmrg_core.tasks.reports.report_model import ReportModel
-from fedmrg_core.training.language_models import check_positions, load_language_model
+from fedmrg_core.training.language_models import check_positions, free_positions, load_language_model
 from fedmrg_core.training.pretrained import load_configuration, load_tokenizer, told
 
 
@@ -26,8 +26,10 @@ def build_report_generator(profile: Profile, method: ReportMethod, base_models: 
     on every client and engine.
 
     Raises:
-        InputError: a model folder is missing, or its model cannot be used as the profile says.
+        InputError: the row does not fit the profile, a model folder is missing, or its model cannot be used as the
+            profile says.
     """
+    method.check(profile)
     if method.model != "llm":
         return build_whole_model(profile, method, base_models, seed)
     llm_name, backbone_name = profile.base_models.sources(base_models)
@@ -38,7 +40,10 @@ def build_report_generator(profile: Profile, method: ReportMethod, base_models: 
         encoder = load_encoder(backbone_name)
         model = ReportGenerator(encoder, llm, tokenizer, method, profile)
     report = max(profile.training.max_report_tokens, profile.generation.max_new_tokens)
-    check_positions(llm.config, model.prefix_length(token_count(encoder, profile.image_size)), report)
+    prefix = model.prefix_length(token_count(encoder, profile.image_size))
+    if "count" in method.prompt_type.settings_type.model_fields:
+        _check_prompts(model, free_positions(llm.config, prefix, report))
+    check_positions(llm.config, prefix, report)
     _try_out(model, profile)
     return model
 
@@ -65,6 +70,17 @@ def build_whole_model(profile: Profile, method: ReportMethod, base_models: pathl
         encoder = load_encoder(backbone_name)
         sizes = Sizes.like_llm(llm, token_count(encoder, profile.image_size), longest)
         return WholeModel(encoder, sizes, tokenizer, method, profile)
+
+
+def _check_prompts(model: ReportGenerator, free: int) -> None:
+    """Prompts of a number that the row sets are the first thing to have fewer of, where that helps."""
+    count = model.prompt_source.count
+    if -count <= free < 0:
+        raise InputError(
+            f"method {model.method.name!r}: prompts: {model.method.prompts} takes {count} positions of the LLM, which "
+            f"has {count + free} left beside images and reports; expected fewer (prompt_settings.count), smaller "
+            "images (image_size) or shorter reports."
+        )
 
 
 @torch.no_grad()

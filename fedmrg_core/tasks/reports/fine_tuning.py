@@ -40,7 +40,7 @@ def train_alone(
     client_update.train_alone(
         model,
         batches,
-        lambda batch, indices: model.loss_terms(batch, method.losses, weights, None),
+        lambda batch, indices: model.loss_terms(batch, method.losses_in(), weights, None),
         plan,
         stream=stream,
         profile=profile,

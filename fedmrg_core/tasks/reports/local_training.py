@@ -72,9 +72,10 @@ def train_client(
     h_global = batches.features(model) if contrasting else None  # (N, D)
     compared = _contrast_of(h_global, prototypes, client) if contrasting else None
     weights = state.tensors["disease_weights"].to(batches.device)
+    losses = method.losses_in(round_number)
 
     def loss(batch: Batch, indices: Sequence[int]) -> dict[str, Tensor]:
-        return model.loss_terms(batch, method.losses, weights, compared(indices) if compared else None)
+        return model.loss_terms(batch, losses, weights, compared(indices) if compared else None)
 
     turn = Turn(client, round_number, profile, method, seed, progress)
     update = train_round(model, batches, loss, shared, state, turn, h_global)
@@ -112,9 +113,9 @@ def validate_client(
     Returns:
         Measures, and the state with its disease weights re-estimated. ``validation_loss`` weighs the language and
         classification terms as training does, with the disease weights in use, which move a little from round to
-        round; the round with its lowest mean is kept. ``validation_language_loss`` is the mean over
-        `model.validated` of the token-wise loss; ``validation_head_auroc`` the mean over findings that occur both
-        ways.
+        round. The round with its lowest mean is kept, of those that train reports: it tells nothing of an alignment's.
+        ``validation_language_loss`` is the mean over `model.validated` of the token-wise loss;
+        ``validation_head_auroc`` the mean over findings that occur both ways.
     """
     receive(model, shared, state)
     model.eval()

@@ -10,7 +10,7 @@ import pydantic_core
 from fedmrg_core.errors import InputError
 from fedmrg_core.files.strict_yaml import validated
 from fedmrg_core.paths import REPOSITORY
-from fedmrg_core.prompts import DiagnosisPrompts, NoPrompts, PromptSettings, PromptSource, source_named
+from fedmrg_core.prompts import JOIN, DiagnosisPrompts, NoPrompts, PromptSettings, PromptSource, source_named
 from fedmrg_core.runs.methods import Losses, Method, MethodTable, Named, Ownership
 from fedmrg_core.tasks.reports.baseline_rows import check_method
 
@@ -48,14 +48,16 @@ class ReportLosses(Losses):
     specialised_to_generic: float = pydantic.Field(0.0, ge=0)
     image_report_contrast: float = pydantic.Field(0.0, ge=0)  # WCL, DCL [related]
     orthogonality: float = pydantic.Field(0.0, ge=0)  # AdaLoRA: keeps its factors orthogonal [related]
+    # MRG-LLM: images and their reports [secondary]. Stored rows without it do not mention it.
+    alignment: float = pydantic.Field(0.0, ge=0, exclude_if=lambda weight: not weight)
 
 
 class ReportFields(Named):
     """What only a report generator's row has. Apart from `ReportMethod` for the order of keys in stored files."""
 
     model: Literal["llm", "transformer", "r2gen", "wcl", "dcl"] = "llm"
-    # A name of `fedmrg_core.prompts`. diagnosis: the table's row of the true state in training, of the predicted one at
-    # inference; soft-diagnosis: the mean row under the predicted probabilities, in both.
+    # A name of `fedmrg_core.prompts`, or several joined by "+". diagnosis: the table's row of the true state in
+    # training, of the predicted one at inference; soft-diagnosis: the mean row under the predicted probabilities.
     prompts: str = "none"
     # The source's own numbers, which stored rows without any do not mention.
     prompt_settings: dict[str, bool | int | float | str] = pydantic.Field({}, exclude_if=lambda given: not given)
@@ -66,6 +68,9 @@ class ReportFields(Named):
     # Times the profile's adapter_learning_rate: kinds whose few parameters stand behind fixed matrices need more.
     adapter_pace: float = pydantic.Field(1.0, gt=0)
     boosting: Literal["mutual", "feddat"] = "mutual"  # who teaches the two adapters
+    # So many rounds at the start train on losses.alignment alone, and no later one on it [secondary: a stage of its
+    # own]; with 0 it is a term beside the others [ours]. Stored rows without such rounds do not mention them.
+    alignment_rounds: int = pydantic.Field(0, ge=0, exclude_if=lambda rounds: not rounds)
 
 
 class ReportMethod(Method, ReportFields):
@@ -83,7 +88,7 @@ class ReportMethod(Method, ReportFields):
             row.model != "llm" and any(name.endswith(("_adapter", "_a", "_b")) for name in has)
         ),
         "predicted_prompts needs prompts: diagnosis": lambda row, has: (
-            row.predicted_prompts > 0 and row.prompts != "diagnosis"
+            row.predicted_prompts > 0 and "diagnosis" not in row.prompts.split(JOIN)
         ),
         "generic_adapter_a and _b come together, in place of generic_adapter, and are of kind lora": lambda row, has: (
             bool(has & FACTORS) and (not has >= FACTORS or "generic_adapter" in has or row.adapter_kind != "lora")
@@ -106,6 +111,22 @@ class ReportMethod(Method, ReportFields):
         ),
         "losses.orthogonality needs adapter_kind: adalora": lambda row, has: (
             row.losses.orthogonality > 0 and row.adapter_kind != "adalora"
+        ),
+        "losses.alignment needs model: llm, whose reading of a report it aligns an image with": lambda row, has: (
+            row.losses.alignment > 0 and row.model != "llm"
+        ),
+        "losses.alignment comes before or beside the reports, and losses.language is 0; expected more": (
+            lambda row, has: row.losses.alignment > 0 and not row.losses.language
+        ),
+        "losses.alignment needs an encoder or a projection that is trained": lambda row, has: (
+            row.losses.alignment > 0
+            and all(row.modules.get(name, Ownership.FROZEN) is Ownership.FROZEN for name in ("encoder", "projection"))
+        ),
+        "alignment_rounds need losses.alignment": lambda row, has: (
+            row.alignment_rounds > 0 and not row.losses.alignment
+        ),
+        "alignment_rounds train no adapter: adapter_kind adalora and client.alternating do not go with them": (
+            lambda row, has: row.alignment_rounds > 0 and (row.adapter_kind == "adalora" or row.client.alternating)
         ),
         "losses.classification needs the module diagnosis_head": lambda row, has: (
             row.losses.classification > 0 and "diagnosis_head" not in has
@@ -172,29 +193,57 @@ class ReportMethod(Method, ReportFields):
         return settings.adapter_learning_rate * (self.adapter_pace if "adapter" in module else 1.0)
 
     def picked_code(self) -> tuple[str, ...]:
-        """The file of a prompt source that is not of the paper."""
-        return () if self.prompt_type in (NoPrompts, DiagnosisPrompts) else (self.prompt_type.__module__,)
+        """The files of prompt sources that are not of the paper."""
+        sources = [source_named(name) for name in self.prompts.split(JOIN)]
+        own = (source.__module__ for source in sources if source not in (NoPrompts, DiagnosisPrompts))
+        return tuple(dict.fromkeys(own))
 
     def prompt_numbers(self) -> PromptSettings:
         """`prompt_settings` as its prompt source has them."""
         return self.prompt_type.settings_type.model_validate(self.prompt_settings)
 
+    def losses_in(self, round_number: int | None = None) -> ReportLosses:
+        """The weights of the terms in a round, from 1; None: in what follows the last one."""
+        if round_number is not None and round_number <= self.alignment_rounds:
+            return ReportLosses(language=0, alignment=self.losses.alignment)
+        return self.losses.model_copy(update={"alignment": 0.0}) if self.alignment_rounds else self.losses
+
+    @property
+    def first_choice(self) -> int:
+        """The first round after those of the alignment, which train no report."""
+        return self.alignment_rounds + 1
+
     def check(self, profile: Profile) -> None:
         """Hold the row against a profile before anything is loaded or built.
 
         Raises:
-            InputError: its model has not what it asks for, or the rank is above the width of the LLM that notebook 05
+            InputError: its model has not what it asks for; or the profile leaves its alignment no round for the
+                reports, or no other report in a batch; or the rank is above the width of the LLM that notebook 05
                 builds: no layer of that is narrower. Of an LLM that the profile names, the widths are known when it is
                 there, see `adapter_kinds.check_layers`.
         """
         if self.model != "llm":
             check_method(self)
+        self._check_alignment(profile)
         rank, sizes = profile.adapter.rank, profile.base_models
         adapted = any("adapter" in module for module in self.modules) and self.adapter_kind in KINDS_OF_THE_RANK
         if adapted and sizes.llm is None and rank > sizes.llm_width:
             raise InputError(
                 f"adapter.rank: {rank} is above {sizes.llm_width}, the width of a layer it adapts; expected less, or a "
                 "larger base_models.llm_width in the profile."
+            )
+
+    def _check_alignment(self, profile: Profile) -> None:
+        rounds, batch = profile.federation.rounds, profile.training.batch_size
+        if self.alignment_rounds >= rounds:
+            raise InputError(
+                f"method {self.name!r}: alignment_rounds: {self.alignment_rounds} leaves no round for the reports; "
+                f"expected less than {rounds}, federation.rounds of the profile."
+            )
+        if self.losses.alignment and batch == 1:
+            raise InputError(
+                f"method {self.name!r}: losses.alignment tells a report from the others of its batch, and "
+                "training.batch_size is 1; expected more in the profile."
             )
 
 

@@ -83,6 +83,8 @@ class ReportModel(TrainedModel, abc.ABC):
     ) -> dict[str, Tensor]:
         """The unweighted loss terms, keyed as in `weights`; a term of weight zero is not computed.
 
+        The language loss always is, but where the alignment is all there is.
+
         Args:
             batch: B studies.
             weights: of the terms.
