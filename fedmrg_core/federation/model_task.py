@@ -6,6 +6,7 @@ A task says what its model is, how its data are dealt, what a batch is and what 
 
 from __future__ import annotations
 
+import abc
 import functools
 import pathlib
 from collections.abc import Collection, Sequence
@@ -32,7 +33,7 @@ from fedmrg_core.training.trained_model import TrainedModel, parameter_counts
 from fedmrg_core.training.training_steps import Batches
 
 
-class ModelTask:
+class ModelTask(abc.ABC):
     """The server's half. A task adds `deal`, `build_model` and `make_hospital`; it opens no study.
 
     Attributes:
@@ -51,13 +52,13 @@ class ModelTask:
         self.run_folder, self.configuration = run_folder, configuration
         self._hospitals: dict[str, ModelHospital] = {}
 
+    @abc.abstractmethod
     def build_model(self) -> TrainedModel:
         """The model of the run's row, as its seed initialises it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def make_hospital(self, client: Client, folders: Collection[pathlib.Path]) -> ModelHospital:
         """The half of one client."""
-        raise NotImplementedError
 
     @functools.cached_property
     def model(self) -> TrainedModel:
@@ -100,7 +101,9 @@ class ModelTask:
 
 
 class ModelHospital:
-    """A hospital's half. A task adds `batches` and `answers`; its model has `loss_terms`.
+    """A hospital's half. A task adds `batches` and `answers`, unless it trains and tests in its own way.
+
+    The reports do so. Otherwise the model has `loss_terms`.
 
     Args:
         task: holds the configuration and the model in memory.
