@@ -103,7 +103,13 @@ DEALT = list({(run.name.split("/")[1], run.seed): run for run in [*MISSING, *ADA
 GPUS = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
 ON_GPU = "CUDA_VISIBLE_DEVICES={resources.visible_gpu} " if len(GPUS) > 1 else ""
 PLACES = {run.name: place for place, run in enumerate(MISSING)} | {run.name: place for place, run in enumerate(ADAPTED)}
-TEACHING = ["02_contrastive_encoder", "03_diagnosis_prompts", "04_dual_adapters", "05b_one_round_by_hand"]
+TEACHING = [
+    "02_contrastive_encoder",
+    "03_diagnosis_prompts",
+    "03b_customised_prompts",
+    "04_dual_adapters",
+    "05b_one_round_by_hand",
+]
 RESULTS = pathlib.Path("results")
 
 

@@ -37,6 +37,8 @@ def test_every_notebook_is_kept_with_its_copy_and_in_reading_order(repository, m
     monkeypatch.chdir(repository)
     names = [path.stem for path in sources()]
     assert names == [path.stem for path in NOTEBOOKS]
+    place = names.index("03b_customised_prompts")
+    assert (names[place - 1], names[place + 1]) == ("03_diagnosis_prompts", "04_dual_adapters")
     place = names.index("05b_one_round_by_hand")  # the step between the pieces and the federation
     assert (names[place - 1], names[place + 1]) == ("05_base_models", "06_federated_run")
 

@@ -56,8 +56,8 @@ def planned_commands(tmp_path_factory) -> list[list[str]]:
 def test_the_workflow_runs_every_notebook_with_parameters_it_knows(planned_commands):
     runs = {pathlib.Path(words[2]).stem: words for words in planned_commands if words[1] == "run"}
     assert sorted(runs) == [path.stem for path in NOTEBOOKS if path.stem[:2] <= "08"]
-    assert len(runs) == 9
-    for path in NOTEBOOKS[:9]:
+    assert len(runs) == 10
+    for path in NOTEBOOKS[:10]:
         words = runs[path.stem]
         written = dict(parse_parameter(words[at + 1]) for at, word in enumerate(words) if word == "-p")
         assert written["profile"] == "smoke"
@@ -68,7 +68,7 @@ def test_the_report_collects_every_notebook(planned_commands):
     (report,) = [words for words in planned_commands if words[1] == "report"]
     assert report[2] == "results/smoke/phantom/fedmrg/seed-0"
     given, (sign, result) = report[5:-2], report[-2:]
-    assert [pathlib.Path(word).stem for word in given] == [path.stem for path in NOTEBOOKS[:9]]
+    assert [pathlib.Path(word).stem for word in given] == [path.stem for path in NOTEBOOKS[:10]]
     assert (sign, result) == (">", "report/result.txt")  # what make figures ends with
 
 
