@@ -245,8 +245,7 @@ def trained(name: str) -> ReportModel:
 
 
 # %% [markdown]
-# What a source makes of the images afterwards: the prompts, and whatever it computed on the way. And the language loss on a few
-# validation studies.
+# What a source makes of the images afterwards: the prompts, and whatever it computed on the way.
 
 
 # %%
@@ -256,6 +255,10 @@ def made_of(model: ReportModel, studies: ClientTensors) -> dict[str, torch.Tenso
     return {name: tensor.cpu().clone() for name, tensor in {"prompts": output.prompts, **output.auxiliary}.items()}
 
 
+# %% [markdown]
+# And the language loss on a few validation studies.
+
+# %%
 few = pooled("validation", 8)
 
 
@@ -310,21 +313,25 @@ pandas.Series({name: (each.norm(dim=2).mean() / width**0.5 / spread).item() for 
 
 
 # %%
-PAIRS = {"promptbook-wise": ["book"], "random": ["random"]}  # the others have one for each prompt
-
-
-def along_the_line(form: str, number: str) -> pandas.DataFrame:
-    found, known = made[form][number], made_in_training[form][number]  # (B, K, D)
+def along_the_line(form: str, number: str) -> torch.Tensor:
+    found, known = made[form][number], made_in_training[form][number]  # (B, K, D) each
     line = known[~trained_normal].mean(dim=0) - known[trained_normal].mean(dim=0)  # (K, D)
-    of_training, places = ((each * line).sum(dim=2) for each in (known, found))
-    places = (places - of_training.mean(dim=0)) / of_training.std(dim=0).clamp(min=1e-9)
-    names = PAIRS.get(form, range(1, places.shape[1] + 1))
-    table = pandas.DataFrame(places.numpy(), columns=names).assign(chest=["normal" if n else "ill" for n in normal])
-    return table.melt("chest", var_name="pair", value_name="place").assign(number=number)
+    of_training, places = ((each * line).sum(dim=2) for each in (known, found))  # (B, K)
+    return (places - of_training.mean(dim=0)) / of_training.std(dim=0).clamp(min=1e-9)
 
 
-forms = ("prompt-wise", "promptbook-wise", "random")
-places = pandas.concat([along_the_line(form, number) for number in ("gamma", "beta") for form in forms])
+# %% [markdown]
+# All of them as one table: a row for each study, pair and number.
+
+# %%
+pairs = {"prompt-wise": range(1, len(book) + 1), "promptbook-wise": ["book"], "random": ["random"]}
+chest = ["normal" if each else "ill" for each in normal]
+tables = [
+    pandas.DataFrame(along_the_line(form, number).numpy(), columns=names).assign(chest=chest, number=number)
+    for form, names in pairs.items()
+    for number in ("gamma", "beta")
+]
+places = pandas.concat([table.melt(["chest", "number"], var_name="pair", value_name="place") for table in tables])
 
 # %% [markdown]
 # One pair of boxes for each prompt, then the single pair of the whole book, and at the right the control. To see: with most prompts
