@@ -42,7 +42,7 @@ COSTS = {
 
 
 def of_rows(runs: Runs, rows: Sequence[str] | Cells) -> Runs:
-    """The runs of these rows, with the numbers that the rows have, and the same notes."""
+    """The runs whose label is one of these rows, no number beside it, and the same notes."""
     return Runs([run for run in runs if runs.label(run) in rows], runs.notes)
 
 
