@@ -107,7 +107,8 @@ def one_at_a_time(runs: Runs, axes: dict[str, str]) -> pandas.DataFrame:
 
     Args:
         runs: checked runs.
-        axes: dotted key of a profile or method by the axis's name, e.g. {"tau": "training.contrast_temperature"}.
+        axes: dotted key of a profile or method by the axis's name, e.g. {"tau": "training.contrast_temperature"}. A
+            method that has no such number is not on that axis.
 
     Returns:
         As `points`, with the columns axis, and held: which other axes are not as row and profile have them now, e.g.
@@ -121,6 +122,7 @@ def one_at_a_time(runs: Runs, axes: dict[str, str]) -> pandas.DataFrame:
     tables = [
         _along(runs, key, [other for other in axes.values() if other != key]).assign(axis=axis)
         for axis, key in axes.items()
+        if any(key in run.content() for run in runs)
     ]
     return pandas.concat(tables, ignore_index=True)
 
@@ -135,10 +137,10 @@ def held_text(data: pandas.DataFrame) -> str:
 def _along(runs: Runs, key: str, others: Sequence[str]) -> pandas.DataFrame:
     """Points along one axis, see `one_at_a_time`."""
     held, lines, odd = {}, {}, {}
-    for method in dict.fromkeys(run.method for run in runs):
+    for method in dict.fromkeys(run.method for run in runs if key in run.content()):
         alike = [run for run in runs if run.method == method]
-        now = content_now(alike[0])
-        held[method] = _held([run.content() for run in alike], key, others, now)
+        now, contents = content_now(alike[0]), [run.content() for run in alike]
+        held[method] = _held(contents, key, [other for other in others if other in contents[0]], now)
         different = {other: value for other, value in held[method].items() if value != now.get(other, value)}
         named = ", ".join(f"{other} {value}" for other, value in different.items())
         lines[method] = f"{method} at {named}" if named else method
@@ -146,9 +148,10 @@ def _along(runs: Runs, key: str, others: Sequence[str]) -> pandas.DataFrame:
 
     def x(run: Run) -> float | None:
         content = run.content()
-        return content[key] if all(content[other] == value for other, value in held[run.method].items()) else None
+        alike = run.method in held and all(content[other] == value for other, value in held[run.method].items())
+        return content[key] if alike else None
 
-    table = points(runs, x, line=lambda run: lines[run.method])
+    table = points(runs, x, line=lambda run: lines.get(run.method, run.method))
     lines_of_several = table[table.groupby("line")["x"].transform("nunique") > 1]
     return lines_of_several.assign(held=lines_of_several["line"].map(odd))
 

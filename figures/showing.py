@@ -22,6 +22,12 @@ def show(paths: Iterable[pathlib.Path]) -> None:
         display(Markdown(f"`{path.name}` beside {path.stem}.pdf and {path.stem}.csv"), Image(str(path)))
 
 
+def show_table(paths: Iterable[pathlib.Path]) -> None:
+    """The Markdown of a table just written."""
+    for path in (path for path in paths if path.suffix == ".md"):
+        display(Markdown(path.read_text(encoding="utf-8")))
+
+
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
     """The runs there are of a profile, and what is made of them.
@@ -43,11 +49,19 @@ class Benchmark:
 
     def stored(self, *names: str, measures: str = "metrics.csv") -> list[pathlib.Path]:
         """The run folders there are of these experiments; what is missing is counted and named."""
-        references = reference_folder(self.profile).parent
-        folders, missing = finished_runs(runs_of(list(names), self.profile), self.root, references, measures)
+        folders, missing = self._found(names, measures)
         print(f"{', '.join(names)}: {len(folders)} runs")
         print("\n".join(f"  not run: {name}" for name in missing))
         return folders
+
+    def holds(self, name: str, part: str) -> bool:
+        """Whether a run of an experiment is there whose row has this part in its name; nothing is printed."""
+        folders, _ = self._found([name], "metrics.csv")
+        return any(part in folder.parent.name for folder in folders)
+
+    def _found(self, names: Sequence[str], measures: str) -> tuple[list[pathlib.Path], list[str]]:
+        references = reference_folder(self.profile).parent
+        return finished_runs(runs_of(list(names), self.profile), self.root, references, measures)
 
     def show(
         self, draw: Callable[..., list[pathlib.Path]], folders: Sequence[pathlib.Path], least: int = 2, **settings: str
@@ -72,4 +86,4 @@ class Benchmark:
         paths = table_writers.write_comparison(
             table, self.out, name, measures=runs.measures, notes=runs.notes, **settings
         )
-        display(Markdown(next(path for path in paths if path.suffix == ".md").read_text(encoding="utf-8")))
+        show_table(paths)

@@ -101,6 +101,20 @@ benchmark.show(ablation.draw, parts)
 benchmark.tabulate("prompts", benchmark.stored("prompts"), differences=True)
 
 # %% [markdown]
+# ## Sources of prompts
+#
+# Static, customised, generated and diagnosis prompts against what else is trained: nothing more, one LoRA, FedMRG's two adapters
+# (docs/prompts.md). Then every cell against FedMRG, customised against static prompts, one place against hospitals, and the alignment.
+# A cell without runs stays blank; where none of these rows was run, nothing is shown.
+
+# %%
+from figures import prompt_tables
+
+for experiment in ("mrg-llm", "iu_xray-mrg-llm"):
+    prompt_tables.show_sources(benchmark, experiment)
+prompt_tables.show_curves(benchmark, "mrg-llm-curves")
+
+# %% [markdown]
 # ## Other partitions, and IU X-ray
 #
 # Where studies are dealt otherwise than by site, and where they are real.

@@ -22,6 +22,8 @@ from figures import (
     method_convergence,
     method_overview,
     participation,
+    prompt_curves,
+    prompt_sources,
     published_beside_ours,
     rank_and_bits,
     sensitivity,
@@ -29,7 +31,7 @@ from figures import (
 
 SEVERAL = (
     adaptation, client_count, communication_quality, heterogeneity_degree, method_convergence, participation,
-    published_beside_ours, rank_and_bits, sensitivity, ablation, convergence,
+    published_beside_ours, rank_and_bits, sensitivity, ablation, convergence, prompt_curves, prompt_sources,
 )  # fmt: skip
 
 
@@ -196,6 +198,7 @@ DRAWN = {
     "main": (method_convergence,), "main,payload": (communication_quality,),
     "ablation": (ablation,), "sensitivity": (sensitivity,), "clients": (client_count,),
     "heterogeneity": (heterogeneity_degree,), "rank-and-bits": (rank_and_bits,), "participation": (participation,),
+    "mrg-llm": (prompt_sources,), "mrg-llm-curves": (prompt_curves,),
 }  # fmt: skip
 
 
@@ -303,7 +306,7 @@ def test_data_are_never_mixed(root, tmp_path):
             module.draw([], tmp_path)
     settings = [folders[0], write_run(root / "mixed", partition="random", fingerprint="fedmrg")]
     joined = (participation, rank_and_bits, sensitivity, client_count, heterogeneity_degree, adaptation)
-    for module in (communication_quality, ablation, published_beside_ours, *joined):
+    for module in (communication_quality, ablation, published_beside_ours, prompt_curves, prompt_sources, *joined):
         with pytest.raises(InputError, match="one setting"):
             module.draw(settings, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,6 +21,7 @@ import datasets
 
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
+from fedmrg_core.seeds import numpy_stream
 
 DESCRIPTION = "client.json"
 KEYS = ("name", "data", "data_version", "image_size", "studies", "fingerprint")
@@ -61,6 +63,27 @@ class ClientFolder:
             raise InputError(
                 f"{self.path / split}: its studies cannot be read ({error}); deal the data again."
             ) from error
+
+    def used(self, split: str, training_share: float, seed: int) -> datasets.Dataset:
+        """The studies of a split that a run uses: of its training studies a share, of the others all.
+
+        They are drawn once for a seed and client, so that a smaller share is a part of a larger one, and stand in the
+        folder's order.
+
+        Args:
+            split: "train", "validation" or "test".
+            training_share: above 0, at most 1; the number of studies is rounded up.
+            seed: root seed.
+
+        Raises:
+            InputError: see `split`.
+        """
+        studies = self.split(split)
+        if split != "train" or training_share == 1:
+            return studies
+        count = max(math.ceil(training_share * len(studies) - 1e-9), 1)  # 0.07 * 100 is a little more than 7
+        order = numpy_stream(seed, "study share", self.name).permutation(len(studies))
+        return studies.select(sorted(order[:count].tolist()))
 
     def check(self, data: str, image_size: int) -> None:
         """Hold the folder against the run that is to use it.

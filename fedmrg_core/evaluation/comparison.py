@@ -98,7 +98,7 @@ def estimates(runs: Runs, root_seed: int = 0, resamples: int = RESAMPLES) -> pan
     """Means over seeds with intervals over seeds and studies, columns `COLUMNS`."""
     rows = []
     for (setting, label), group in runs.groups().items():
-        described = {"setting": setting, "method": label, "system": "model", **_cost(group)}
+        described = {"setting": setting, "method": label, "system": "model", **cost_of(group)}
         for role in runs.measures.answers:
             if any(run.answer(role) is None for run in group):
                 continue
@@ -107,7 +107,8 @@ def estimates(runs: Runs, root_seed: int = 0, resamples: int = RESAMPLES) -> pan
     return pandas.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _cost(group: Sequence[Run]) -> dict[str, object]:
+def cost_of(group: Sequence[Run]) -> dict[str, object]:
+    """What travels in runs of several seeds: exchange, bytes_up, bytes_down and parameters_sent, see `COLUMNS`."""
     method = group[0].configuration.method
     shares = "shared" in method.modules.values()
     exchange = "centralised" if method.training == "centralised" else "federated" if shares else "local"
@@ -210,20 +211,39 @@ def paired_tests(
     Raises:
         InputError: two runs of a setting answered different studies.
     """
-    groups = runs.groups()
     against = runs.measures.against if against is None else against
+    labels = dict.fromkeys(label for _, label in runs.groups())
+    table = paired_differences(runs, [(against, label) for label in labels], root_seed, resamples)
+    return table.drop(columns="first").rename(columns={"second": "method"})
+
+
+def paired_differences(
+    runs: Runs, pairs: Sequence[tuple[str, str]], root_seed: int = 0, resamples: int = RESAMPLES
+) -> pandas.DataFrame:
+    """The first label of each pair minus the second, wherever a setting has both, as `paired_tests` has them.
+
+    Holm's correction goes over the pairs, for each setting, role and measure.
+
+    Returns:
+        setting, role, first, second, metric and `TEST_COLUMNS`.
+
+    Raises:
+        InputError: two runs of a setting answered different studies.
+    """
+    groups = runs.groups()
     rows = [
-        {"setting": setting, "role": role, "method": label, **row}
-        for (setting, label), group in groups.items()
-        if label != against and (setting, against) in groups
+        {"setting": setting, "role": role, "first": first, "second": second, **row}
+        for setting in runs.settings
+        for first, second in pairs
+        if first != second and {(setting, first), (setting, second)} <= groups.keys()
         for role in runs.measures.answers
-        for row in _tests(groups[setting, against], group, role, (root_seed, setting), resamples)
+        for row in _tests(groups[setting, first], groups[setting, second], role, (root_seed, setting), resamples)
     ]
-    names = ["setting", "role", "method", "metric"]
+    names = ["setting", "role", "first", "second", "metric"]
     table = pandas.DataFrame(rows, columns=[*names, *TEST_COLUMNS])
     for _, family in table.groupby(["setting", "role", "metric"]):
-        adjusted = holm(dict(zip(family["method"], family["p_value"], strict=True)))
-        table.loc[family.index, "p_holm"] = [adjusted[method] for method in family["method"]]
+        adjusted = holm(dict(zip(family.index, family["p_value"], strict=True)))
+        table.loc[family.index, "p_holm"] = [adjusted[place] for place in family.index]
     return table.astype(dict.fromkeys(TEST_COLUMNS, float))
 
 

@@ -170,7 +170,7 @@ def numbers_of(profile: Profile, method: Method) -> dict[str, Any]:
 def dotted(content: Strict, without: Collection[str] = ()) -> dict[str, Any]:
     """A profile or method with dotted keys, one level deep."""
     flat: dict[str, Any] = {}
-    for key, value in content.model_dump(mode="json").items():
+    for key, value in content.whole().items():
         if key not in without:
             flat |= {f"{key}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {key: value}
     return flat

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pandas
 
@@ -17,7 +17,7 @@ SIGNIFICANT = 1 - CONFIDENCE
 ROLES = {"home": "all clients' own test studies together", "unseen": "the centre that never trained"}
 _ORDER = {"federated": 0, "local": 1, "centralised": 2, "floor": 3}
 _UNITS = ((1024**2, "MiB"), (1024, "KiB"), (1, "B"))
-_EMPTY = "–"
+EMPTY = "–"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +70,17 @@ def write_comparison(
     ]
     against = measures.against if against is None else against
     below = [*_explanations(table, measures, against, differences), *notes]
+    return write_pages(table, out_folder, name, pages, below)
+
+
+def write_pages(
+    table: pandas.DataFrame, out_folder: pathlib.Path | str, name: str, pages: Sequence[Page], below: Sequence[str]
+) -> list[pathlib.Path]:
+    """Write NAME.csv (the whole table), and its pages as NAME.md and NAME.tex with the sentences that go below them.
+
+    Returns:
+        The three paths.
+    """
     folder = pathlib.Path(out_folder)
     texts = {
         ".csv": table.to_csv(index=False, lineterminator="\n"),
@@ -118,7 +129,7 @@ def _value_column(by_method: dict[str, pandas.DataFrame], key: str, best_of: Cal
 
     def cell(rows: pandas.DataFrame) -> Cell:
         if not _known(rows, key):
-            return Cell(_EMPTY)
+            return Cell(EMPTY)
         row = rows.loc[key]
         mark = "*" if row["p_holm"] < SIGNIFICANT else ""
         interval = "" if pandas.isna(row["low"]) else f"[{row['low']:.3f}, {row['high']:.3f}]"
@@ -135,11 +146,8 @@ def _value_column(by_method: dict[str, pandas.DataFrame], key: str, best_of: Cal
 def _difference_column(key: str) -> Column:
     def cell(rows: pandas.DataFrame) -> Cell:
         if not _has(rows, key) or pandas.isna(rows.loc[key, "difference"]):
-            return Cell(_EMPTY)
-        row = rows.loc[key]
-        low, high = row["difference_low"], row["difference_high"]
-        interval = "" if pandas.isna(low) else f"[{low:+.3f}, {high:+.3f}]"
-        return Cell(f"{row['difference']:+.3f}", interval, mark="*" if row["p_holm"] < SIGNIFICANT else "")
+            return Cell(EMPTY)
+        return difference_cell(rows.loc[key])
 
     return cell
 
@@ -147,20 +155,36 @@ def _difference_column(key: str) -> Column:
 def _plain_column(key: str, name: str) -> Column:
     def cell(rows: pandas.DataFrame) -> Cell:
         known = _has(rows, key) and pandas.notna(rows.loc[key, name])
-        return Cell(f"{rows.loc[key, name]:.3f}") if known else Cell(_EMPTY)
+        return Cell(f"{rows.loc[key, name]:.3f}") if known else Cell(EMPTY)
 
     return cell
 
 
 def _bytes_column(name: str) -> Column:
     def cell(rows: pandas.DataFrame) -> Cell:
-        number = rows[name].iloc[0]
-        if pandas.isna(number):
-            return Cell(_EMPTY)
-        size, unit = next((s, u) for s, u in _UNITS if number >= s or s == 1)
-        return Cell(f"{number / size:.2f} {unit}" if size > 1 else f"{number:.0f} {unit}")
+        return bytes_cell(rows[name].iloc[0])
 
     return cell
+
+
+def bytes_cell(number: float) -> Cell:
+    """A number of bytes in the largest unit that it fills."""
+    if pandas.isna(number):
+        return Cell(EMPTY)
+    size, unit = next((s, u) for s, u in _UNITS if number >= s or s == 1)
+    return Cell(f"{number / size:.2f} {unit}" if size > 1 else f"{number:.0f} {unit}")
+
+
+def count_cell(number: float) -> Cell:
+    """A number of parameters in millions."""
+    return Cell(EMPTY if pandas.isna(number) else f"{number / 1e6:.3f} M")
+
+
+def difference_cell(row: pandas.Series) -> Cell:
+    """A difference of `comparison.paired_differences` with its interval, and a star where it is clear."""
+    low, high = row["difference_low"], row["difference_high"]
+    interval = "" if pandas.isna(low) else f"[{low:+.3f}, {high:+.3f}]"
+    return Cell(f"{row['difference']:+.3f}", interval, mark="*" if row["p_holm"] < SIGNIFICANT else "")
 
 
 def _seeds(rows: pandas.DataFrame) -> Cell:
@@ -168,8 +192,7 @@ def _seeds(rows: pandas.DataFrame) -> Cell:
 
 
 def _count(rows: pandas.DataFrame) -> Cell:
-    number = rows["parameters_sent"].iloc[0]
-    return Cell(_EMPTY if pandas.isna(number) else f"{number / 1e6:.3f} M")
+    return count_cell(rows["parameters_sent"].iloc[0])
 
 
 def _has(rows: pandas.DataFrame, key: str) -> bool:
@@ -187,10 +210,7 @@ def _federated(rows: pandas.DataFrame) -> bool:
 
 def _explanations(table: pandas.DataFrame, measures: Measures, against: str, differences: bool) -> list[str]:
     models = table[table["system"] == "model"]
-    shares = {is_synthetic(setting.partition(",")[0]) for setting in models["setting"]}
-    lines = ["Synthetic phantom data."] if shares == {True} else []
-    if True in shares and False in shares:
-        lines.append("Settings whose name begins with phantom are synthetic data.")
+    lines = data_notes(models["setting"])
     lines.append(
         f"Means over seeds; brackets: {CONFIDENCE:.0%} bootstrap intervals over seeds and studies. Bold: best "
         "federated method."
@@ -218,13 +238,21 @@ def _explanations(table: pandas.DataFrame, measures: Measures, against: str, dif
     lines.append("Up, down: bytes on the wire of one client in one round that it trained in, training and validation.")
     if models.loc[models["exchange"] == "federated", "parameters_sent"].isna().any():
         lines.append(
-            f"Parameters sent: {_EMPTY} where something else travels in place of the shared parameters or beside them "
+            f"Parameters sent: {EMPTY} where something else travels in place of the shared parameters or beside them "
             "(low-rank factors, SCAFFOLD's controls)."
         )
     lines += measures.notes
     if (table["exchange"] == "floor").any():
         lines += [note.format(against=against) for note in measures.floor_notes]
     return lines
+
+
+def data_notes(settings: Iterable[str]) -> list[str]:
+    """A sentence on which settings are synthetic data, if any are."""
+    shares = {is_synthetic(setting.partition(",")[0]) for setting in settings}
+    if shares == {True, False}:
+        return ["Settings whose name begins with phantom are synthetic data."]
+    return ["Synthetic phantom data."] if shares == {True} else []
 
 
 def _markdown(pages: Sequence[Page], below: Sequence[str]) -> str:
@@ -245,7 +273,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 _LATEX = {"\\": r"\textbackslash{}", **{sign: f"\\{sign}" for sign in "&%$#_{}"}, "~": r"\textasciitilde{}",
-          "^": r"\textasciicircum{}", "Δ": r"$\Delta$", "–": "--"}  # fmt: skip
+          "^": r"\textasciicircum{}", "Δ": r"$\Delta$", "–": "--", "−": "$-$", "±": r"$\pm$"}  # fmt: skip
 
 
 def escape_latex(text: str) -> str:

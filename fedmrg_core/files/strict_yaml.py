@@ -37,6 +37,14 @@ class Strict(pydantic.BaseModel):
                     raise PydanticCustomError("ill_typed", "expected {expected}", {"expected": expected})
         return value
 
+    def whole(self) -> dict[str, Any]:
+        """As `model_dump` in JSON's types, and with the fields that files leave out where they change nothing."""
+        stored, fields = self.model_dump(mode="json"), {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            fields[name] = value.whole() if isinstance(value, Strict) else stored.get(name, value)
+        return {**stored, **fields}
+
 
 def _simple_types(annotation: Any) -> set[type]:
     """The types without parts that a field's values are made of; empty where it holds models or names alone."""

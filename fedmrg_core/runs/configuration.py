@@ -93,6 +93,9 @@ class Training(ImageChanges):
     logit_adjustment: float = pydantic.Field(1.0, ge=0)  # strength of log p_d in L_cls; 1 [related: PromptMRG]
     max_report_tokens: int = pydantic.Field(96, gt=0)
     own_statistics: bool = True  # of BatchNorm, at home: the client's own, or the server's pooled ones
+    # Of its training studies a client uses this share, see `ClientFolder.used`. Stored profiles with all of them do not
+    # mention it.
+    study_share: float = pydantic.Field(1.0, gt=0, le=1, exclude_if=lambda share: share == 1)
 
 
 class Federation(Strict):
@@ -196,7 +199,7 @@ def apply_variant(profile: Profile, method: Method, variant: str) -> tuple[Profi
     Raises:
         InputError: a key is in neither file, or its value does not fit.
     """
-    contents = {"profile": profile.model_dump(mode="json"), "method": method.model_dump(mode="json")}
+    contents = {"profile": profile.whole(), "method": method.whole()}
     for pair in filter(None, variant.split(",")):
         key, equals, value = (part.strip() for part in pair.partition("="))
         section, dot, name = key.partition(".")

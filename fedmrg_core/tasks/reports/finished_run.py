@@ -64,10 +64,11 @@ class FinishedRun:
         return tuple(self.dealt.clients)
 
     def tensors(self, site: str, split: str) -> ClientTensors:
-        """One split of a site's studies."""
+        """One split of a site's studies, of its training studies those that the run used."""
         if (site, split) not in self._tensors:
-            budget = MEMORY_BUDGET // (3 * len(self.sites))
-            self._tensors[site, split] = ClientTensors(self.dealt.clients[site].split(split), memory_budget=budget)
+            budget, settings = MEMORY_BUDGET // (3 * len(self.sites)), self.configuration
+            studies = self.dealt.clients[site].used(split, settings.profile.training.study_share, settings.seed)
+            self._tensors[site, split] = ClientTensors(studies, memory_budget=budget)
         return self._tensors[site, split]
 
     def unseen(self) -> dict[str, datasets.Dataset]:

@@ -51,9 +51,11 @@ class ReportHospital(ModelHospital):
         self._tensors: dict[str, ClientTensors] = {}
 
     def tensors(self, split: str) -> ClientTensors:
-        """The client's studies of one split: "train", "validation" or "test"."""
+        """The client's studies of one split that the run uses: "train", "validation" or "test"."""
         if split not in self._tensors:
-            parts = [folder.split(split) for folder in self.folders]
+            settings = self.task.configuration
+            share = settings.profile.training.study_share
+            parts = [folder.used(split, share, settings.seed) for folder in self.folders]
             studies = parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
             self._tensors[split] = ClientTensors(studies, memory_budget=self._budget)
         return self._tensors[split]
