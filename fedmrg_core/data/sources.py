@@ -90,6 +90,17 @@ DATA_SOURCES: dict[str, DataSource] = {
         version="2",
         takes_a_name=True,
     ),
+    "medical_world": DataSource(
+        loader="fedmrg_core.data.questions.world_questions:load_world",
+        public_corpus="fedmrg_core.data.questions.pretraining:pretraining_corpus",
+        corpus_needs_root=False,
+        needs_root=False,
+        unseen_sites=(),
+        synthetic=True,
+        publish="all",
+        version="1",
+        task="medical_qa",
+    ),
 }
 
 

@@ -132,6 +132,7 @@ class Generation(Strict):
 class Questions(Strict):
     """How questions are laid out, and answered."""
 
+    world: Literal["smoke", "standard"] = "standard"  # size of the embedded world, see `data.questions.world`
     # listed: options stand in the question and the answer is one of them with its letter; letter: the letter alone;
     # cloze: no options in the question, the answer is the option's text.
     layout: Literal["listed", "letter", "cloze"] = "cloze"

@@ -6,7 +6,6 @@ import hashlib
 import json
 import pathlib
 import re
-
 from collections.abc import Iterable
 
 import huggingface_hub

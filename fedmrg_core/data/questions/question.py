@@ -172,7 +172,9 @@ def _check_options(question: Question, place: str) -> None:
     for letter, text in question.options.items():
         other = first.setdefault(plain(text), letter)
         if other != letter:
-            raise InputError(f"{place}: options {other} and {letter} are equal ({text!r}); change or remove one of them.")
+            raise InputError(
+                f"{place}: options {other} and {letter} are equal ({text!r}); change or remove one of them."
+            )
 
 
 def check_questions(questions: Sequence[Question], source: str, rows: Sequence[int] | None = None) -> None:

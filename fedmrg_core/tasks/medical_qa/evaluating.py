@@ -78,7 +78,9 @@ def test_sets(run_folder: pathlib.Path) -> Iterator[TestSet]:
 
 def _finished(run_folder: pathlib.Path) -> QuestionTask:
     if not (run_folder / "model" / "shared.safetensors").is_file():
-        raise InputError(f"{run_folder}: no model/shared.safetensors; finish the run with notebook 11_medical_qa first.")
+        raise InputError(
+            f"{run_folder}: no model/shared.safetensors; finish the run with notebook 11_medical_qa first."
+        )
     task = load_task(run_folder)
     if not isinstance(task, QuestionTask):
         raise InputError(f"{run_folder}: its task answers no questions; expected a run of notebook 11_medical_qa.")
@@ -106,7 +108,9 @@ def _matrix_rows(task: QuestionTask, places: Sequence[TestSet]) -> Iterator[pand
             if holder is not places[0].client and holder is not None and _is_shared(task, adapter):
                 continue
             named = {"adapter": answer_label(adapter), "of": "" if _is_shared(task, adapter) else holder}
-            found = [{**named, "on": place.client, MAIN: _answers(task, adapter, place)[MAIN].mean()} for place in places]
+            found = [
+                {**named, "on": place.client, MAIN: _answers(task, adapter, place)[MAIN].mean()} for place in places
+            ]
             yield pandas.DataFrame(found)
     yield pandas.DataFrame(
         [{"adapter": "base", "of": "", "on": place.client, MAIN: _answers(task, BASE, place)[MAIN].mean()}

@@ -10,7 +10,7 @@ import pandas
 from fedmrg_core.errors import InputError
 from fedmrg_core.metrics.statistics import StudyStatistics, ratio_statistics
 from fedmrg_core.runs.measures import Measure, Measures
-from fedmrg_core.tasks.medical_qa.answering import ELSEWHERE, HERE, OPEN, RIGHT
+from fedmrg_core.tasks.medical_qa.answering import ELSEWHERE, HERE, OPEN
 
 BASE_FLOOR = "floor_base"  # the untouched base model
 MAIN = "accuracy_per_character"

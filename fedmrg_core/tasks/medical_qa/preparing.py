@@ -29,7 +29,7 @@ def prepare_world(folder: pathlib.Path, numbers: Questions) -> dict[str, object]
     Returns:
         What summary.json holds: counts by client and split, fingerprint.
     """
-    questions = world_questions(WORLD_SEED, SIZES[numbers.world])
+    questions = world_questions(SIZES[numbers.world], WORLD_SEED)
     write_questions(folder / PREPARED, questions)
     frame = pandas.DataFrame({"client": [q.client for q in questions], "split": [q.split for q in questions]})
     counts = frame.value_counts(["client", "split"]).unstack(fill_value=0)

@@ -1,7 +1,7 @@
 """One folder a client, with its questions: what a hospital's process opens, and nothing else.
 
-``train.jsonl``, ``validation.jsonl`` and ``test.jsonl``, and ``client.json`` with name, counts and fingerprint. On one
-machine dealing writes them from the prepared questions of all; a hospital of a real federation brings one of its own.
+``questions.jsonl``, in which each says its split, and ``client.json`` with name, counts and fingerprint. On one machine
+dealing writes them from the prepared questions of all; a hospital of a real federation brings one of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fedmrg_core.files.whole_files import partial_folder, replace_folder, write_
 from fedmrg_core.runs.run_configuration import RunConfiguration
 
 PREPARED = "questions.jsonl.gz"  # in the prepared folder: the questions of all clients, with their splits
+OWN = "questions.jsonl"  # in a client folder: its own
 POOLED = "pooled"  # the one client of a method with `training: centralised`
 
 
@@ -81,8 +82,7 @@ def write_client_folder(folder: pathlib.Path, client: str, questions: Sequence[Q
         if there.fingerprint == about["fingerprint"]:
             return folder
     partial = partial_folder(folder)
-    for split, part in parts.items():
-        write_questions(partial / f"{split}.jsonl", part)
+    write_questions(partial / OWN, questions)
     write_text(partial / "client.json", description)
     replace_folder(partial, folder)
     return folder
@@ -94,10 +94,10 @@ def open_questions(folder: pathlib.Path, split: str) -> list[Question]:
     Raises:
         InputError: the file is missing or holds none, or see `read_questions`.
     """
-    path = folder / f"{split}.jsonl"
+    path = folder / OWN
     if not path.is_file():
-        raise InputError(f"{path} does not exist; expected a client folder with train, validation and test questions.")
-    questions = read_questions(path)
+        raise InputError(f"{path} does not exist; expected a client folder with {OWN} and client.json.")
+    questions = [question for question in read_questions(path) if question.split == split]
     if not questions:
         raise InputError(f"{path}: there is no {split} question; put some into that split.")
     return questions

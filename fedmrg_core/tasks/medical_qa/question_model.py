@@ -2,7 +2,7 @@
 
     L = L_LM(generic) + L_LM(specialised) + lambda_kd (L_g2s + L_s2g)
 
-on the tokens of the right answer. One adapter is the method of Flow of Knowledge [paper of the task]; two that teach
+on the tokens of the right answer. One adapter is the method of Flow of Knowledge [paper]; two that teach
 each other are FedMRG's, here on text [ours].
 """
 

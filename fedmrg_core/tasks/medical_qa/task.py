@@ -30,7 +30,13 @@ from fedmrg_core.training.pretrained import compute_device
 
 
 class QuestionTask(ModelTask):
-    """One causal LM with its adapters in memory. It opens no question."""
+    """One causal LM with its adapters in memory. It opens no question.
+
+    Attributes:
+        reader: reads questions with the model's tokenizer; there is one as soon as there is the model.
+    """
+
+    reader: Reader
 
     tested = (*RIGHT, *OPEN)
 
@@ -54,13 +60,12 @@ class QuestionTask(ModelTask):
         """The LLM with the adapters of the run's row."""
         settings = self.configuration
         model = build_question_model(settings.profile, settings.method, self.base_model, settings.seed)
+        self.reader = self._reader(model)  # here, so that what it refuses is refused before any hospital is asked
         return model.to(compute_device())
 
-    @functools.cached_property
-    def reader(self) -> Reader:
-        """Reads questions with the model's tokenizer."""
+    def _reader(self, model: QuestionModel) -> Reader:
         numbers = self.numbers
-        return Reader(self.model.tokenizer, numbers.layout, numbers.chat, numbers.longest)
+        return Reader(model.tokenizer, numbers.layout, numbers.chat, numbers.longest)
 
     def make_hospital(self, client: Client, folders: Collection[pathlib.Path]) -> QuestionHospital:
         """The half of one client."""
