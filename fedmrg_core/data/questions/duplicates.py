@@ -1,9 +1,10 @@
 """Questions that are equal, or near to it, in whatever client they stand.
 
 Two questions are compared by their text, and choices by their options as well, in any order. They are near-equal if the
-cosine of their character n-grams is at least a threshold, both with and without TF-IDF weights, and the words with
-digits or Roman numbers are the same. Weights tell one disease from another, and without them "What causes it?" differs from "Is it
-inherited?". All pairs are compared exactly, but most are never computed: frequent n-grams are left to an upper bound.
+cosine of their character n-grams is at least a threshold, both with and without TF-IDF weights, and their numbers are
+the same, Roman ones as well. Weights tell one disease from another, and without them "What causes it?" differs from
+"Is it inherited?". All pairs are compared exactly, but most are never computed: frequent n-grams are left to an upper
+bound.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Public sets of questions from a folder: read, dealt to clients, and split without near-equal questions across parts."""
+"""Public sets of questions from a folder: read, dealt to clients, and split; near-equal questions share a part."""
 
 from __future__ import annotations
 
@@ -96,7 +96,8 @@ def _read_files(
     root = check_root(root, f"the one that holds {', '.join(files.values())}")
     if set(files) != {WHOLE} and not {"train", "test"} <= set(files) <= set(SPLITS):
         raise InputError(
-            f"files has the parts {', '.join(files) or 'none'}; expected {WHOLE} alone, or train, test and maybe validation."
+            f"files has the parts {', '.join(files) or 'none'}; "
+            f"expected {WHOLE} alone, or train and test, with or without validation."
         )
     loaded = LoadedQuestions([])
     for part, name in files.items():

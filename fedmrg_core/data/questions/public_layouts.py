@@ -35,7 +35,7 @@ def read_medquad(path: pathlib.Path, split: str = "") -> LoadedQuestions:
     """MedQuAD as JSON Lines: source, focus, qtype, question, answer. The sources are the clients; kind open.
 
     Args:
-        path: ends in .jsonl, .jsonl.gz or anything else with JSON Lines in it.
+        path: of the file; compressed if its name ends in .gz.
         split: of all questions; "" if the file is not one part.
 
     Raises:
@@ -170,12 +170,14 @@ def _check_ids(questions: Sequence[Question], rows: Sequence[int], path: pathlib
 
 
 def _text(content: Row, key: str, place: str) -> str:
-    """A text of a row, with single blanks.
+    """A text of a row, with single blanks; null is an empty one.
 
     Raises:
         InputError: it is missing or no text.
     """
-    value = content.get(key)
+    value = content.get(key, 0)
+    if value is None:
+        return ""
     if not isinstance(value, str):
         what = f"is {value!r:.60}" if key in content else "is missing"
         raise InputError(f"{place}: {key} {what}; expected a text.")

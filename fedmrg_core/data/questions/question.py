@@ -136,6 +136,8 @@ def check_question(question: Question, place: str) -> None:
     if not question.question_id.strip():
         raise InputError(f"{place}: question_id is empty; give every question an id of its own.")
     place = f"{place} ({question.question_id})"
+    if not question.client.strip():
+        raise InputError(f"{place}: client is empty; say who holds the question.")
     check_site_name(question.client, place)
     if question.split not in ("", *SPLITS):
         raise InputError(f"{place}: split is {question.split!r}; expected one of {', '.join(SPLITS)}.")
@@ -187,7 +189,7 @@ def _check_options(question: Question, place: str) -> None:
         _check_characters(text, f"{place}: option {letter}")
     if question.answer not in question.options:
         case = f"; write {question.answer.upper()!r}" if question.answer.upper() in question.options else ""
-        expected = f", expected one of {', '.join(letters)}" if not case else ""
+        expected = f", expected one of {', '.join(letters)}"
         raise InputError(f"{place}: the answer {question.answer!r} is none of its options{case or expected}.")
     first: dict[str, str] = {}
     for letter, text in question.options.items():

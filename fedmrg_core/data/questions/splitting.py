@@ -149,6 +149,6 @@ def _check_parts(questions: Sequence[Question], clients: set[str], source: str) 
         for part in SPLITS:
             if (client, part) not in there:
                 raise InputError(
-                    f"{source}: client {client!r} has no {part} question, as near-equal ones do not stand in two parts; "
-                    "give it more, or join it with another client."
+                    f"{source}: client {client!r} has no {part} question, as near-equal ones do not "
+                    "stand in two parts; give it more, or join it with another client."
                 )
