@@ -66,11 +66,12 @@ def test_what_is_near_equal(first, second, same):
 
 
 def test_groups_reach_over_clients_and_by_way_of_others():
-    words = "tarvosis merlitis dorgemia plenasia vostritis karlemia solnitis breldosis glantemia frunitis"
-    chain = [words, f"{words} tirsosis", f"{words} tirsosis melgitis", f"{words} tirsosis melgitis pronasia"]
+    words = "kalomine purasoti vuzekalo nepurami tisovuze ramineka lopusora zevutiso"
+    more = ["brigthwumf", "glanxdorf", "skyrpdwelch"]
+    chain = [" ".join([words, *more[:count]]) for count in range(4)]
     questions = [asked(text, client=f"c{number}") for number, text in enumerate(chain)] + many(5)
-    ends = near_equal_groups([questions[0], questions[3], *many(5)], 0.94)
-    groups = near_equal_groups(questions, 0.94)
+    ends = near_equal_groups([questions[0], questions[3], *many(5)], 0.85)
+    groups = near_equal_groups(questions, 0.85)
     assert ends[0] != ends[1] and groups[:4].tolist() == [0, 0, 0, 0] and groups[4:].tolist() == [1, 2, 3, 4, 5]
 
 
@@ -85,7 +86,7 @@ def test_a_threshold_out_of_range():
 @pytest.mark.parametrize("threshold", [0.3, 0.6, 0.9])
 def test_pairs_are_those_of_all_comparisons(monkeypatch, threshold):
     """In blocks and with an upper bound, the same pairs come out as when everything is compared with everything."""
-    monkeypatch.setattr(duplicates, "_BLOCK", 7)
+    monkeypatch.setattr(duplicates, "_CELLS", 600)
     monkeypatch.setattr(duplicates, "_CHECKED", 5)
     monkeypatch.setattr(duplicates, "_FREQUENT", 0.1)
     rng = numpy.random.default_rng(0)

@@ -24,7 +24,7 @@ from fedmrg_core.errors import InputError
 
 THRESHOLD = 0.9  # of the cosine
 _SIZES = (3, 4)  # of n-grams, within words
-_BLOCK = 512  # rows compared at once
+_CELLS = 8_000_000  # products of two questions held at once: about 100 MB
 _CHECKED = 8192  # pairs computed in full at once
 _FREQUENT = 0.005  # n-grams in more than this share of questions are bounded first and computed only where it matters
 _FEW = 10  # questions; no n-gram of so few is frequent
@@ -86,15 +86,16 @@ def _weighted_pairs(vectors: scipy.sparse.csr_matrix, least: float) -> Iterator[
     length = numpy.sqrt(numpy.asarray(vectors[:, frequent].power(2).sum(axis=1)).ravel())
     # Rows of frequent n-grams alone have no product of rare ones that would point at them.
     common = numpy.flatnonzero(length * length.max() >= least)
-    for start in range(0, len(common), _BLOCK):
-        rows = common[start : start + _BLOCK]
+    block = max(1, _CELLS // count)
+    for start in range(0, len(common), block):
+        rows = common[start : start + block]
         found = (vectors[rows] @ vectors[common].T).tocoo()
         first, second = rows[found.row], common[found.col]
         keep = (found.data >= least) & (first < second)
         yield first[keep], second[keep]
     transposed = rare.T.tocsr()
-    for start in range(0, count, _BLOCK):
-        found = (rare[start : start + _BLOCK] @ transposed).tocoo()
+    for start in range(0, count, block):
+        found = (rare[start : start + block] @ transposed).tocoo()
         first, second = found.row + start, found.col
         bound = length[first] * length[second]
         possible = (found.data + bound >= least) & (bound < least) & (first < second)
