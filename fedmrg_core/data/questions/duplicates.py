@@ -1,8 +1,10 @@
 """Questions that are equal, or near to it, in whatever client they stand.
 
-Two questions are compared by their text, and choices by their options as well, in any order. Near-equal are those whose
-TF-IDF vectors of character n-grams have a cosine of at least a threshold. All pairs are compared exactly, but most are
-never computed: frequent n-grams are left to an upper bound.
+Two questions are compared by their text, and choices by their options as well, in any order. They are near-equal if the
+cosine of their character n-grams is at least a threshold, both with and without TF-IDF weights, and their numbers are
+the same, Roman ones as well. Weights tell one disease from another, and without them "What causes it?" differs from
+"Is it inherited?". All pairs are compared exactly, but most are never computed: frequent n-grams are left to an upper
+bound.
 """
 
 from __future__ import annotations
@@ -14,15 +16,19 @@ from collections.abc import Iterator, Sequence
 import numpy
 import scipy.sparse
 import scipy.sparse.csgraph
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+from sklearn.preprocessing import normalize
 
 from fedmrg_core.data.questions.question import Question
 from fedmrg_core.errors import InputError
 
 THRESHOLD = 0.9  # of the cosine
 _SIZES = (3, 4)  # of n-grams, within words
-_BLOCK = 512  # rows compared at once
+_CELLS = 8_000_000  # products of two questions held at once: about 100 MB
+_CHECKED = 8192  # pairs computed in full at once
 _FREQUENT = 0.005  # n-grams in more than this share of questions are bounded first and computed only where it matters
+_FEW = 10  # questions; no n-gram of so few is frequent
+_NUMBER = re.compile(r"\d|^[ivx]+$")  # type 2 is not type 3, nor is type II type III
 _SLACK = 1e-6  # of sums of products
 
 
@@ -37,7 +43,7 @@ def near_equal_groups(questions: Sequence[Question], threshold: float = THRESHOL
 
     Args:
         questions: of all clients.
-        threshold: least cosine of near-equal ones, above 0; 1 finds equal ones only.
+        threshold: least cosines of near-equal ones, above 0; 1 finds equal ones only.
 
     Returns:
         Shape (questions,); groups are numbered in the order of their first question.
@@ -58,34 +64,46 @@ def near_equal_groups(questions: Sequence[Question], threshold: float = THRESHOL
 
 
 def near_equal_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, int]]:
-    """Pairs (i, j), i < j, of texts whose cosine is at least `threshold`, in no particular order."""
+    """Pairs (i, j), i < j, of normalised texts that are near-equal, in no particular order."""
     if len(texts) < 2:
         return
-    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=_SIZES, lowercase=False).fit_transform(texts)
-    frequent = numpy.diff(vectors.tocsc().indptr) > max(_FREQUENT * len(texts), 10)
+    counts = CountVectorizer(analyzer="char_wb", ngram_range=_SIZES, lowercase=False).fit_transform(texts)
+    weighted, plain = TfidfTransformer().fit_transform(counts), normalize(counts.astype(float))
+    numbers = [frozenset(word for word in text.split() if _NUMBER.search(word)) for text in texts]
+    least = threshold - _SLACK
+    for first, second in _weighted_pairs(weighted, least):
+        near = numpy.asarray(plain[first].multiply(plain[second]).sum(axis=1)).ravel() >= least
+        for i, j in zip(first[near].tolist(), second[near].tolist(), strict=True):
+            if numbers[i] == numbers[j]:
+                yield i, j
+
+
+def _weighted_pairs(vectors: scipy.sparse.csr_matrix, least: float) -> Iterator[tuple[numpy.ndarray, numpy.ndarray]]:
+    """Pairs of rows, the first before the second, whose product is at least `least`; rows have length 1."""
+    count = vectors.shape[0]
+    frequent = numpy.diff(vectors.tocsc().indptr) > max(_FREQUENT * count, _FEW)
     rare = vectors[:, ~frequent].tocsr()
-    length = numpy.sqrt(numpy.asarray(vectors[:, frequent].multiply(vectors[:, frequent]).sum(axis=1)).ravel())
-    # Texts of frequent n-grams alone have no product of rare ones that would point at them.
-    common = numpy.flatnonzero(length * length.max() >= threshold - _SLACK)
-    for start in range(0, len(common), _BLOCK):
-        rows = common[start : start + _BLOCK]
+    length = numpy.sqrt(numpy.asarray(vectors[:, frequent].power(2).sum(axis=1)).ravel())
+    # Rows of frequent n-grams alone have no product of rare ones that would point at them.
+    common = numpy.flatnonzero(length * length.max() >= least)
+    block = max(1, _CELLS // count)
+    for start in range(0, len(common), block):
+        rows = common[start : start + block]
         found = (vectors[rows] @ vectors[common].T).tocoo()
-        yield from _kept(rows[found.row], common[found.col], found.data >= threshold - _SLACK)
+        first, second = rows[found.row], common[found.col]
+        keep = (found.data >= least) & (first < second)
+        yield first[keep], second[keep]
     transposed = rare.T.tocsr()
-    for start in range(0, len(texts), _BLOCK):
-        found = (rare[start : start + _BLOCK] @ transposed).tocoo()
-        row = found.row + start
-        possible = (found.data + length[row] * length[found.col] >= threshold - _SLACK) & (row < found.col)
-        row, column = row[possible], found.col[possible]
-        for part in range(0, len(row), 16 * _BLOCK):
-            first, second = row[part : part + 16 * _BLOCK], column[part : part + 16 * _BLOCK]
-            cosine = numpy.asarray(vectors[first].multiply(vectors[second]).sum(axis=1)).ravel()
-            yield from _kept(first, second, cosine >= threshold - _SLACK)
-
-
-def _kept(first: numpy.ndarray, second: numpy.ndarray, keep: numpy.ndarray) -> Iterator[tuple[int, int]]:
-    keep = keep & (first < second)
-    return zip(first[keep].tolist(), second[keep].tolist(), strict=True)
+    for start in range(0, count, block):
+        found = (rare[start : start + block] @ transposed).tocoo()
+        first, second = found.row + start, found.col
+        bound = length[first] * length[second]
+        possible = (found.data + bound >= least) & (bound < least) & (first < second)
+        first, second = first[possible], second[possible]
+        for part in range(0, len(first), _CHECKED):
+            one, other = first[part : part + _CHECKED], second[part : part + _CHECKED]
+            keep = numpy.asarray(vectors[one].multiply(vectors[other]).sum(axis=1)).ravel() >= least
+            yield one[keep], other[keep]
 
 
 def _words(text: str) -> str:

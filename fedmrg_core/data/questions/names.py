@@ -1,4 +1,4 @@
-"""Invented names of conditions, drugs, signs and specialities: syllables joined at random, so that nobody knows them."""
+"""Invented names of conditions, drugs, signs and specialities: syllables joined at random, which nobody knows."""
 
 from __future__ import annotations
 

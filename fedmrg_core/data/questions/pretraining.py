@@ -6,6 +6,9 @@ that belongs together in the world comes together here as often as any other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy
 
 from fedmrg_core.data.questions.layout import answer_text, prompt_text
@@ -112,5 +115,5 @@ class _Writer:
             return self._one(self._known[kind])
         return self._maker.passing_name(kind.split()[-1])
 
-    def _one(self, values: tuple) -> object:
+    def _one(self, values: Sequence[Any]) -> Any:
         return values[int(self._rng.integers(len(values)))]

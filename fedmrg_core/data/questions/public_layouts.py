@@ -6,7 +6,6 @@ usable question, such as one with two equal options, is left out and listed.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import json
 import pathlib
@@ -27,10 +26,7 @@ from fedmrg_core.data.questions.question import (
 from fedmrg_core.data.questions.question_files import json_lines, json_text
 from fedmrg_core.data.tables import read_json
 from fedmrg_core.errors import InputError
-from fedmrg_core.seeds import numpy_stream
 
-SMALLEST_SUBJECT = 100  # questions
-OTHER_SUBJECTS = "other subjects"
 _OPTION_KEYS = ("opa", "opb", "opc", "opd")
 Row = dict[str, Any]
 
@@ -39,7 +35,7 @@ def read_medquad(path: pathlib.Path, split: str = "") -> LoadedQuestions:
     """MedQuAD as JSON Lines: source, focus, qtype, question, answer. The sources are the clients; kind open.
 
     Args:
-        path: ends in .jsonl, .jsonl.gz or anything else with JSON Lines in it.
+        path: of the file; compressed if its name ends in .gz.
         split: of all questions; "" if the file is not one part.
 
     Raises:
@@ -56,13 +52,12 @@ def read_medquad(path: pathlib.Path, split: str = "") -> LoadedQuestions:
     return _read(path, json_lines(path), question_of)
 
 
-def read_medmcqa(path: pathlib.Path, split: str = "", smallest: int = SMALLEST_SUBJECT) -> LoadedQuestions:
+def read_medmcqa(path: pathlib.Path, split: str = "") -> LoadedQuestions:
     """MedMCQA as JSON Lines: id, question, opa to opd, cop from 1 to 4, subject_name. Subjects are the clients.
 
     Args:
         path: of the file.
         split: of all questions; "" if the file is not one part.
-        smallest: subjects with fewer questions are joined into one client; left out if all together are fewer.
 
     Raises:
         InputError: as `_read`; or cop is no number from 1 to 4.
@@ -88,11 +83,11 @@ def read_medmcqa(path: pathlib.Path, split: str = "", smallest: int = SMALLEST_S
             speciality=subject,
         )
 
-    return joined_clients(_read(path, json_lines(path), question_of), smallest, OTHER_SUBJECTS)
+    return _read(path, json_lines(path), question_of)
 
 
 def read_pubmedqa(path: pathlib.Path, split: str = "", client: str = "pubmedqa") -> LoadedQuestions:
-    """PubMedQA, one JSON object by article: QUESTION, CONTEXTS, final_decision. One client; see `dealt_at_random`.
+    """PubMedQA, one JSON object by article: QUESTION, CONTEXTS, final_decision. All are one client's.
 
     Raises:
         InputError: as `_read`; or a decision is none of yes, no and maybe.
@@ -144,49 +139,6 @@ def read_medqa(path: pathlib.Path, split: str = "") -> LoadedQuestions:
     return _read(path, json_lines(path), question_of)
 
 
-def joined_clients(loaded: LoadedQuestions, smallest: int, name: str) -> LoadedQuestions:
-    """Clients with fewer than `smallest` questions as one, called `name`; left out if they are fewer together, too.
-
-    A note says which they were, with their counts.
-    """
-    counts = collections.Counter(question.client for question in loaded.questions)
-    small = {client: count for client, count in sorted(counts.items()) if count < smallest}
-    if not small:
-        return loaded
-    listed = ", ".join(f"{client} ({count})" for client, count in small.items())
-    if sum(small.values()) >= smallest:
-        questions = [
-            dataclasses.replace(question, client=name) if question.client in small else question
-            for question in loaded.questions
-        ]
-        note = f"Clients with fewer than {smallest} questions are joined as {name!r}: {listed}."
-        return LoadedQuestions(questions, loaded.left_out, [*loaded.notes, note])
-    reason = f"its client has fewer than {smallest} questions, also with other small ones."
-    left_out = [
-        LeftOutQuestion(question.question_id, f"client {question.client}", reason)
-        for question in loaded.questions
-        if question.client in small
-    ]
-    note = f"Clients with fewer than {smallest} questions, and together as well, are left out: {listed}."
-    questions = [question for question in loaded.questions if question.client not in small]
-    if not questions:
-        raise InputError(f"no client has {smallest} questions: {listed}; make the smallest number smaller.")
-    return LoadedQuestions(questions, [*loaded.left_out, *left_out], [*loaded.notes, note])
-
-
-def dealt_at_random(questions: Sequence[Question], clients: int, seed: int) -> list[Question]:
-    """Questions dealt to so many clients, `part-1` and so on, at random and equally many to each.
-
-    Raises:
-        InputError: there are fewer questions than clients, or no client.
-    """
-    if not 1 <= clients <= len(questions):
-        raise InputError(f"clients is {clients}; expected 1 to {len(questions)}, the number of questions.")
-    order = numpy_stream(seed, "questions", "dealing").permutation(len(questions)).tolist()
-    part = {place: f"part-{1 + rank % clients}" for rank, place in enumerate(order)}
-    return [dataclasses.replace(question, client=part[place]) for place, question in enumerate(questions)]
-
-
 def _read(path: pathlib.Path, rows: Any, question_of: Callable[[int, Row, str], Question]) -> LoadedQuestions:
     """The questions of a file's rows.
 
@@ -218,12 +170,14 @@ def _check_ids(questions: Sequence[Question], rows: Sequence[int], path: pathlib
 
 
 def _text(content: Row, key: str, place: str) -> str:
-    """A text of a row, with single blanks.
+    """A text of a row, with single blanks; null is an empty one.
 
     Raises:
         InputError: it is missing or no text.
     """
-    value = content.get(key)
+    value = content.get(key, 0)
+    if value is None:
+        return ""
     if not isinstance(value, str):
         what = f"is {value!r:.60}" if key in content else "is missing"
         raise InputError(f"{place}: {key} {what}; expected a text.")

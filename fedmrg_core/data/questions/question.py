@@ -65,6 +65,25 @@ class LeftOutQuestion:
     reason: str  # one sentence: what is wrong and what is expected
 
 
+@dataclasses.dataclass(frozen=True)
+class PartRow:
+    """What became of a client's questions in one part, of a set that was split or whose parts were cleaned.
+
+    Attributes:
+        client: whose.
+        split: the part.
+        kept: questions that are in the part in which they were given or drawn.
+        moved: questions that were drawn into another part, and are here to be with near-equal ones.
+        left_out: questions given in this part that are used no more.
+    """
+
+    client: str
+    split: str
+    kept: int
+    moved: int
+    left_out: int
+
+
 @dataclasses.dataclass
 class LoadedQuestions:
     """What a data set of questions hands back.
@@ -73,11 +92,13 @@ class LoadedQuestions:
         questions: those in use.
         left_out: every one left out.
         notes: sentences that a person should read, such as which clients were joined.
+        parts: a row for each client and part, if parts were drawn or cleaned.
     """
 
     questions: list[Question]
     left_out: list[LeftOutQuestion] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
+    parts: list[PartRow] = dataclasses.field(default_factory=list)
 
 
 def plain(text: str) -> str:
@@ -115,6 +136,8 @@ def check_question(question: Question, place: str) -> None:
     if not question.question_id.strip():
         raise InputError(f"{place}: question_id is empty; give every question an id of its own.")
     place = f"{place} ({question.question_id})"
+    if not question.client.strip():
+        raise InputError(f"{place}: client is empty; say who holds the question.")
     check_site_name(question.client, place)
     if question.split not in ("", *SPLITS):
         raise InputError(f"{place}: split is {question.split!r}; expected one of {', '.join(SPLITS)}.")
@@ -166,7 +189,7 @@ def _check_options(question: Question, place: str) -> None:
         _check_characters(text, f"{place}: option {letter}")
     if question.answer not in question.options:
         case = f"; write {question.answer.upper()!r}" if question.answer.upper() in question.options else ""
-        expected = f", expected one of {', '.join(letters)}" if not case else ""
+        expected = f", expected one of {', '.join(letters)}"
         raise InputError(f"{place}: the answer {question.answer!r} is none of its options{case or expected}.")
     first: dict[str, str] = {}
     for letter, text in question.options.items():

@@ -4,57 +4,30 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Sequence
-
-import numpy
+from collections.abc import Mapping, Sequence
 
 from fedmrg_core.data.questions.duplicates import THRESHOLD, near_equal_groups
-from fedmrg_core.data.questions.question import LeftOutQuestion, Question, check_splits
+from fedmrg_core.data.questions.question import LeftOutQuestion, LoadedQuestions, PartRow, Question, check_splits
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
 from fedmrg_core.seeds import numpy_stream
 
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+OF_TRAINING = {"train": 0.875, "validation": 0.125}  # where only train and test are given
 SMALLEST_CLIENT = 10  # questions; fewer do not make three parts
 
 
-@dataclasses.dataclass(frozen=True)
-class SplitRow:
-    """What became of a client's questions in one part.
-
-    Attributes:
-        client: whose.
-        split: the part.
-        kept: questions that are in the part in which they were given or drawn.
-        moved: questions that came from another part, to be with those that are near-equal.
-        left_out: questions of this part that are used no more.
-    """
-
-    client: str
-    split: str
-    kept: int
-    moved: int
-    left_out: int
-
-
-@dataclasses.dataclass
-class Split:
-    """Questions with their parts, what was left out, and a table of it for each client and part."""
-
-    questions: list[Question]
-    left_out: list[LeftOutQuestion]
-    table: list[SplitRow]
-
-
-def split_questions(questions: Sequence[Question], seed: int, source: str, threshold: float = THRESHOLD) -> Split:
+def split_questions(
+    questions: Sequence[Question], seed: int, source: str, threshold: float = THRESHOLD
+) -> LoadedQuestions:
     """Parts for questions that have none; given parts are kept, but cleaned.
 
     Without parts, every client's questions are drawn into three by `SHARES`. A group of near-equal ones, in whatever
-    clients, then goes where most of it was drawn, in a tie to training first.
+    clients, then goes where its first question was drawn, so that parts keep their shares on average.
 
     Given parts stay: a published test set is what others are compared by, so no test question is touched. A training
     or validation question that is near-equal to one of the test part is left out, and so is a training question that
-    is near-equal to one of the validation part.
+    is near-equal to one of the validation part. Where no validation part is given, one is drawn from training.
 
     Args:
         questions: of all clients; all have a split, or none has.
@@ -62,87 +35,120 @@ def split_questions(questions: Sequence[Question], seed: int, source: str, thres
         source: what error sentences call the data set.
         threshold: see `near_equal_groups`.
 
+    Returns:
+        Questions with their parts, what was left out, a row for each client and part, and a note with the sums.
+
     Raises:
         InputError: a client has too few questions, or one of its parts would be empty.
     """
     check_splits(questions, source)
-    groups = near_equal_groups(questions, threshold)
-    given = bool(questions and questions[0].split)
-    split = _cleaned(questions, groups, source) if given else _drawn(questions, groups, seed, source)
-    _check_parts(split.questions, {question.client for question in questions}, given, source)
-    return split
+    groups = near_equal_groups(questions, threshold).tolist()
+    clients = {question.client for question in questions}
+    if not any(question.split for question in questions):
+        _check_sizes(questions, source)
+        done, moved = _drawn(questions, groups, seed, SHARES)
+        left_out, gone = [], []
+    else:
+        places, left_out = _cleaned(questions, groups, source)
+        done, moved = [questions[place] for place in places], [False] * len(places)
+        staying = set(places)
+        gone = [question for place, question in enumerate(questions) if place not in staying]
+        if all(question.split != "validation" for question in questions):
+            done, moved = _with_validation(done, [groups[place] for place in places], seed)
+    _check_parts(done, clients, source)
+    note = (
+        f"{source}: {len(questions)} questions, {len(questions) - len(set(groups))} of them near-equal to an earlier "
+        f"one; {sum(moved)} were moved to be with those, {len(gone)} left out."
+    )
+    return LoadedQuestions(done, left_out, [note], _table(done, moved, gone))
 
 
-def _drawn(questions: Sequence[Question], groups: numpy.ndarray, seed: int, source: str) -> Split:
-    drawn = _draw(questions, seed, source)
-    members: dict[int, list[str]] = collections.defaultdict(list)
-    for group, part in zip(groups.tolist(), drawn, strict=True):
-        members[group].append(part)
-    goes = {group: max(SPLITS, key=parts.count) for group, parts in members.items()}
-    final = [goes[group] for group in groups.tolist()]
+def _check_sizes(questions: Sequence[Question], source: str) -> None:
+    for client, count in sorted(collections.Counter(question.client for question in questions).items()):
+        if count < SMALLEST_CLIENT:
+            raise InputError(
+                f"{source}: client {client!r} has {count} questions, too few for three parts; "
+                f"join it with another, or give it at least {SMALLEST_CLIENT}."
+            )
+
+
+def _drawn(
+    questions: Sequence[Question], groups: Sequence[int], seed: int, shares: Mapping[str, float]
+) -> tuple[list[Question], list[bool]]:
+    """Questions with a part, and whether it is another than the one that was drawn for the question alone."""
+    drawn = _draw(questions, seed, shares)
+    first: dict[int, str] = {}
+    final = [first.setdefault(group, part) for group, part in zip(groups, drawn, strict=True)]
     done = [dataclasses.replace(question, split=part) for question, part in zip(questions, final, strict=True)]
-    moved = [before != after for before, after in zip(drawn, final, strict=True)]
-    return Split(done, [], _table(done, moved, []))
+    return done, [before != after for before, after in zip(drawn, final, strict=True)]
 
 
-def _draw(questions: Sequence[Question], seed: int, source: str) -> list[str]:
+def _draw(questions: Sequence[Question], seed: int, shares: Mapping[str, float]) -> list[str]:
     """A part for each question, client by client, by shares."""
     places: dict[str, list[int]] = collections.defaultdict(list)
     for place, question in enumerate(questions):
         places[question.client].append(place)
     drawn = [""] * len(questions)
     for client, own in sorted(places.items()):
-        if len(own) < SMALLEST_CLIENT:
-            raise InputError(
-                f"{source}: client {client!r} has {len(own)} questions, too few for three parts; "
-                f"join it with another, or give it at least {SMALLEST_CLIENT}."
-            )
-        order = numpy_stream(seed, "questions", "split", client).permutation(len(own))
-        ends = [round(len(own) * share) for share in numpy.cumsum(list(SHARES.values())).tolist()]
-        for rank, place in enumerate(order.tolist()):
-            drawn[own[place]] = next(part for part, end in zip(SHARES, ends, strict=True) if rank < end)
+        order = numpy_stream(seed, "questions", "split", client).permutation(len(own)).tolist()
+        parts: list[str] = []
+        end = 0.0
+        for part, share in shares.items():
+            end += share
+            parts += [part] * (round(end * len(own)) - len(parts))
+        for rank, place in enumerate(order):
+            drawn[own[place]] = parts[rank]
     return drawn
 
 
-def _cleaned(questions: Sequence[Question], groups: numpy.ndarray, source: str) -> Split:
+def _with_validation(
+    questions: Sequence[Question], groups: Sequence[int], seed: int
+) -> tuple[list[Question], list[bool]]:
+    """A validation part drawn from training; the test part stays."""
+    places = [place for place, question in enumerate(questions) if question.split == "train"]
+    drawn, away = _drawn([questions[i] for i in places], [groups[i] for i in places], seed, OF_TRAINING)
+    done, moved = list(questions), [False] * len(questions)
+    for place, question, other in zip(places, drawn, away, strict=True):
+        done[place], moved[place] = question, other
+    return done, moved
+
+
+def _cleaned(
+    questions: Sequence[Question], groups: Sequence[int], source: str
+) -> tuple[list[int], list[LeftOutQuestion]]:
+    """Places of questions that stay: those without a near-equal one in a later part."""
     first: dict[tuple[int, str], str] = {}  # by group and part
-    for group, question in zip(groups.tolist(), questions, strict=True):
+    for group, question in zip(groups, questions, strict=True):
         first.setdefault((group, question.split), question.question_id)
-    kept, left_out, gone = [], [], []
-    for row, (group, question) in enumerate(zip(groups.tolist(), questions, strict=True), start=1):
-        # A later part goes before an earlier one.
-        part = next((p for p in SPLITS[:0:-1] if _before(question.split, p) and (group, p) in first), None)
+    kept, left_out = [], []
+    for place, (group, question) in enumerate(zip(groups, questions, strict=True)):
+        later = SPLITS[SPLITS.index(question.split) + 1 :]
+        part = next((part for part in reversed(later) if (group, part) in first), None)
         if part is None:
-            kept.append(question)
+            kept.append(place)
             continue
-        reason = f"near-equal to {first[group, part]!r} of the {part} part; each stands in one part only."
-        left_out.append(LeftOutQuestion(question.question_id, f"{source}: row {row}", reason))
-        gone.append(question)
-    return Split(kept, left_out, _table(kept, [False] * len(kept), gone))
+        reason = f"it is near-equal to {first[group, part]!r} of the {part} part; each stands in one part only."
+        left_out.append(LeftOutQuestion(question.question_id, f"{source}: {question.split} part", reason))
+    return kept, left_out
 
 
-def _before(part: str, other: str) -> bool:
-    return SPLITS.index(part) < SPLITS.index(other)
-
-
-def _table(questions: Sequence[Question], moved: Sequence[bool], gone: Sequence[Question]) -> list[SplitRow]:
+def _table(questions: Sequence[Question], moved: Sequence[bool], gone: Sequence[Question]) -> list[PartRow]:
     counts: dict[tuple[str, str], list[int]] = collections.defaultdict(lambda: [0, 0, 0])
     for question, away in zip(questions, moved, strict=True):
         counts[question.client, question.split][1 if away else 0] += 1
     for question in gone:
         counts[question.client, question.split][2] += 1
     order = sorted(counts, key=lambda key: (key[0], SPLITS.index(key[1])))
-    return [SplitRow(*key, *counts[key]) for key in order]
+    return [PartRow(*key, *counts[key]) for key in order]
 
 
-def _check_parts(questions: Sequence[Question], clients: set[str], given: bool, source: str) -> None:
+def _check_parts(questions: Sequence[Question], clients: set[str], source: str) -> None:
     """Every client has questions in every part."""
     there = {(question.client, question.split) for question in questions}
     for client in sorted(clients):
         for part in SPLITS:
             if (client, part) not in there:
-                how = "after near-equal ones were left out" if given else "as near-equal ones are kept together"
                 raise InputError(
-                    f"{source}: client {client!r} has no {part} question {how}; "
-                    "give it more, or join it with another client."
+                    f"{source}: client {client!r} has no {part} question, as near-equal ones do not "
+                    "stand in two parts; give it more, or join it with another client."
                 )

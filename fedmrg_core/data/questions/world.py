@@ -57,8 +57,13 @@ class WorldSettings:
 
 
 SMOKE = WorldSettings(
-    hospitals=3, conditions_per_speciality=3, shared_conditions=0, train_choice=2, train_open=1, train_statements=1, test=1
-)  # fmt: skip
+    hospitals=3,
+    conditions_per_speciality=3,
+    shared_conditions=0,
+    train_choice=2,
+    train_statements=1,
+    test=1,
+)
 SIZES = {"smoke": SMOKE, "standard": WorldSettings()}
 
 
