@@ -31,12 +31,10 @@ workspace = ""  # where results are kept; the repository if empty
 # The task is a folder of its own, `fedmrg_core/tasks/medical_qa/`. Federation, adapters, rules and comparison are the reports'.
 
 # %%
-import math
 
 import matplotlib.pyplot as plt
 import pandas
 import seaborn
-import torch
 
 from fedmrg_core.adapters import BASE
 from fedmrg_core.data.questions.layout import answer_text, prompt_text
@@ -116,7 +114,9 @@ print([answer_text(asked, letter, reader.layout) for letter in asked.options], "
 options = reader.options(asked)
 scores = score_readings(model.llm, list(options.values()), BASE, model.tokenizer.pad_token_id)
 lengths = [(len(r.answer), len(reader.tokenizer.decode(r.answer).strip())) for r in options.values()]
-table = pandas.DataFrame({name: normalised(scores, lengths, name).tolist() for name in NORMALISATIONS}, index=list(options))
+table = pandas.DataFrame(
+    {name: normalised(scores, lengths, name).tolist() for name in NORMALISATIONS}, index=list(options)
+)
 table.assign(tokens=[tokens for tokens, _ in lengths], right=[letter == asked.answer for letter in options])
 
 # %% [markdown]
@@ -150,7 +150,15 @@ def courses() -> pandas.DataFrame:
 
 
 figure = seaborn.relplot(
-    courses(), x="round", y="accuracy", hue="method", style="adapter", kind="line", errorbar=("pi", 100), height=3.2, aspect=1.8
+    courses(),
+    x="round",
+    y="accuracy",
+    hue="method",
+    style="adapter",
+    kind="line",
+    errorbar=("pi", 100),
+    height=3.2,
+    aspect=1.8,
 )
 mark_synthetic(figure.figure, data)
 
@@ -196,7 +204,18 @@ shown.rename(columns=NAMES).round(3)
 # %%
 loaded = load_runs([run.folder(root) for run in runs.values()])
 compared = main_table(loaded, against="fed-lora" if "fed-lora" in runs else next(iter(runs)))
-columns = ["role", "method", "metric", "value", "low", "high", "difference", "difference_low", "difference_high", "p_holm"]
+columns = [
+    "role",
+    "method",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "p_holm",
+]
 compared.loc[compared["metric"].isin([MAIN, f"{MAIN}_here", f"{MAIN}_elsewhere"]), columns].round(3)
 
 # %% [markdown]
