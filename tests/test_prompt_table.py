@@ -36,7 +36,9 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(folders):
-    (folders["mrg-llm-none", 0] / "timing.csv").write_text("round,wall_seconds\n1,3\n2,5\n")
+    (folders["mrg-llm-none", 0] / "timing.csv").write_text("round,local_seconds\n1,30\n2,50\n")
+    rounds = pandas.read_csv(folders["mrg-llm-none", 0] / "rounds.csv")
+    rounds.assign(num_examples=20).to_csv(folders["mrg-llm-none", 0] / "rounds.csv", index=False)
     return load_runs(list(folders.values()))
 
 
@@ -90,13 +92,15 @@ def test_what_is_not_there_stays_blank(table):
     assert missing.seeds == 0 and missing.drop("seeds").isna().all()
     one = rows.loc["fed-lora"]
     assert one.seeds == 1 and one.home_bleu_4 > 0 and numpy.isnan(one.home_bleu_4_sd)
-    assert numpy.isnan(one.seconds_a_round) and numpy.isnan(one.parameters_trained)
+    assert numpy.isnan(one.seconds_a_step) and numpy.isnan(one.parameters_trained)
 
 
-def test_seconds_are_a_round_s(folders):
+def test_seconds_are_a_step_s(folders, runs):
     alone = load_runs([folders["mrg-llm-none", 0]])
     rows = prompt_table.cell_table(alone, CELLS, ["bleu_4"]).set_index("method")
-    assert rows.seconds_a_round["mrg-llm-none"] == 4
+    updates = len(pandas.read_csv(folders["mrg-llm-none", 0] / "rounds.csv"))
+    steps = updates * 2  # 20 studies in batches of 16
+    assert rows.seconds_a_step["mrg-llm-none"] == pytest.approx(80 / steps)
 
 
 def test_the_cells_are_written(table, runs, tmp_path):

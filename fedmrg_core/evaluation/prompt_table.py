@@ -37,7 +37,7 @@ COSTS = {
     "parameters_shared": ("Shared", count_cell),
     "bytes_up": ("Up", bytes_cell),
     "bytes_down": ("Down", bytes_cell),
-    "seconds_a_round": ("Seconds a round", lambda number: Cell(EMPTY if pandas.isna(number) else f"{number:.1f}")),
+    "seconds_a_step": ("Seconds a step", lambda number: Cell(EMPTY if pandas.isna(number) else f"{number:.2f}")),
 }
 
 
@@ -56,7 +56,7 @@ def cell_table(runs: Runs, cells: Cells, metrics: Sequence[str]) -> pandas.DataF
 
     Returns:
         setting, source, besides, method, seeds; for each role and measure ``ROLE_METRIC`` and ``ROLE_METRIC_sd`` (of
-        several seeds); and `COSTS`: bytes of a client and round, and seconds of a round with all its clients.
+        several seeds); and `COSTS`: bytes of a client and round, and seconds at a client for each step.
     """
     groups = runs.groups()
     rows = [
@@ -92,14 +92,20 @@ def _costs(group: Sequence[Run]) -> dict[str, float]:
     costs = {name: float(numpy.mean([count.get(key, math.nan) for count in counts])) for name, key in named.items()}
     travelled = comparison.cost_of(group)
     costs |= {name: travelled[name] for name in ("bytes_up", "bytes_down")}
-    return costs | {"seconds_a_round": float(numpy.mean([_seconds_a_round(run) for run in group]))}
+    return costs | {"seconds_a_step": float(numpy.mean([_seconds_a_step(run) for run in group]))}
 
 
-def _seconds_a_round(run: Run) -> float:
-    path = run.folder / "timing.csv"
-    if not path.is_file():
+def _seconds_a_step(run: Run) -> float:
+    """What all clients took to train and validate, by the number of their batches."""
+    paths = [run.folder / name for name in ("timing.csv", "rounds.csv")]
+    if not all(path.is_file() for path in paths):
         return math.nan
-    return float(read_table(path, ("wall_seconds",), "make the run again")["wall_seconds"].mean())
+    timing = read_table(paths[0], ("local_seconds",), "make the run again")
+    rounds = read_table(paths[1], ("round",), "make the run again")
+    trained = rounds["num_examples"].dropna() if "num_examples" in rounds else rounds["round"].iloc[:0]
+    settings = run.configuration.profile.training
+    steps = numpy.ceil(trained / settings.batch_size).sum() * settings.local_epochs
+    return float(timing["local_seconds"].sum() / steps) if steps else math.nan
 
 
 def write_cells(
@@ -124,8 +130,8 @@ def write_cells(
     below = [
         *data_notes(runs.settings),
         f"Means over seeds, ± standard deviation over them. {EMPTY}: not run, or of one seed alone no deviation.",
-        "Up, down: bytes on the wire of one client in one round, training and validation. Seconds: of a round with all "
-        "its clients, on the machine of the run and beside whatever else ran there.",
+        "Up, down: bytes on the wire of one client in one round, training and validation. Seconds: at a client, its "
+        "validation included, on one thread of the machine of the run and beside whatever else ran there.",
         *runs.measures.notes,
         *runs.notes,
     ]
