@@ -21,7 +21,9 @@
 
 # %% tags=["parameters"]
 profile = "smoke"  # a name in profiles/, or the path of a .yaml file
-data = "medical_world"
+data = "medical_world"  # or medquad, medmcqa, medqa, pubmedqa
+data_root = ""  # the folder of a public set
+options = "{}"  # how it is read, as JSON or YAML
 methods = "local,fed-lora,dual"  # rows of methods_medical_qa.yaml, joined by commas
 seed = 0
 workers = 0  # hospitals at the same time; 0: one a core, one on a GPU
@@ -38,7 +40,6 @@ import seaborn
 
 from fedmrg_core.adapters import BASE
 from fedmrg_core.data.questions.layout import answer_text, prompt_text
-from fedmrg_core.data.questions.question_files import read_questions
 from fedmrg_core.evaluation.comparison import main_table
 from fedmrg_core.evaluation.run_sets import load_runs
 from fedmrg_core.federation.run import run_federation
@@ -46,8 +47,7 @@ from fedmrg_core.paths import workspace_folder
 from fedmrg_core.runs.experiments import RunSettings
 from fedmrg_core.tasks.medical_qa.evaluating import MATRIX, evaluate_run
 from fedmrg_core.tasks.medical_qa.measures import MAIN, NAMES
-from fedmrg_core.tasks.medical_qa.preparing import prepare_base_model, prepare_world
-from fedmrg_core.tasks.medical_qa.question_folders import PREPARED
+from fedmrg_core.tasks.medical_qa.preparing import prepare_base_model, prepare_questions, prepared_questions
 from fedmrg_core.tasks.medical_qa.question_model import build_question_model
 from fedmrg_core.tasks.medical_qa.readings import Reader
 from fedmrg_core.tasks.medical_qa.scoring import NORMALISATIONS, normalised, score_readings
@@ -69,8 +69,8 @@ prepared, base_models = (getattr(next(iter(runs.values())), part)(root) for part
 # **another** hospital holds. Each fact is asked in words that training did not have.
 
 # %%
-summary = prepare_world(prepared, settings.questions)
-questions = read_questions(prepared / PREPARED)
+summary = prepare_questions(prepared, data, settings, data_root, options)
+questions = prepared_questions(prepared)
 pandas.DataFrame(summary["questions"]).T.rename_axis("questions of")
 
 # %% [markdown]
@@ -90,8 +90,8 @@ for each in [*same[:3], asked]:
 # knows how to speak, and none of the facts. The loss is that of its last steps.
 
 # %%
-description = prepare_base_model(base_models, settings)
-print(f"{description['texts']} texts, loss {description['loss']}")
+description = prepare_base_model(base_models, data, settings)
+print({key: description[key] for key in ("llm", "texts", "loss") if key in description})
 
 # %% [markdown]
 # ## One question, followed
@@ -101,7 +101,7 @@ print(f"{description['texts']} texts, loss {description['loss']}")
 
 # %%
 row = next(iter(runs.values())).load()[1]
-model = build_question_model(settings, row, base_models / "llm", seed)
+model = build_question_model(settings, row, settings.base_models.llm or base_models / "llm", seed)
 reader = Reader(model.tokenizer, settings.questions.layout, settings.questions.chat, settings.questions.longest)
 print(prompt_text(asked, reader.layout))
 print([answer_text(asked, letter, reader.layout) for letter in asked.options], "right:", asked.answer)
@@ -222,7 +222,7 @@ compared.loc[compared["metric"].isin([MAIN, f"{MAIN}_here", f"{MAIN}_elsewhere"]
 # Worst hospital and harmonic mean over hospitals, which a mean can hide.
 
 # %%
-fair = metrics_of_hospitals = pandas.concat(
+fair = pandas.concat(
     [pandas.read_csv(run.folder(root) / "metrics.csv").assign(method=name) for name, run in runs.items()]
 )
 fair = fair[fair["metric"].isin([f"worst_client_{MAIN}", f"harmonic_mean_{MAIN}"]) & (fair["system"] == "model")]

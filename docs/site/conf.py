@@ -26,7 +26,7 @@ site_sections = {
     "Results": [
         *("docs/results", "docs/tried", "docs/labeller", "figures/reference/README"),
         *("data_cards/README", "data_cards/iu_xray", "data_cards/phantom_cxr"),
-        *("data_cards/questions_world", "data_cards/questions_public"),
+        *("data_cards/medical_world", "data_cards/medical_questions"),
     ],
     "Tables of the benchmark": ["figures/reference/standard/benchmark/*"],
 }

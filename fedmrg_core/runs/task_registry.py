@@ -12,10 +12,9 @@ import importlib.metadata
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fedmrg_core.data.sources import MEDICAL_QA, REPORTS  # REPORTS: the paper's own, where nothing else is said
 from fedmrg_core.errors import InputError
 
-REPORTS = "reports"  # the paper's own, where nothing else is said
-MEDICAL_QA = "medical_qa"
 TASKS: dict[str, str] = {
     REPORTS: "fedmrg_core.tasks.reports.task:ReportTask",
     MEDICAL_QA: "fedmrg_core.tasks.medical_qa.task:QuestionTask",

@@ -2,66 +2,126 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
+import pkgutil
+from typing import Any
 
 import pandas
 
-from fedmrg_core.data.questions.pretraining import pretraining_corpus
-from fedmrg_core.data.questions.question_files import fingerprint, write_questions
-from fedmrg_core.data.questions.world import SIZES, WORLD_VERSION
-from fedmrg_core.data.questions.world_questions import world_questions
-from fedmrg_core.files.whole_files import write_text
+from fedmrg_core.data.questions.question import LoadedQuestions, Question
+from fedmrg_core.data.questions.question_files import fingerprint, read_questions, write_questions
+from fedmrg_core.data.questions.world import SIZES
+from fedmrg_core.data.sources import MEDICAL_QA, check_data_parameters, data_source
+from fedmrg_core.data.study import SPLITS
+from fedmrg_core.errors import InputError
+from fedmrg_core.files.whole_files import partial_folder, replace_folder, write_text
 from fedmrg_core.runs.configuration import Profile, Questions
 from fedmrg_core.tasks.medical_qa.base_model import pretrain, save_base_model, saved_description
 from fedmrg_core.tasks.medical_qa.question_folders import PREPARED
 
-WORLD_SEED = 0  # one world for all seeds of a run: they differ in training alone
+DATA_SEED = 0  # one world, and one way to split, for all seeds of a run: they differ in training alone
+SUMMARY, LEFT_OUT = "summary.json", "left_out.csv"
 
 
-def prepare_world(folder: pathlib.Path, numbers: Questions) -> dict[str, object]:
-    """Write the embedded world's questions.
+def prepare_questions(
+    folder: pathlib.Path, data: str, profile: Profile, data_root: str = "", options: str = "{}"
+) -> dict[str, Any]:
+    """Read or make a data set's questions and write them with their splits, unless the folder holds these.
 
     Args:
-        folder: becomes the prepared folder.
-        numbers: of the profile; its world's size.
+        folder: becomes the prepared folder: questions, summary.json, and left_out.csv with a reason for each.
+        data: a data set of this task.
+        profile: the size of the embedded world.
+        data_root: the folder of a public set.
+        options: the loader's own, as JSON or YAML.
 
     Returns:
-        What summary.json holds: counts by client and split, fingerprint.
+        The summary: questions by client and split, fingerprint, notes.
+
+    Raises:
+        InputError: the parameters do not fit, or whatever the loader finds in the files.
     """
-    questions = world_questions(SIZES[numbers.world], WORLD_SEED)
-    write_questions(folder / PREPARED, questions)
-    frame = pandas.DataFrame({"client": [q.client for q in questions], "split": [q.split for q in questions]})
-    counts = frame.value_counts(["client", "split"]).unstack(fill_value=0)
-    summary = {
-        "data": "medical_world",
-        "version": WORLD_VERSION,
-        "synthetic": True,
-        "fingerprint": fingerprint(questions),
-        "questions": {client: {k: int(v) for k, v in row.items()} for client, row in counts.iterrows()},
-    }
-    write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    given = check_data_parameters(data, data_root, options, MEDICAL_QA)
+    source, numbers = data_source(data), profile.questions or Questions()
+    request = {"data": data, "version": source.version, "options": given}
+    request |= {"root": pathlib.Path(data_root).name} if data_root else {"world": numbers.world}
+    there = _stored(folder)
+    if there is not None and not data_root and {key: there.get(key) for key in request} == request:
+        return there
+    load = pkgutil.resolve_name(source.loader)
+    where = {"root": pathlib.Path(data_root)} if data_root else {"size": numbers.world}
+    loaded: LoadedQuestions = load(**where, seed=DATA_SEED, **given)
+    summary = {**request, "synthetic": source.synthetic, **_summary(loaded)}
+    partial = partial_folder(folder)
+    write_questions(partial / PREPARED, loaded.questions)
+    left_out = pandas.DataFrame([dataclasses.asdict(row) for row in loaded.left_out], columns=_LEFT_OUT_COLUMNS)
+    write_text(partial / LEFT_OUT, left_out.to_csv(index=False, lineterminator="\n"))
+    write_text(partial / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    replace_folder(partial, folder)
     return summary
 
 
-def prepare_base_model(folder: pathlib.Path, profile: Profile, progress: bool = True) -> dict[str, object]:
-    """Pretrain the small LLM of the world unless the folder holds it.
+_LEFT_OUT_COLUMNS = ["question_id", "item", "reason"]
+
+
+def prepared_questions(folder: pathlib.Path) -> list[Question]:
+    """The questions of a prepared folder.
+
+    Raises:
+        InputError: it holds none.
+    """
+    return read_questions(folder / PREPARED)
+
+
+def prepare_base_model(folder: pathlib.Path, data: str, profile: Profile, progress: bool = True) -> dict[str, Any]:
+    """Pretrain the small LLM of the world unless the folder holds it, or the profile names another.
 
     Args:
         folder: of the base models.
-        profile: its sizes.
+        data: a data set of this task.
+        profile: names an LLM, or has the sizes of the one to build.
         progress: show a bar.
 
     Returns:
-        Its description, with the training loss of the last steps.
+        What it was made from, with the training loss of the last steps; of a named one its name.
+
+    Raises:
+        InputError: the profile names none, and the data set has no texts to pretrain one on.
     """
-    sizes, numbers = profile.base_models, profile.questions or Questions()
-    wanted = {"sizes": sizes.model_dump(mode="json"), "world": numbers.world, "version": WORLD_VERSION}
+    sizes, numbers, source = profile.base_models, profile.questions or Questions(), data_source(data)
+    if sizes.llm is not None:
+        return {"llm": sizes.llm}
+    if not source.public_corpus:
+        raise InputError(
+            f"data {data!r} has no texts to pretrain a model on; name one in the profile (base_models.llm), a "
+            "folder or a model in the local cache."
+        )
+    wanted = {"sizes": sizes.model_dump(mode="json"), "world": numbers.world, "version": source.version}
     there = saved_description(folder)
     if there is not None and {key: there.get(key) for key in wanted} == wanted:
         return there
-    texts = pretraining_corpus(sizes.public_studies, WORLD_SEED, SIZES[numbers.world])
-    llm, tokenizer, losses = pretrain(texts, sizes, WORLD_SEED, progress)
-    description = {**wanted, "texts": len(texts), "loss": round(sum(losses[-50:]) / len(losses[-50:]), 4)}
+    corpus = pkgutil.resolve_name(source.public_corpus)
+    texts = corpus(sizes.public_studies, DATA_SEED, SIZES[numbers.world])
+    llm, tokenizer, losses = pretrain(texts, sizes, DATA_SEED, progress)
+    last = losses[-50:]
+    description = {**wanted, "texts": len(texts), "loss": round(sum(last) / len(last), 4)}
     save_base_model(folder, llm, tokenizer, description)
     return description
+
+
+def _summary(loaded: LoadedQuestions) -> dict[str, Any]:
+    frame = pandas.DataFrame([(q.client, q.split) for q in loaded.questions], columns=["client", "split"])
+    counts = frame.value_counts().unstack(fill_value=0).reindex(columns=list(SPLITS), fill_value=0).sort_index()
+    return {
+        "fingerprint": fingerprint(loaded.questions),
+        "left_out": len(loaded.left_out),
+        "notes": loaded.notes,
+        "questions": {client: {split: int(count) for split, count in row.items()} for client, row in counts.iterrows()},
+    }
+
+
+def _stored(folder: pathlib.Path) -> dict[str, Any] | None:
+    path = folder / SUMMARY
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
