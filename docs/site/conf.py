@@ -20,6 +20,7 @@ site_sections = {
         "docs/what_leaves_a_hospital",
         "docs/contracts",
         "docs/prompts",
+        "docs/medical_qa",
         "notebooks/*",
         "docs/site/api",
     ],
@@ -51,6 +52,8 @@ site_modules = [
     "fedmrg_core.federation.rounds",
     "fedmrg_core.federation.server_rules",
     "fedmrg_core.tasks.reports.adaptation",
+    "fedmrg_core.tasks.medical_qa.scoring",
+    "fedmrg_core.tasks.medical_qa.question_model",
 ]
 
 project = html_title = "FedMRG companion"
