@@ -26,6 +26,7 @@ data_root = ""  # the folder of a public set
 options = "{}"  # how it is read, as JSON or YAML
 methods = "local,fed-lora,dual"  # rows of methods_medical_qa.yaml, joined by commas
 seed = 0
+base_models = "stored"  # of the repository, where it has one of the profile; fresh: built here
 workers = 0  # hospitals at the same time; 0: one a core, one on a GPU
 workspace = ""  # where results are kept; the repository if empty
 
@@ -33,7 +34,6 @@ workspace = ""  # where results are kept; the repository if empty
 # The task is a folder of its own, `fedmrg_core/tasks/medical_qa/`. Federation, adapters, rules and comparison are the reports'.
 
 # %%
-
 import matplotlib.pyplot as plt
 import pandas
 import seaborn
@@ -59,8 +59,9 @@ from figures.common import mark_synthetic
 # %%
 root = workspace_folder(workspace)
 runs = {name: RunSettings(profile=profile, data=data, method=name, seed=seed) for name in methods.split(",")}
-settings, _ = next(iter(runs.values())).load()
-prepared, base_models = (getattr(next(iter(runs.values())), part)(root) for part in ("prepared", "base_models"))
+first = next(iter(runs.values()))
+settings, row = first.load()
+prepared, base_folder = first.prepared(root), first.base_models(root)
 
 # %% [markdown]
 # ## The world
@@ -77,9 +78,9 @@ pandas.DataFrame(summary["questions"]).T.rename_axis("questions of")
 # Here is one fact: how training states and asks it, and how the test does.
 
 # %%
-test = [q for q in questions if q.split == "test" and q.kind == "choice"]
-asked = next(q for q in test if q.client not in q.held_by)
-same = [q for q in questions if q.fact == asked.fact and q.split == "train"]
+test = [q for q in questions if q.split == "test"]
+asked = next((q for q in test if q.kind == "choice" and q.client not in q.held_by), test[0])
+same = [q for q in questions if q.fact == asked.fact and q.split == "train" and q.fact]
 for each in [*same[:3], asked]:
     print(f"{each.split:6} {each.client:11} {each.text}  ->  {each.answer_text}")
 
@@ -90,7 +91,7 @@ for each in [*same[:3], asked]:
 # knows how to speak, and none of the facts. The loss is that of its last steps.
 
 # %%
-description = prepare_base_model(base_models, data, settings)
+description = prepare_base_model(base_folder, data, settings, base_models)
 print({key: description[key] for key in ("llm", "texts", "loss") if key in description})
 
 # %% [markdown]
@@ -100,8 +101,7 @@ print({key: description[key] for key in ("llm", "texts", "loss") if key in descr
 # answer's tokens of log p(token | what came before).
 
 # %%
-row = next(iter(runs.values())).load()[1]
-model = build_question_model(settings, row, settings.base_models.llm or base_models / "llm", seed)
+model = build_question_model(settings, row, settings.base_models.llm or base_folder / "llm", seed)
 reader = Reader(model.tokenizer, settings.questions.layout, settings.questions.chat, settings.questions.longest)
 print(prompt_text(asked, reader.layout))
 print([answer_text(asked, letter, reader.layout) for letter in asked.options], "right:", asked.answer)

@@ -17,11 +17,13 @@ from fedmrg_core.data.sources import MEDICAL_QA, check_data_parameters, data_sou
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
 from fedmrg_core.files.whole_files import partial_folder, replace_folder, write_text
+from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.runs.configuration import Profile, Questions
-from fedmrg_core.tasks.medical_qa.base_model import pretrain, save_base_model, saved_description
+from fedmrg_core.tasks.medical_qa.base_model import pretrain, save_base_model, saved_description, take_stored_model
 from fedmrg_core.tasks.medical_qa.question_folders import PREPARED
 
 DATA_SEED = 0  # one world, and one way to split, for all seeds of a run: they differ in training alone
+STORED = REPOSITORY / "profiles" / "base_models"
 SUMMARY, LEFT_OUT = "summary.json", "left_out.csv"
 
 
@@ -75,21 +77,26 @@ def prepared_questions(folder: pathlib.Path) -> list[Question]:
     return read_questions(folder / PREPARED)
 
 
-def prepare_base_model(folder: pathlib.Path, data: str, profile: Profile, progress: bool = True) -> dict[str, Any]:
-    """Pretrain the small LLM of the world unless the folder holds it, or the profile names another.
+def prepare_base_model(
+    folder: pathlib.Path, data: str, profile: Profile, choice: str = "stored", progress: bool = True
+) -> dict[str, Any]:
+    """Take or pretrain the small LLM of the world unless the folder holds it, or the profile names another.
 
     Args:
         folder: of the base models.
         data: a data set of this task.
         profile: names an LLM, or has the sizes of the one to build.
+        choice: stored: the one that the repository has of this profile, if it has one; fresh: built here.
         progress: show a bar.
 
     Returns:
         What it was made from, with the training loss of the last steps; of a named one its name.
 
     Raises:
-        InputError: the profile names none, and the data set has no texts to pretrain one on.
+        InputError: the profile names none, and the data set has no texts to pretrain one on; or the choice is unknown.
     """
+    if choice not in ("stored", "fresh"):
+        raise InputError(f"base_models is {choice!r}; expected stored or fresh.")
     sizes, numbers, source = profile.base_models, profile.questions or Questions(), data_source(data)
     if sizes.llm is not None:
         return {"llm": sizes.llm}
@@ -102,6 +109,11 @@ def prepare_base_model(folder: pathlib.Path, data: str, profile: Profile, progre
     there = saved_description(folder)
     if there is not None and {key: there.get(key) for key in wanted} == wanted:
         return there
+    stored = STORED / profile.name / data
+    made_from = saved_description(stored) or {}
+    if choice == "stored" and {key: made_from.get(key) for key in wanted} == wanted:
+        take_stored_model(stored, folder)
+        return made_from
     corpus = pkgutil.resolve_name(source.public_corpus)
     texts = corpus(sizes.public_studies, DATA_SEED, SIZES[numbers.world])
     llm, tokenizer, losses = pretrain(texts, sizes, DATA_SEED, progress)
