@@ -149,17 +149,9 @@ def courses() -> pandas.DataFrame:
     return pandas.concat(parts, ignore_index=True)
 
 
-figure = seaborn.relplot(
-    courses(),
-    x="round",
-    y="accuracy",
-    hue="method",
-    style="adapter",
-    kind="line",
-    errorbar=("pi", 100),
-    height=3.2,
-    aspect=1.8,
-)
+drawn = {"hue": "method", "style": "adapter", "kind": "line", "errorbar": ("pi", 100), "height": 3.2, "aspect": 1.8}
+figure = seaborn.relplot(courses(), x="round", y="accuracy", **drawn)
+figure.set(xticks=range(0, settings.federation.rounds + 1, 5))
 mark_synthetic(figure.figure, data)
 
 # %% [markdown]
@@ -181,6 +173,7 @@ figure, axes = plt.subplots(1, len(runs), figsize=(4.4 * len(runs), 3.2), squeez
 for axis, (name, run) in zip(axes[0], runs.items(), strict=True):
     seaborn.heatmap(matrix_of(run), annot=True, fmt=".2f", vmin=0, vmax=1, cmap="viridis", cbar=False, ax=axis)
     axis.set(title=name, xlabel="test questions of", ylabel="")
+    axis.tick_params(axis="y", rotation=0)
 mark_synthetic(figure, data)
 
 # %% [markdown]
@@ -189,41 +182,27 @@ mark_synthetic(figure, data)
 # Questions whose answer the hospital holds itself, and those whose answer another one holds. Only the latter need the others.
 
 # %%
-parts = []
-for name, run in runs.items():
-    metrics = pandas.read_csv(run.folder(root) / "metrics.csv").assign(method=name)
-    parts.append(metrics[metrics["metric"].isin([MAIN, f"{MAIN}_here", f"{MAIN}_elsewhere"])])
-metrics = pandas.concat(parts)
-metrics["answer"] = metrics["adapter"].where(metrics["system"] == "model", "base model")
-shown = metrics[metrics["scope"] == "home"].pivot_table(index=["method", "answer"], columns="metric", values="value")
-shown.rename(columns=NAMES).round(3)
+measured = pandas.concat(
+    [pandas.read_csv(run.folder(root) / "metrics.csv").assign(method=name) for name, run in runs.items()]
+)
+measured["answer"] = measured["adapter"].where(measured["system"] == "model", "base model")
+shown = {key: NAMES[key] for key in (MAIN, f"{MAIN}_here", f"{MAIN}_elsewhere")}
+home = measured[(measured["scope"] == "home") & measured["metric"].isin(shown)]
+home.pivot_table(index=["method", "answer"], columns="metric", values="value").rename(columns=shown).round(3)
 
 # %% [markdown]
-# The same against each other, question by question: the difference to federation with its interval, and whether chance explains it.
+# The same against each other, question by question: federation minus each of the others, with its interval, and whether chance
+# explains it (p, corrected for the number of tests).
 
 # %%
 loaded = load_runs([run.folder(root) for run in runs.values()])
 compared = main_table(loaded, against="fed-lora" if "fed-lora" in runs else next(iter(runs)))
-columns = [
-    "role",
-    "method",
-    "metric",
-    "value",
-    "low",
-    "high",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "p_holm",
-]
-compared.loc[compared["metric"].isin([MAIN, f"{MAIN}_here", f"{MAIN}_elsewhere"]), columns].round(3)
+columns = ["method", "metric", "value", "difference", "difference_low", "difference_high", "p_holm"]
+compared.loc[compared["metric"].isin(shown) & compared["difference"].notna(), columns].round(3)
 
 # %% [markdown]
-# Worst hospital and harmonic mean over hospitals, which a mean can hide.
+# Worst hospital, and harmonic mean over hospitals: a mean can hide who is left behind.
 
 # %%
-fair = pandas.concat(
-    [pandas.read_csv(run.folder(root) / "metrics.csv").assign(method=name) for name, run in runs.items()]
-)
-fair = fair[fair["metric"].isin([f"worst_client_{MAIN}", f"harmonic_mean_{MAIN}"]) & (fair["system"] == "model")]
-fair.pivot_table(index=["method", "adapter"], columns="metric", values="value").round(3)
+fair = measured[measured["metric"].isin([f"worst_client_{MAIN}", f"harmonic_mean_{MAIN}"])]
+fair.pivot_table(index=["method", "answer"], columns="metric", values="value").round(3)

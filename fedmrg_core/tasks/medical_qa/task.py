@@ -127,8 +127,8 @@ class QuestionHospital(ModelHospital):
         return answers_to(model, self.task.reader, list(questions), adapter, numbers.batch_size, numbers.new_tokens)
 
     def answers(self) -> pandas.DataFrame:
-        """What the model says of the test questions, its specialised adapter where there is one."""
-        return self.answers_under(self.task.model.adapters[-1], self.questions("test"))
+        """What the model says of the test questions under the adapter that counts, see `QuestionMeasures.answers`."""
+        return self.answers_under(self.task.model.adapters[0], self.questions("test"))
 
     def test(self, run_folder: pathlib.Path) -> tuple[dict[str, float], int]:
         """The means over the test questions that a measure applies to."""
