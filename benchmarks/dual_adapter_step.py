@@ -22,10 +22,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from fedmrg_core.data.phantom import public_texts
 from fedmrg_core.runs.configuration import Profile, load_profile
 from fedmrg_core.runs.methods import Ownership
-from fedmrg_core.tasks.reports.base_models import new_backbone, new_llm, save_base_models, train_tokenizer
+from fedmrg_core.tasks.reports.base_models import new_backbone, save_base_models, train_tokenizer
 from fedmrg_core.tasks.reports.batch import Batch, encode_reports, pad_reports
 from fedmrg_core.tasks.reports.build import build_report_generator
 from fedmrg_core.tasks.reports.methods import ReportMethod
+from fedmrg_core.training.small_llm import new_llm
 from fedmrg_core.training.training_steps import total_loss
 
 SHARED = {"encoder": Ownership.SHARED, "projection": Ownership.SHARED, "generic_adapter": Ownership.SHARED}

@@ -33,8 +33,9 @@ from fedmrg_core.runs.configuration import load_profile
 from fedmrg_core.runs.methods import load_method
 from fedmrg_core.runs.run_configuration import RunConfiguration
 from fedmrg_core.runs.run_folder import peak_memory
-from fedmrg_core.tasks.reports.base_models import new_backbone, new_llm, save_base_models, train_tokenizer
+from fedmrg_core.tasks.reports.base_models import new_backbone, save_base_models, train_tokenizer
 from fedmrg_core.tasks.reports.task import ReportTask
+from fedmrg_core.training.small_llm import new_llm
 
 SENTENCES = [
     "The heart is mildly enlarged.",

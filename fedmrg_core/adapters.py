@@ -13,8 +13,9 @@ a mixture stands in the specialised one's place. Other baselines have one adapte
 from __future__ import annotations
 
 import contextlib
+import inspect
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import peft
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedmrg_core.errors import InputError
+from fedmrg_core.runs.methods import Ownership
 from fedmrg_core.training.adapter_kinds import (
     VIRTUAL_TOKEN_KINDS,
     RankBudget,
@@ -34,15 +36,42 @@ from fedmrg_core.training.adapter_kinds import (
 )
 
 GENERIC, SPECIALISED = "generic_adapter", "specialised_adapter"
+BASE = "base_model"  # the LLM as it came, without any adapter
 COPY = "generic_copy"  # FedDAT's frozen copy of the generic adapter: part of no module, it never leaves the process
 BOTH = "both_adapters"  # half of each low-rank update: a way to write, no third adapter [ours]
 MIXTURE = "mixture"  # FedDAT's dual adapter teacher: half of the specialised update and half of the copy's [related]
+# The modules of a row that make up each adapter, and what the names of the parts' tensors end in.
+ADAPTER_MODULES = {
+    GENERIC: {GENERIC: "", "generic_adapter_a": ".lora_A", "generic_adapter_b": ".lora_B"},
+    SPECIALISED: {SPECIALISED: ""},
+}
 HALVES = {BOTH: (GENERIC, SPECIALISED), MIXTURE: (SPECIALISED, COPY)}
 
 
 def answer_label(name: str) -> str:
     """What tables call an adapter, or BOTH: generic, specialised, both."""
     return name.partition("_")[0]
+
+
+def adapter_of(module: str) -> str | None:
+    """The adapter that a module of a row is, or is a part of; None for other modules."""
+    return next((name for name, parts in ADAPTER_MODULES.items() if module in parts), None)
+
+
+def adapters_made_of(modules: Collection[str]) -> list[str]:
+    """The adapters that a row's modules make up, the generic one first."""
+    return [name for name, parts in ADAPTER_MODULES.items() if parts.keys() & set(modules)]
+
+
+def adapter_owner(name: str, owners: Mapping[str, Ownership]) -> Ownership | None:
+    """Who owns an adapter: personal if a part of it is, else shared if a part is; None if there is none.
+
+    Args:
+        name: of the adapter.
+        owners: of a row's modules.
+    """
+    found = {owners[module] for module in ADAPTER_MODULES[name] if module in owners}
+    return next((owner for owner in (Ownership.PERSONAL, Ownership.SHARED, Ownership.FROZEN) if owner in found), None)
 
 
 class AdaptedLLM(nn.Module):
@@ -78,6 +107,7 @@ class AdaptedLLM(nn.Module):
         self.adapters, self.names = tuple(names), tuple(names) or (GENERIC,)
         self.kind = kind
         self.rank_budget: RankBudget | None = None
+        self._takes_positions = "position_ids" in inspect.signature(llm.forward).parameters
         self.peft: peft.PeftModel | transformers.PreTrainedModel = llm
         if self.adapters:
             given = settings or {}
@@ -144,7 +174,20 @@ class AdaptedLLM(nn.Module):
         """The parameters of one adapter, keyed by the layer they adapt, e.g. ``layers.0...q_proj.lora_A``."""
         return adapter_parameters(self.peft, name) if self.adapters else {}
 
-    def forward(self, embeddings: Tensor, mask: Tensor, report_length: int, names: Sequence[str]) -> list[Tensor]:
+    def tensors_of(self, module: str) -> dict[str, nn.Parameter]:
+        """The parameters of a module of `ADAPTER_MODULES`, all of an adapter or one factor of each layer's."""
+        name = adapter_of(module)
+        found = self.parameters_of(name) if name in self.adapters else {}
+        return {key: tensor for key, tensor in found.items() if key.endswith(ADAPTER_MODULES[name][module])}
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        mask: Tensor,
+        report_length: int,
+        names: Sequence[str],
+        positions: Tensor | None = None,
+    ) -> list[Tensor]:
         """Next-token logits of the last `report_length` positions under each adapter.
 
         Adapters share one batched pass, a key of HALVES takes one of its own.
@@ -153,25 +196,36 @@ class AdaptedLLM(nn.Module):
             embeddings: (B, L, D) input embeddings.
             mask: (B, L) attention mask.
             report_length: T, positions at the end to keep.
-            names: the adapters to run, or keys of HALVES; several only of kind lora.
+            names: the adapters to run, keys of HALVES, or BASE; several adapters only of kind lora.
+            positions: (B, L) place of each token in its text, where padding stands before it; None: one after another.
 
         Returns:
             One (B, T, vocabulary) tensor for each name, in float32.
         """
-        alone = [name for name in names if name not in HALVES]
+        alone = [name for name in names if name not in HALVES and name != BASE]
         found = {}
         if alone:
             # One pass over a longer batch: the frozen weights, by far the most, are read once for all. PEFT adds
             # to each row the update of the adapter named for it; it can do so with LoRA alone.
             rows = [name for name in alone for _ in range(len(embeddings))]
-            batched = {"adapter_names": rows} if self.adapters and self.kind == "lora" else {}
+            batched: dict[str, object] = {"adapter_names": rows} if self.adapters and self.kind == "lora" else {}
             count = len(alone)
-            logits = self._logits(embeddings.repeat(count, 1, 1), mask.repeat(count, 1), report_length, batched)
+            given = batched | self._placed(positions, count)
+            logits = self._logits(embeddings.repeat(count, 1, 1), mask.repeat(count, 1), report_length, given)
             found = dict(zip(alone, logits.chunk(count), strict=True))
         for name in HALVES.keys() & names:  # two adapters on one row: PEFT's rows take one name each
             with self._half_of_each(HALVES[name]):
-                found[name] = self._logits(embeddings, mask, report_length, {})
+                found[name] = self._logits(embeddings, mask, report_length, self._placed(positions, 1))
+        if BASE in names:
+            with self.active(BASE) as _:
+                found[BASE] = self._logits(embeddings, mask, report_length, self._placed(positions, 1))
         return [found[name] for name in names]
+
+    def _placed(self, positions: Tensor | None, count: int) -> dict[str, object]:
+        """Positions as the LLM takes them; some have none of their own (BLOOM) and read them off the mask."""
+        if positions is None or not self._takes_positions:
+            return {}
+        return {"position_ids": positions.repeat(count, 1)}
 
     def _logits(self, embeddings: Tensor, mask: Tensor, report_length: int, settings: Mapping[str, object]) -> Tensor:
         # No loss reads the prefix, and the vocabulary is the widest layer: only the report's positions go through it.
@@ -209,17 +263,22 @@ class AdaptedLLM(nn.Module):
 
     @contextlib.contextmanager
     def active(self, name: str) -> Iterator[peft.PeftModel | transformers.PreTrainedModel]:
-        """The model with one adapter switched on, or BOTH; afterwards what was trainable before is trainable again."""
+        """The model with one adapter switched on, BOTH, or BASE without any.
+
+        Afterwards what was trainable before is trainable again.
+        """
         trainable = [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
         if name == BOTH:  # made for this once: it would be stale after the next step or load
             # "cat" puts the factors side by side, so that the product is the mean of products to the digit; the other
             # ways to combine take means of the factors, or shorten the result to one adapter's rank.
             weights = [1 / len(self.adapters)] * len(self.adapters)
             self.peft.add_weighted_adapter(list(self.adapters), weights, BOTH, combination_type="cat")
-        if self.adapters:
+        if self.adapters and name != BASE:
             self.peft.set_adapter(name)
+        without = self.peft.disable_adapter() if self.adapters and name == BASE else contextlib.nullcontext()
         try:
-            yield self.peft
+            with without:
+                yield self.peft
         finally:
             if name == BOTH:
                 self.peft.set_adapter(GENERIC)
@@ -227,24 +286,29 @@ class AdaptedLLM(nn.Module):
             self._set_trainable(trainable)
 
     @torch.no_grad()
-    def generate(self, embeddings: Tensor, name: str, num_beams: int = 1, **settings: object) -> Tensor:
+    def generate(
+        self, embeddings: Tensor, name: str, num_beams: int = 1, mask: Tensor | None = None, **settings: object
+    ) -> Tensor:
         """Token ids (B, T) that the LLM writes under one adapter after reading `embeddings`.
 
         Args:
-            embeddings: (B, P, D), no padding.
-            name: one of `answers`.
+            embeddings: (B, P, D), padded on the left if at all.
+            name: one of `answers`, or BASE.
             num_beams: of the beam search.
+            mask: (B, P) one where there is a token; None: everywhere.
             settings: further arguments of Hugging Face's `generate`.
         """
         embeddings = embeddings.to(self.precision)
         with self.active(name) as model:
-            read = {}
+            read: dict[str, object] = {}
             if self.kind in VIRTUAL_TOKEN_KINDS and self.adapters:
                 embeddings, read = self._with_virtual_tokens(embeddings, num_beams)
                 model = model.get_base_model()  # PEFT's own generate drops given embeddings here
+            if mask is None:
+                mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
             return model.generate(
                 inputs_embeds=embeddings,
-                attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device),
+                attention_mask=mask,
                 generation_config=transformers.GenerationConfig(num_beams=num_beams, **settings),
                 **read,
             )

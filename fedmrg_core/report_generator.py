@@ -18,7 +18,16 @@ import torch
 import transformers
 from torch import Tensor
 
-from fedmrg_core.adapters import BOTH, GENERIC, MIXTURE, SPECIALISED, AdaptedLLM, mutual_boosting
+from fedmrg_core.adapters import (
+    BOTH,
+    GENERIC,
+    MIXTURE,
+    AdaptedLLM,
+    adapter_of,
+    adapter_owner,
+    adapters_made_of,
+    mutual_boosting,
+)
 from fedmrg_core.contrast import inter_client_contrast, intra_client_contrast
 from fedmrg_core.encoder import VisualEncoder, VisualProjection
 from fedmrg_core.prompts import PromptOutput, SeenReports, Surroundings
@@ -28,12 +37,6 @@ from fedmrg_core.tasks.reports.baselines.image_report_contrast import image_repo
 from fedmrg_core.tasks.reports.batch import INSTRUCTION, Batch, Contrast, language_loss
 from fedmrg_core.tasks.reports.methods import ReportLosses, ReportMethod
 from fedmrg_core.tasks.reports.report_model import Prefix, ReportModel
-
-# The modules of a row that make up each adapter, and what the names of the parts' tensors end in.
-ADAPTER_MODULES = {
-    GENERIC: {GENERIC: "", "generic_adapter_a": ".lora_A", "generic_adapter_b": ".lora_B"},
-    SPECIALISED: {SPECIALISED: ""},
-}
 
 
 class ReportGenerator(ReportModel):
@@ -61,7 +64,7 @@ class ReportGenerator(ReportModel):
         adapter = profile.adapter
         self.llm = AdaptedLLM(
             llm,
-            [name for name, modules in ADAPTER_MODULES.items() if method.modules.keys() & modules],
+            adapters_made_of(method.modules),
             adapter.rank,
             adapter.alpha,
             adapter.target_modules,
@@ -97,10 +100,8 @@ class ReportGenerator(ReportModel):
 
     def tensors_of(self, module: str) -> dict[str, Tensor]:
         """Parameters and floating-point buffers (BatchNorm statistics) of one module of its row."""
-        for adapter, modules in ADAPTER_MODULES.items():
-            if module in modules:
-                found = self.llm.parameters_of(adapter) if adapter in self.llm.adapters else {}
-                return {key: tensor for key, tensor in found.items() if key.endswith(modules[module])}
+        if adapter_of(module):
+            return dict(self.llm.tensors_of(module))
         own = {"encoder": self.encoder, "projection": self.projection}
         part = own[module] if module in own else self.prompt_source.part(module)
         buffers = {name: buffer for name, buffer in part.named_buffers() if buffer.is_floating_point()}
@@ -117,10 +118,7 @@ class ReportGenerator(ReportModel):
 
     def adapter_owner(self, name: str) -> Ownership | None:
         """Who owns an adapter: personal if a part of it is, else shared if a part is; None if there is none."""
-        owners = {self.ownership[module] for module in ADAPTER_MODULES[name] if module in self.ownership}
-        return next(
-            (owner for owner in (Ownership.PERSONAL, Ownership.SHARED, Ownership.FROZEN) if owner in owners), None
-        )
+        return adapter_owner(name, self.ownership)
 
     def remember_shared(self) -> None:
         """See :meth:`AdaptedLLM.remember_shared`: FedDAT's copy, AdaLoRA's importances."""

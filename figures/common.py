@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedmrg_core.data.site_names import shortened, with_digest
+from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import is_synthetic
 from fedmrg_core.files.stored_tables import read_table
@@ -137,8 +138,13 @@ def mark_synthetic(figure: Figure, data: str = "phantom") -> None:
     figure.draw_without_rendering()  # layouts are made on drawing
     bottom = figure.get_tightbbox().y0 / figure.get_figheight()
     figure.text(
-        0.5, bottom - 0.05 / figure.get_figheight(), PHANTOM_NOTE, ha="center", va="top", fontsize=8, color="0.35"
+        0.5, bottom - 0.05 / figure.get_figheight(), note_of(data), ha="center", va="top", fontsize=8, color="0.35"
     )
+
+
+def note_of(data: str) -> str:
+    """What a picture says of synthetic data: which they are."""
+    return PHANTOM_NOTE if corpus_name(data) == "phantom" else f"Synthetic data: {data.replace('_', ' ')}"
 
 
 def save_figure(

@@ -11,8 +11,9 @@ import torch
 from fedmrg_core.report_generator import ReportGenerator
 from fedmrg_core.runs.configuration import Profile
 from fedmrg_core.runs.methods import Method, load_method
-from fedmrg_core.tasks.reports.base_models import new_backbone, new_llm, save_base_models, train_tokenizer
+from fedmrg_core.tasks.reports.base_models import new_backbone, save_base_models, train_tokenizer
 from fedmrg_core.tasks.reports.build import build_report_generator
+from fedmrg_core.training.small_llm import new_llm
 
 TEXTS = [
     "The heart is enlarged. No pneumothorax.",

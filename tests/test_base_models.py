@@ -9,6 +9,7 @@ from fedmrg_core.data.labeller import label_report
 from fedmrg_core.errors import InputError
 from fedmrg_core.seeds import torch_threads
 from fedmrg_core.tasks.reports import base_models
+from fedmrg_core.training.small_llm import new_llm
 
 SIZES = PROFILE.base_models.model_copy(update={"llm_steps": 6, "backbone_steps": 4, "largest_epochs": 1000})
 STATES = torch.tensor([label_report(text) for text in TEXTS])
@@ -58,7 +59,7 @@ def test_states_change_what_the_llm_expects():
 
 def test_perplexity_of_an_untrained_llm_is_near_its_vocabulary():
     tokenizer = base_models.train_tokenizer(TEXTS * 5, 300)
-    llm = base_models.new_llm(SIZES, tokenizer, 0)
+    llm = new_llm(SIZES, tokenizer, 0)
     assert base_models.perplexity(llm, tokenizer, TEXTS) == pytest.approx(len(tokenizer), rel=0.2)
 
 

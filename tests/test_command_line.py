@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from fedmrg_core.commands.command_line import app, label
 from fedmrg_core.data.prepared import prepare
-from fedmrg_core.data.sources import DATA_SOURCES
+from fedmrg_core.data.sources import sources_of
 from fedmrg_core.errors import InputError
 
 
@@ -76,7 +76,7 @@ def test_make_help_names_what_may_be_set(repository):
     assert {"THREADS", "RERUN", "EXPERIMENT", "METHOD"} <= lines.keys()
     profiles = {path.stem for path in (repository / "profiles").glob("*.yaml")}
     assert profiles and profiles <= set(lines["PROFILE"].replace(",", " ").split())
-    assert lines["DATA"].split(": ")[1].split() == list(DATA_SOURCES)
+    assert lines["DATA"].split(": ")[1].split() == list(sources_of())
 
 
 def test_command_line_does_not_import_torch():

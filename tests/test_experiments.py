@@ -163,8 +163,9 @@ def test_the_width_that_a_rank_is_held_against_is_the_llms() -> None:
     """The narrowest of the layers that may be adapted is as wide as the LLM, and the check on the LLM says the same."""
     import torch
 
-    from fedmrg_core.tasks.reports.base_models import new_llm, train_tokenizer
+    from fedmrg_core.tasks.reports.base_models import train_tokenizer
     from fedmrg_core.training.adapter_kinds import KINDS, VIRTUAL_TOKEN_KINDS, check_layers
+    from fedmrg_core.training.small_llm import new_llm
 
     profile = load_profile("smoke")
     width, layers = profile.base_models.llm_width, profile.adapter.target_modules

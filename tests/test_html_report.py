@@ -19,7 +19,7 @@ from fedmrg_core.commands.html_report import figure_caption, write_html_report
 from fedmrg_core.commands.measure_names import measure_name
 from fedmrg_core.commands.notebook_pages import LEFT_OUT
 from fedmrg_core.commands.run_summary import DATA_NAMES, summarise
-from fedmrg_core.data.sources import DATA_SOURCES
+from fedmrg_core.data.sources import sources_of
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import load_run
 
@@ -112,7 +112,7 @@ def test_numbers_and_names_come_from_the_stored_tables(tmp_path):
     )
     assert "patients" not in summary.note and "12 studies" in summary.note
     assert summary.name.endswith("local,federation.rounds=4 / seed-3")
-    assert set(DATA_NAMES) == set(DATA_SOURCES)
+    assert set(DATA_NAMES) == set(sources_of())
 
 
 def test_what_is_blank_or_has_collapsed_is_said(run):

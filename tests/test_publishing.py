@@ -13,7 +13,7 @@ from run_folders import CLIENTS, TEXTS, planted_variance, write_run
 
 from fedmrg_core.commands.committed_notebooks import sync_notebook
 from fedmrg_core.data import publishing
-from fedmrg_core.data.sources import DATA_SOURCES
+from fedmrg_core.data.sources import DATA_SOURCES, sources_of
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation import comparison, reference, table_writers
 from fedmrg_core.evaluation.reruns import print_verdict
@@ -54,12 +54,14 @@ def names_in(folder: pathlib.Path) -> set[str]:
 
 def test_every_data_set_says_what_may_be_published() -> None:
     levels = {name: (source.synthetic, source.publish) for name, source in DATA_SOURCES.items()}
-    assert levels == {"phantom": (True, "all"), "iu_xray": (False, "scores"), "folder": (False, "aggregates")}
+    reports = {"phantom": (True, "all"), "iu_xray": (False, "scores"), "folder": (False, "aggregates")}
+    public = dict.fromkeys(("medquad", "medmcqa", "medqa", "pubmedqa"), (False, "scores"))
+    assert levels == {**reports, "medical_world": (True, "all"), **public}
     assert publishing.level_of("phantom-image0") == "all" and publishing.level_of("folder-north") == "aggregates"
 
 
 def test_each_level_keeps_less(tmp_path: pathlib.Path) -> None:
-    kept = {data: kept_run(tmp_path / data, data)[1] for data in DATA_SOURCES}
+    kept = {data: kept_run(tmp_path / data, data)[1] for data in sources_of()}
     names = {data: names_in(folder) for data, folder in kept.items()}
     assert "predictions.csv.gz" in names["phantom"] and "feature_map.png" in names["phantom"]
     assert "study_scores.csv.gz" in names["iu_xray"] and "study_scores.csv.gz" not in names["folder"]

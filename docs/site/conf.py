@@ -20,12 +20,14 @@ site_sections = {
         "docs/what_leaves_a_hospital",
         "docs/contracts",
         "docs/prompts",
+        "docs/medical_qa",
         "notebooks/*",
         "docs/site/api",
     ],
     "Results": [
         *("docs/results", "docs/tried", "docs/labeller", "figures/reference/README"),
         *("data_cards/README", "data_cards/iu_xray", "data_cards/phantom_cxr"),
+        *("data_cards/medical_world", "data_cards/medical_questions"),
     ],
     "Tables of the benchmark": ["figures/reference/standard/benchmark/*"],
 }
@@ -50,6 +52,8 @@ site_modules = [
     "fedmrg_core.federation.rounds",
     "fedmrg_core.federation.server_rules",
     "fedmrg_core.tasks.reports.adaptation",
+    "fedmrg_core.tasks.medical_qa.scoring",
+    "fedmrg_core.tasks.medical_qa.question_model",
 ]
 
 project = html_title = "FedMRG companion"

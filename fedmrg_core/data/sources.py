@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedmrg_core.data.study import LoadedStudies, PublicPart
 
 
+REPORTS, MEDICAL_QA = "reports", "medical_qa"  # tasks, see `fedmrg_core.runs.task_registry`
 # What may be published of a data set. Each level holds those after it; `publishing` says what that means.
 Level = Literal[
     "all",  # images, reports, everything
@@ -31,7 +32,7 @@ class DataSource:
     Attributes:
         loader: "module:function", called with image_size, seed, root (if it needs one) and its own options ->
             LoadedStudies.
-        public_corpus: likewise with count -> PublicPart: texts and images kept apart from every client's.
+        public_corpus: likewise with count -> PublicPart: texts and images kept apart from every client's; "" for none.
         corpus_needs_root: whether the public corpus is read from the user's folder, too.
         needs_root: read from a folder of the user's.
         unseen_sites: sites that never train, unless told otherwise.
@@ -54,9 +55,10 @@ class DataSource:
     version: str
     name_options: dict[str, str] = dataclasses.field(default_factory=dict)
     takes_a_name: bool = False
-    task: str = "reports"
+    task: str = REPORTS
 
 
+_QUESTIONS = "fedmrg_core.data.questions"
 DATA_SOURCES: dict[str, DataSource] = {
     "phantom": DataSource(
         loader="fedmrg_core.data.phantom:load_phantom",
@@ -90,6 +92,31 @@ DATA_SOURCES: dict[str, DataSource] = {
         version="2",
         takes_a_name=True,
     ),
+    "medical_world": DataSource(
+        loader=f"{_QUESTIONS}.world_questions:load_world",
+        public_corpus=f"{_QUESTIONS}.pretraining:pretraining_corpus",
+        corpus_needs_root=False,
+        needs_root=False,
+        unseen_sites=(),
+        synthetic=True,
+        publish="all",
+        version="1",
+        task=MEDICAL_QA,
+    ),
+    **{
+        name: DataSource(
+            loader=f"{_QUESTIONS}.loading:load_{name}",
+            public_corpus="",  # the profile names a model
+            corpus_needs_root=False,
+            needs_root=True,
+            unseen_sites=(),
+            synthetic=False,
+            publish="scores",
+            version="1",
+            task=MEDICAL_QA,
+        )
+        for name in ("medquad", "medmcqa", "medqa", "pubmedqa")
+    },
 }
 
 
@@ -155,22 +182,35 @@ def read_name(data: str) -> tuple[str, dict[str, float]]:
     return base, options
 
 
-def check_data_parameters(data: str, data_root: str, options: str | Mapping[str, Any] = "{}") -> dict[str, Any]:
+def sources_of(task: str = REPORTS) -> tuple[str, ...]:
+    """The data sets that a task is trained on."""
+    return tuple(name for name, source in DATA_SOURCES.items() if source.task == task)
+
+
+def check_data_parameters(
+    data: str, data_root: str, options: str | Mapping[str, Any] = "{}", task: str = REPORTS
+) -> dict[str, Any]:
     """Hold a notebook's parameters against each other, at once: nothing heavy is imported and nothing read.
 
     Args:
         data: name of a data set.
         data_root: its folder; "" for a data set that makes its own.
         options: the loader's own options, see `read_options`.
+        task: what is to be trained on it.
 
     Returns:
         The options.
 
     Raises:
-        InputError: an unknown data set, `data_root` missing, given in vain or no folder, or `options` no mapping or
-            given to the phantom, whose numbers stand in the profile.
+        InputError: an unknown data set or one of another task; `data_root` missing, given in vain or no folder; or
+            `options` no mapping, or given to the phantom, whose numbers stand in the profile.
     """
     source = data_source(data)
+    if source.task != task:
+        known = ", ".join(sources_of(task))
+        raise InputError(
+            f"data {data!r} is for the task {source.task}, and this notebook for {task}; expected {known}."
+        )
     if source.needs_root and not data_root:
         raise InputError(f"data_root is empty but data {data!r} is read from a folder; give data_root=FOLDER.")
     if data_root and not source.needs_root:

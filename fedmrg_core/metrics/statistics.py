@@ -65,6 +65,16 @@ def mean_statistics(values: Sequence[float] | numpy.ndarray) -> StudyStatistics:
     return StudyStatistics(numpy.column_stack([column, numpy.ones_like(column)]), _ratio_of_sums)
 
 
+def ratio_statistics(numerators: numpy.ndarray, denominators: numpy.ndarray) -> StudyStatistics:
+    """A ratio of two sums, such as a mean over the studies that a measure applies to; NaN where the second is zero.
+
+    Args:
+        numerators: (N,), zero where the measure does not apply.
+        denominators: (N,), one where it applies and else zero.
+    """
+    return StudyStatistics(numpy.column_stack([numerators, denominators]), _ratio_or_blank)
+
+
 def blank_statistics(studies: int) -> StudyStatistics:
     """A measure that cannot be said of these studies: NaN, whatever is resampled."""
     return mean_statistics(numpy.full(studies, math.nan))
@@ -72,6 +82,11 @@ def blank_statistics(studies: int) -> StudyStatistics:
 
 def _ratio_of_sums(sums: numpy.ndarray) -> numpy.ndarray:
     return sums[..., 0] / sums[..., 1]
+
+
+def _ratio_or_blank(sums: numpy.ndarray) -> numpy.ndarray:
+    blank = numpy.full(sums.shape[:-1], math.nan)
+    return numpy.divide(sums[..., 0], sums[..., 1], out=blank, where=sums[..., 1] > 0)
 
 
 def _weights(studies: int, resamples: int, generator: numpy.random.Generator) -> Iterator[numpy.ndarray]:

@@ -129,6 +129,21 @@ class Generation(Strict):
         }
 
 
+class Questions(Strict):
+    """How questions are laid out, and answered."""
+
+    world: Literal["smoke", "standard"] = "standard"  # size of the embedded world, see `data.questions.world`
+    # listed: options stand in the question and the answer is one of them with its letter; letter: the letter alone;
+    # cloze: no options in the question, the answer is the option's text.
+    layout: Literal["listed", "letter", "cloze"] = "cloze"
+    chat: bool = False  # wrap each question in the tokenizer's chat template
+    longest: Size = 512  # tokens of a question with its answer
+    # By which normalisation of the log-likelihood validation tells what is right; tests report all.
+    accuracy: Literal["accuracy_sum", "accuracy_per_token", "accuracy_per_character"] = "accuracy_per_character"
+    batch_size: Size = 64  # answers scored at a time
+    new_tokens: Size = 48  # of an open answer
+
+
 class Profile(Strict):
     """Every number of a run, read from profiles/<name>.yaml."""
 
@@ -143,6 +158,8 @@ class Profile(Strict):
     # Whose reports are written at home, besides the answer that counts there; the mean of both costs a third pass.
     answers_at_home: tuple[Literal["generic", "specialised", "both"], ...] = ("generic", "specialised", "both")
     bootstrap_samples: int = pydantic.Field(1000, gt=0)
+    # Of the task medical_qa alone; stored runs of others do not mention it.
+    questions: Questions | None = pydantic.Field(None, exclude_if=lambda given: given is None)
 
 
 def load_profile(name: str, data: str = "phantom") -> Profile:

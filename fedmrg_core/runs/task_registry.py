@@ -12,16 +12,25 @@ import importlib.metadata
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fedmrg_core.data.sources import MEDICAL_QA, REPORTS  # REPORTS: the paper's own, where nothing else is said
 from fedmrg_core.errors import InputError
 
-REPORTS = "reports"  # the paper's own, where nothing else is said
-TASKS: dict[str, str] = {REPORTS: "fedmrg_core.tasks.reports.task:ReportTask"}
+TASKS: dict[str, str] = {
+    REPORTS: "fedmrg_core.tasks.reports.task:ReportTask",
+    MEDICAL_QA: "fedmrg_core.tasks.medical_qa.task:QuestionTask",
+}
 GROUP = "fedmrg.tasks"
 # Where a task says what its rows of methods hold and where they lie: "module:a `fedmrg_core.runs.methods.MethodTable`".
-METHODS: dict[str, str] = {REPORTS: "fedmrg_core.tasks.reports.methods:TABLE"}
+METHODS: dict[str, str] = {
+    REPORTS: "fedmrg_core.tasks.reports.methods:TABLE",
+    MEDICAL_QA: "fedmrg_core.tasks.medical_qa.methods:TABLE",
+}
 METHODS_GROUP = "fedmrg.methods"
 # Where a task says what evaluation needs of it: "module:a `fedmrg_core.runs.measures.Measures`".
-MEASURES: dict[str, str] = {REPORTS: "fedmrg_core.tasks.reports.measures:DECLARED"}
+MEASURES: dict[str, str] = {
+    REPORTS: "fedmrg_core.tasks.reports.measures:DECLARED",
+    MEDICAL_QA: "fedmrg_core.tasks.medical_qa.measures:DECLARED",
+}
 MEASURES_GROUP = "fedmrg.measures"
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pathlib
 import re
+from collections.abc import Iterable
 
 import huggingface_hub
 import safetensors
@@ -110,3 +112,16 @@ def _check_file(file: pathlib.Path, what: str) -> None:
     except (ValueError, OSError, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())[:100]
         raise InputError(f"{what}: {file} is cut off or damaged ({reason}); fetch it again.") from None
+
+
+def hash_of_checkpoints(sources: Iterable[str | pathlib.Path]) -> str:
+    """Names, sizes and first megabyte of every file in the folders; a model that is no folder counts by its name."""
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(str(source).encode() if isinstance(source, str) else source.name.encode())
+        for path in sorted(pathlib.Path(source).rglob("*")):
+            if path.is_file():
+                digest.update(f"{path.relative_to(source)} {path.stat().st_size}".encode())
+                with path.open("rb") as handle:
+                    digest.update(handle.read(2**20))
+    return digest.hexdigest()

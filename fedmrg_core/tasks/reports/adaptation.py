@@ -13,11 +13,10 @@ from collections.abc import Sequence
 import pandas
 from tqdm.auto import tqdm
 
-from fedmrg_core.adapters import GENERIC, SPECIALISED
+from fedmrg_core.adapters import ADAPTER_MODULES, GENERIC, SPECIALISED
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
 from fedmrg_core.files.whole_files import write_text
-from fedmrg_core.report_generator import ADAPTER_MODULES
 from fedmrg_core.seeds import numpy_stream, torch_threads
 from fedmrg_core.tasks.reports.fine_tuning import train_alone
 from fedmrg_core.tasks.reports.finished_run import FinishedRun

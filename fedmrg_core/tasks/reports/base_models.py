@@ -12,16 +12,14 @@ import json
 import math
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy
 import pandas
-import tokenizers
 import torch
 import transformers
 from torch import Tensor
 from torch.nn import functional
-from tqdm.auto import tqdm
 
 from fedmrg_core.data.findings import FINDINGS, STATES
 from fedmrg_core.encoder import VisualEncoder
@@ -30,52 +28,18 @@ from fedmrg_core.prompts import phrase_embeddings
 from fedmrg_core.runs.configuration import BaseModels
 from fedmrg_core.seeds import numpy_stream, stream_seed
 from fedmrg_core.tasks.reports.batch import INSTRUCTION, pad_reports
-from fedmrg_core.tasks.reports.client_batches import shuffled_by_length
 from fedmrg_core.training.augmentation import augmented
-from fedmrg_core.training.optimisation import adamw
+from fedmrg_core.training.length_batches import shuffled_by_length
+from fedmrg_core.training.small_llm import byte_level_tokenizer, new_llm, optimise
 
 STEERED_SHARE = 0.9  # of the pretraining batches
 LOSS_STEPS = 20  # whose mean is one point of a stored loss curve
-BEGIN, END, PADDING, UNKNOWN = "<s>", "</s>", "<pad>", "<unk>"
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> transformers.PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer in the LLaMA manner; bytes make every text encodable."""
-    core = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=UNKNOWN))
-    core.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=[BEGIN, END, PADDING, UNKNOWN],
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
+    """The tokenizer of reports, which knows the phrases of diagnosis prompts as well."""
     phrases = [f" {name}" for name in (*FINDINGS, *STATES)]
-    core.train_from_iterator([*(f"{INSTRUCTION} {text}" for text in texts), *phrases], trainer)
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token=BEGIN, eos_token=END, pad_token=PADDING, unk_token=UNKNOWN
-    )
-
-
-def new_llm(
-    sizes: BaseModels, tokenizer: transformers.PreTrainedTokenizerBase, seed: int
-) -> transformers.LlamaForCausalLM:
-    """A small LLaMA with fresh weights; heads are 32 wide, the feed-forward part 8/3 of the width."""
-    config = transformers.LlamaConfig(
-        hidden_size=sizes.llm_width,
-        num_hidden_layers=sizes.llm_layers,
-        num_attention_heads=sizes.llm_width // 32,
-        intermediate_size=sizes.llm_width * 8 // 3 // 16 * 16,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, "base", "llm"))
-        return transformers.LlamaForCausalLM(config)
+    return byte_level_tokenizer([*(f"{INSTRUCTION} {text}" for text in texts), *phrases], vocabulary)
 
 
 def new_backbone(sizes: BaseModels, seed: int) -> transformers.ResNetModel:
@@ -149,7 +113,7 @@ def pretrain_llm(
         return llm_loss(llm, tokenizer, [texts[i] for i in chosen], steered)
 
     steps = min(sizes.llm_steps, max(1, sizes.largest_epochs * len(texts) // sizes.pretraining_batch_size))
-    losses = _optimise(llm.parameters(), step, steps, sizes.pretraining_learning_rate, "LLM", progress)
+    losses = optimise(llm.parameters(), step, steps, sizes.pretraining_learning_rate, "LLM", progress)
     return llm.eval(), tokenizer, losses
 
 
@@ -190,7 +154,7 @@ def pretrain_backbone(
         return functional.cross_entropy(logits.flatten(0, 1), states[chosen].flatten())
 
     parameters = [*encoder.parameters(), *head.parameters()]
-    losses = _optimise(parameters, step, sizes.backbone_steps, sizes.pretraining_learning_rate, "backbone", progress)
+    losses = optimise(parameters, step, sizes.backbone_steps, sizes.pretraining_learning_rate, "backbone", progress)
     return encoder.backbone.eval(), losses
 
 
@@ -305,29 +269,3 @@ def check_sizes(sizes: BaseModels) -> None:
         raise InputError(f"base_models.llm_width: {sizes.llm_width} is no multiple of 32, the width of a head.")
     if len(sizes.backbone_widths) != len(sizes.backbone_depths):
         raise InputError("base_models: backbone_widths and backbone_depths must have one entry a stage each.")
-
-
-def _optimise(
-    parameters: Iterable[Tensor],
-    step: Callable[[], Tensor],
-    steps: int,
-    learning_rate: float,
-    name: str,
-    progress: bool,
-) -> list[float]:
-    """AdamW with a one-cycle learning rate; `step()` gives the loss of a fresh batch."""
-    parameters = list(parameters)
-    optimiser = adamw(parameters, lr=learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps, pct_start=0.1)
-    losses = []
-    with tqdm(range(steps), desc=f"pretraining {name}", disable=not progress) as bar:
-        for _ in bar:
-            loss = step()
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            schedule.step()
-            losses.append(loss.item())
-            bar.set_postfix(loss=f"{numpy.mean(losses[-20:]):.3f}")
-    return losses

@@ -13,6 +13,7 @@ from fedmrg_core.runs.configuration import Profile
 from fedmrg_core.tasks.reports.batch import Batch, encode_reports, pad_reports
 from fedmrg_core.tasks.reports.report_model import ReportModel
 from fedmrg_core.training.augmentation import augmented
+from fedmrg_core.training.length_batches import shuffled_by_length
 
 
 class Studies(Protocol):
@@ -76,24 +77,3 @@ class ClientBatches:
         """H (N, D) of all the studies' images, not augmented, under the model as it stands; leaves it in evaluation."""
         model.eval()
         return torch.cat([model.features(self.batch(indices).images) for indices in self.in_order()])
-
-
-def shuffled_by_length(lengths: Sequence[int], size: int, generator: numpy.random.Generator) -> list[list[int]]:
-    """Batches of places in `lengths`, each once: texts of similar length together, so that little is padding [ours].
-
-    Lengths are sorted within random groups of eight batches, so batches differ from epoch to epoch. A last batch of one
-    joins the one before it (BatchNorm, InfoNCE).
-
-    Args:
-        lengths: N lengths, in tokens.
-        size: places in a batch.
-        generator: of this epoch.
-    """
-    order = generator.permutation(len(lengths)).tolist()
-    groups = [order[i : i + 8 * size] for i in range(0, len(order), 8 * size)]
-    order = [place for group in groups for place in sorted(group, key=lengths.__getitem__)]
-    batches = [order[i : i + size] for i in range(0, len(order), size)]
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        alone = batches.pop()
-        batches[-1] += alone
-    return [batches[i] for i in generator.permutation(len(batches))]

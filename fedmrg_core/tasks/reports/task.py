@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import pathlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from torch import Tensor
 
@@ -16,7 +15,8 @@ from fedmrg_core.tasks.reports.build import build_report_generator
 from fedmrg_core.tasks.reports.hospital import ReportHospital
 from fedmrg_core.tasks.reports.leaving import leaving
 from fedmrg_core.tasks.reports.report_model import ReportModel
-from fedmrg_core.tasks.reports.saving import ModelSaver
+from fedmrg_core.training.adapter_folders import AdapterSaver
+from fedmrg_core.training.checkpoint_folders import hash_of_checkpoints
 from fedmrg_core.training.client_state import without_controls
 from fedmrg_core.training.pretrained import compute_device
 
@@ -55,32 +55,19 @@ class ReportTask(ModelTask):
 
     def fingerprints(self) -> dict[str, str]:
         """A hash of the base models."""
-        return {"base_models": _hash_of_models(self.configuration.profile.base_models.sources(self.base_models))}
+        return {"base_models": hash_of_checkpoints(self.configuration.profile.base_models.sources(self.base_models))}
 
     def leaving(self) -> Declaration:
         """See :func:`fedmrg_core.tasks.reports.leaving.leaving`."""
         return leaving(self.configuration.method, self.model.validated)
 
     @property
-    def saver(self) -> ModelSaver:
-        """Writes the parts of the model in memory."""
-        return ModelSaver(self.model, self.configuration.method, self.base_models)
+    def saver(self) -> AdapterSaver:
+        """Writes the adapters of the model in memory."""
+        return AdapterSaver(self.model, self.base_models)
 
     def save_shared(self, folder: pathlib.Path, shared: dict[str, Tensor]) -> None:
         """Write shared.safetensors, the shared adapters as PEFT folders, and the tokenizer."""
         super().save_shared(folder, shared)
         self.model.load_state(without_controls(shared))
         self.saver.save_shared(folder)
-
-
-def _hash_of_models(sources: Iterable[str | pathlib.Path]) -> str:
-    """Names, sizes and first megabyte of every file in the folders; a model that is no folder counts by its name."""
-    digest = hashlib.sha256()
-    for source in sources:
-        digest.update(str(source).encode() if isinstance(source, str) else source.name.encode())
-        for path in sorted(pathlib.Path(source).rglob("*")):
-            if path.is_file():
-                digest.update(f"{path.relative_to(source)} {path.stat().st_size}".encode())
-                with path.open("rb") as handle:
-                    digest.update(handle.read(2**20))
-    return digest.hexdigest()

@@ -1,27 +1,45 @@
-"""The parts of a chosen model on disk: the shared one, and what is each hospital's own."""
+"""The adapters of a chosen model on disk, as PEFT folders: the shared ones, and what is each hospital's own."""
 
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import transformers
 
 from fedmrg_core.data.site_names import path_part
 from fedmrg_core.files.whole_files import partial_folder, replace_folder
-from fedmrg_core.runs.methods import Ownership
-from fedmrg_core.tasks.reports.methods import ReportMethod
-from fedmrg_core.tasks.reports.report_model import ReportModel
+from fedmrg_core.runs.methods import Method, Ownership
 
 
-class ModelSaver:
+class HoldsAdapters(Protocol):
+    """What a model whose adapters are saved has."""
+
+    method: Method
+    tokenizer: transformers.PreTrainedTokenizerBase
+
+    @property
+    def adapters(self) -> Sequence[str]:
+        """The adapters it trains."""
+
+    def adapter_owner(self, name: str) -> Ownership | None:
+        """Who owns an adapter that can be saved; None if there is none of this name."""
+
+    def save_adapter(self, name: str, folder: pathlib.Path) -> None:
+        """Save one adapter as a PEFT folder that opens without this package."""
+
+
+class AdapterSaver:
     """Writes the adapters of a model that is loaded.
 
     Args:
         model: in memory, with the tensors to save loaded.
-        method: its row of methods.yaml.
         base_models: the folder whose path PEFT and transformers note in what they write; it is taken out again.
     """
 
-    def __init__(self, model: ReportModel, method: ReportMethod, base_models: pathlib.Path) -> None:
-        self.model, self.method, self.base_models = model, method, base_models
+    def __init__(self, model: HoldsAdapters, base_models: pathlib.Path) -> None:
+        self.model, self.base_models = model, base_models
 
     def save_shared(self, folder: pathlib.Path) -> None:
         """The adapters that are not personal as PEFT folders, and the tokenizer."""
@@ -36,7 +54,7 @@ class ModelSaver:
 
         With `client.fine_tuning_epochs` every adapter is the client's own.
         """
-        tuned = self.method.client.fine_tuning_epochs > 0
+        tuned = self.model.method.client.fine_tuning_epochs > 0
         for name, owner in self._adapters().items():
             if tuned or owner is Ownership.PERSONAL:
                 place = folder / name.removesuffix("_adapter") / path_part(client)
@@ -47,8 +65,6 @@ class ModelSaver:
 
     def _adapters(self) -> dict[str, Ownership]:
         """The adapters that can be saved, and who owns them."""
-        if self.method.model != "llm":
-            return {}
         owners = {name: self.model.adapter_owner(name) for name in self.model.adapters}
         return {name: owner for name, owner in owners.items() if owner is not None}
 

@@ -1,0 +1,54 @@
+"""Who holds which question of a public set: small clients joined, and questions dealt at random."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+from fedmrg_core.data.questions.question import LeftOutQuestion, LoadedQuestions, Question
+from fedmrg_core.errors import InputError
+from fedmrg_core.seeds import numpy_stream
+
+
+def joined_clients(loaded: LoadedQuestions, smallest: int, name: str) -> LoadedQuestions:
+    """Clients with fewer than `smallest` questions as one, called `name`; left out if they are fewer together, too.
+
+    A note says which they were, with their counts.
+    """
+    counts = collections.Counter(question.client for question in loaded.questions)
+    small = {client: count for client, count in sorted(counts.items()) if count < smallest}
+    if not small:
+        return loaded
+    listed = ", ".join(f"{client} ({count})" for client, count in small.items())
+    if sum(small.values()) >= smallest:
+        questions = [
+            dataclasses.replace(question, client=name) if question.client in small else question
+            for question in loaded.questions
+        ]
+        note = f"Clients with fewer than {smallest} questions are joined as {name!r}: {listed}."
+        return LoadedQuestions(questions, loaded.left_out, [*loaded.notes, note])
+    reason = f"its client has fewer than {smallest} questions, also with other small ones."
+    left_out = [
+        LeftOutQuestion(question.question_id, f"client {question.client}", reason)
+        for question in loaded.questions
+        if question.client in small
+    ]
+    note = f"Clients with fewer than {smallest} questions, and together as well, are left out: {listed}."
+    questions = [question for question in loaded.questions if question.client not in small]
+    if not questions:
+        raise InputError(f"no client has {smallest} questions: {listed}; make the smallest number smaller.")
+    return LoadedQuestions(questions, [*loaded.left_out, *left_out], [*loaded.notes, note])
+
+
+def dealt_at_random(questions: Sequence[Question], clients: int, seed: int) -> list[Question]:
+    """Questions dealt to so many clients, `part-1` and so on, at random and equally many to each.
+
+    Raises:
+        InputError: there are fewer questions than clients, or no client.
+    """
+    if not 1 <= clients <= len(questions):
+        raise InputError(f"clients is {clients}; expected 1 to {len(questions)}, the number of questions.")
+    order = numpy_stream(seed, "questions", "dealing").permutation(len(questions)).tolist()
+    part = {place: f"part-{1 + rank % clients}" for rank, place in enumerate(order)}
+    return [dataclasses.replace(question, client=part[place]) for place, question in enumerate(questions)]

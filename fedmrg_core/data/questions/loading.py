@@ -1,0 +1,116 @@
+"""Public sets of questions from a folder: read, dealt to clients, and split; near-equal questions share a part."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Mapping
+
+from fedmrg_core.data.questions.clients import dealt_at_random, joined_clients
+from fedmrg_core.data.questions.duplicates import THRESHOLD
+from fedmrg_core.data.questions.public_layouts import read_medmcqa, read_medqa, read_medquad, read_pubmedqa
+from fedmrg_core.data.questions.question import LoadedQuestions, check_questions
+from fedmrg_core.data.questions.splitting import split_questions
+from fedmrg_core.data.study import SPLITS
+from fedmrg_core.data.tables import check_root
+from fedmrg_core.errors import InputError
+
+SMALLEST_CLIENT = 100  # questions
+OTHERS = "other clients"
+DEALT_CLIENTS = 4
+WHOLE = "all"  # in place of a part's name: a file with questions of no part
+# Names of the files as their authors publish them, by part. Each may be compressed, with .gz behind its name.
+MEDQUAD_FILES = {WHOLE: "medquad.jsonl"}
+MEDMCQA_FILES = {"train": "train.json", "test": "dev.json"}  # test.json has no answers
+PUBMEDQA_FILES = {WHOLE: "ori_pqal.json"}
+MEDQA_FILES = {
+    "train": "phrases_no_exclude_train.jsonl",
+    "validation": "phrases_no_exclude_dev.jsonl",
+    "test": "phrases_no_exclude_test.jsonl",
+}
+
+
+def load_medquad(
+    root: pathlib.Path,
+    seed: int,
+    files: Mapping[str, str] = MEDQUAD_FILES,
+    smallest: int = SMALLEST_CLIENT,
+    threshold: float = THRESHOLD,
+) -> LoadedQuestions:
+    """MedQuAD; its sources are the clients.
+
+    Args:
+        root: the folder of the files.
+        seed: the root seed.
+        files: names below `root` by part, or one under `all`.
+        smallest: clients with fewer questions are joined, see `joined_clients`.
+        threshold: of near-equal questions, see `near_equal_groups`.
+
+    Raises:
+        InputError: a file is missing or of another layout, or a client's part would be empty.
+    """
+    loaded = _read_files(read_medquad, root, files)
+    return _split(joined_clients(loaded, smallest, OTHERS), seed, "MedQuAD", threshold)
+
+
+def load_medmcqa(
+    root: pathlib.Path,
+    seed: int,
+    files: Mapping[str, str] = MEDMCQA_FILES,
+    smallest: int = SMALLEST_CLIENT,
+    threshold: float = THRESHOLD,
+) -> LoadedQuestions:
+    """MedMCQA; its subjects are the clients. Arguments and errors as `load_medquad`."""
+    loaded = _read_files(read_medmcqa, root, files)
+    return _split(joined_clients(loaded, smallest, OTHERS), seed, "MedMCQA", threshold)
+
+
+def load_medqa(
+    root: pathlib.Path,
+    seed: int,
+    files: Mapping[str, str] = MEDQA_FILES,
+    smallest: int = SMALLEST_CLIENT,
+    threshold: float = THRESHOLD,
+) -> LoadedQuestions:
+    """MedQA with four options; the steps of the examination are the clients. Arguments and errors as `load_medquad`."""
+    loaded = _read_files(read_medqa, root, files)
+    return _split(joined_clients(loaded, smallest, OTHERS), seed, "MedQA", threshold)
+
+
+def load_pubmedqa(
+    root: pathlib.Path,
+    seed: int,
+    files: Mapping[str, str] = PUBMEDQA_FILES,
+    clients: int = DEALT_CLIENTS,
+    threshold: float = THRESHOLD,
+) -> LoadedQuestions:
+    """PubMedQA, dealt at random to so many clients: it names none. Arguments and errors as `load_medquad`."""
+    loaded = _read_files(read_pubmedqa, root, files)
+    dealt = dealt_at_random(loaded.questions, clients, seed)
+    return _split(LoadedQuestions(dealt, loaded.left_out, loaded.notes), seed, "PubMedQA", threshold)
+
+
+def _read_files(
+    read: Callable[[pathlib.Path, str], LoadedQuestions], root: pathlib.Path, files: Mapping[str, str]
+) -> LoadedQuestions:
+    """All files of a set, one after the other."""
+    root = check_root(root, f"the one that holds {', '.join(files.values())}")
+    if set(files) != {WHOLE} and not {"train", "test"} <= set(files) <= set(SPLITS):
+        raise InputError(
+            f"files has the parts {', '.join(files) or 'none'}; "
+            f"expected {WHOLE} alone, or train and test, with or without validation."
+        )
+    loaded = LoadedQuestions([])
+    for part, name in files.items():
+        path = root / name
+        packed = path.with_name(f"{path.name}.gz")
+        one = read(packed if packed.is_file() and not path.is_file() else path, "" if part == WHOLE else part)
+        loaded.questions += one.questions
+        loaded.left_out += one.left_out
+    return loaded
+
+
+def _split(loaded: LoadedQuestions, seed: int, source: str, threshold: float) -> LoadedQuestions:
+    """Parts drawn or cleaned, and what was left out before kept in the list."""
+    split = split_questions(loaded.questions, seed, source, threshold)
+    check_questions(split.questions, source)
+    return LoadedQuestions(split.questions, loaded.left_out + split.left_out, loaded.notes + split.notes, split.parts)

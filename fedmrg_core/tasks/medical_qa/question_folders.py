@@ -1,0 +1,103 @@
+"""One folder a client, with its questions: what a hospital's process opens, and nothing else.
+
+``questions.jsonl``, in which each says its split, and ``client.json`` with name, counts and fingerprint. On one machine
+dealing writes them from the prepared questions of all; a hospital of a real federation brings one of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+from fedmrg_core.data.questions.question import Question
+from fedmrg_core.data.questions.question_files import fingerprint, read_questions, write_questions
+from fedmrg_core.data.site_names import path_part
+from fedmrg_core.data.study import SPLITS
+from fedmrg_core.errors import InputError
+from fedmrg_core.federation.roster import Client, Roster, read_client, relative_folders, roster_of_folders
+from fedmrg_core.files.whole_files import partial_folder, replace_folder, write_text
+from fedmrg_core.runs.run_configuration import RunConfiguration
+
+PREPARED = "questions.jsonl.gz"  # in the prepared folder: the questions of all clients, with their splits
+OWN = "questions.jsonl"  # in a client folder: its own
+POOLED = "pooled"  # the one client of a method with `training: centralised`
+
+
+def deal_questions(run_folder: pathlib.Path, configuration: RunConfiguration) -> Roster:
+    """Write a folder for every client, unless that is done.
+
+    Args:
+        run_folder: the folders of the configuration are relative to it.
+        configuration: of the run.
+
+    Returns:
+        Who takes part; where the method is centralised "pooled", which holds the folders of all.
+
+    Raises:
+        InputError: the prepared questions are missing, or a client has no question of some split.
+    """
+    source = (run_folder / configuration.prepared).resolve() / PREPARED
+    if not source.is_file():
+        raise InputError(f"{source} does not exist; prepare the questions with notebook 11_medical_qa first.")
+    questions = read_questions(source)
+    folder = (run_folder / configuration.dealt).resolve()
+    clients = sorted({question.client for question in questions})
+    folders = [
+        write_client_folder(folder / path_part(client), client, [q for q in questions if q.client == client])
+        for client in clients
+    ]
+    roster = roster_of_folders(folders, run_folder)
+    if configuration.method.training != "centralised":
+        return roster
+    pooled = Client(
+        POOLED,
+        train=sum(client.train for client in roster.clients),
+        fingerprint="+".join(client.fingerprint for client in roster.clients),
+        folders=relative_folders(run_folder, folders),
+    )
+    return Roster((pooled,), roster.fingerprints)
+
+
+def write_client_folder(folder: pathlib.Path, client: str, questions: Sequence[Question]) -> pathlib.Path:
+    """Write one client's folder, unless it is there with these questions.
+
+    Raises:
+        InputError: the client has no question of some split, or the folder is another's.
+    """
+    parts = {split: [question for question in questions if question.split == split] for split in SPLITS}
+    for split, part in parts.items():
+        if not part:
+            raise InputError(f"client {client!r} has no {split} question; give it some, or leave the client out.")
+    about = {
+        "name": client,
+        "studies": {split: len(part) for split, part in parts.items()},
+        "fingerprint": fingerprint(questions),
+    }
+    description = json.dumps(about, indent=1, ensure_ascii=False) + "\n"
+    if (folder / "client.json").is_file():
+        there = read_client(folder, folder)
+        if there.name != client:
+            raise InputError(f"{folder} holds the questions of {there.name!r}; give {client!r} another folder.")
+        if there.fingerprint == about["fingerprint"]:
+            return folder
+    partial = partial_folder(folder)
+    write_questions(partial / OWN, questions)
+    write_text(partial / "client.json", description)
+    replace_folder(partial, folder)
+    return folder
+
+
+def open_questions(folder: pathlib.Path, split: str) -> list[Question]:
+    """The questions of one split of a client's folder.
+
+    Raises:
+        InputError: the file is missing or holds none, or see `read_questions`.
+    """
+    path = folder / OWN
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; expected a client folder with {OWN} and client.json.")
+    questions = [question for question in read_questions(path) if question.split == split]
+    if not questions:
+        raise InputError(f"{path}: there is no {split} question; put some into that split.")
+    return questions

@@ -1,0 +1,107 @@
+"""Questions prepared once, base models taken or refused, and client folders that hold what they should."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+
+import pandas
+import pytest
+from small_questions import PROFILE
+
+from fedmrg_core.data.questions.question import Question
+from fedmrg_core.errors import InputError
+from fedmrg_core.runs.configuration import load_profile
+from fedmrg_core.tasks.medical_qa.base_model import take_stored_model
+from fedmrg_core.tasks.medical_qa.preparing import STORED, prepare_base_model, prepare_questions, prepared_questions
+from fedmrg_core.tasks.medical_qa.question_folders import open_questions, write_client_folder
+
+SUBJECTS = ("Anatomy", "Surgery")
+
+
+def medmcqa_file(folder: pathlib.Path, count: int = 12) -> pathlib.Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    words = "amber birch cedar delta ember fjord grove heath islet jetty knoll ledge marsh nadir oasis".split()
+    rows = [
+        {"id": f"{subject}-{number}", "question": f"Which {words[number]} belongs to {subject} in case {number}?",
+         **{f"op{letter}": f"{letter} {words[(number + place) % 15]}" for place, letter in enumerate("abcd")},
+         "cop": number % 4 + 1, "subject_name": subject, "choice_type": "single"}
+        for subject in SUBJECTS for number in range(count)
+    ]  # fmt: skip
+    rows[3] |= {"opa": "equal", "opb": "Equal"}
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def test_a_public_set_is_prepared_and_what_is_left_out_is_listed(tmp_path):
+    root = medmcqa_file(tmp_path / "root")
+    options = json.dumps({"files": {"all": "questions.jsonl"}, "smallest": 5})
+    summary = prepare_questions(tmp_path / "prepared", "medmcqa", PROFILE, str(root), options)
+    assert set(summary["questions"]) == set(SUBJECTS) and not summary["synthetic"]
+    questions = prepared_questions(tmp_path / "prepared")
+    assert len(questions) == sum(sum(row.values()) for row in summary["questions"].values()) == 23
+    left_out = pandas.read_csv(tmp_path / "prepared" / "left_out.csv")
+    assert len(left_out) == summary["left_out"] == 1 and "equal" in left_out.loc[0, "reason"]
+
+
+def test_the_world_is_prepared_once(tmp_path):
+    summary = prepare_questions(tmp_path, "medical_world", load_profile("smoke", "medical_world"))
+    assert summary["synthetic"] and len(summary["questions"]) == 3
+    before = (tmp_path / "questions.jsonl.gz").stat().st_mtime_ns
+    assert prepare_questions(tmp_path, "medical_world", load_profile("smoke", "medical_world")) == summary
+    assert (tmp_path / "questions.jsonl.gz").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (("phantom", ""), "data 'phantom' is for the task reports, and this notebook for medical_qa"),
+        (("medmcqa", ""), "data_root is empty"),
+        (("medical_world", "."), "reads no folder"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(given, sentence, tmp_path):
+    with pytest.raises(InputError, match=sentence):
+        prepare_questions(tmp_path / "prepared", given[0], PROFILE, given[1])
+    assert not (tmp_path / "prepared").exists()
+
+
+def test_the_stored_base_model_is_the_profile_s_and_whole(tmp_path):
+    profile = load_profile("smoke", "medical_world")
+    assert (
+        prepare_base_model(tmp_path / "base", "medical_world", profile)["texts"] == profile.base_models.public_studies
+    )
+    assert (tmp_path / "base" / "llm" / "model.safetensors").is_file()
+    damaged = tmp_path / "damaged"
+    shutil.copytree(STORED / "smoke" / "medical_world", damaged)
+    (damaged / "llm" / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"config.json is not the file that description.json names"):
+        take_stored_model(damaged, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_base_model_that_cannot_be_had_is_refused(tmp_path):
+    with pytest.raises(
+        InputError, match=r"data 'medquad' has no texts to pretrain a model on; name one in the profile"
+    ):
+        prepare_base_model(tmp_path / "base", "medquad", PROFILE)
+    with pytest.raises(InputError, match="base_models is 'old'; expected stored or fresh"):
+        prepare_base_model(tmp_path / "base", "medical_world", PROFILE, "old")
+
+
+def question(client: str, split: str, number: int) -> Question:
+    return Question(f"{client}-{split}-{number}", client, split, "open", f"What is {number}?", f"It is {number}.")
+
+
+def test_a_client_folder_holds_its_own_and_is_not_given_to_another(tmp_path):
+    own = [question("north", split, number) for split in ("train", "validation", "test") for number in range(2)]
+    folder = write_client_folder(tmp_path / "north", "north", own)
+    assert [q.question_id for q in open_questions(folder, "test")] == ["north-test-0", "north-test-1"]
+    with pytest.raises(InputError, match=r"client 'south' has no validation question"):
+        write_client_folder(tmp_path / "south", "south", [question("south", "train", 0), question("south", "test", 0)])
+    with pytest.raises(InputError, match=r"holds the questions of 'north'; give 'south' another folder"):
+        write_client_folder(tmp_path / "north", "south", [question("south", q.split, 1) for q in own[::2]])
+    (folder / "questions.jsonl").unlink()
+    with pytest.raises(InputError, match=r"expected a client folder"):
+        open_questions(folder, "train")

@@ -1,0 +1,128 @@
+"""Medical questions through the federation: every row, side by side, killed and resumed, answered and scored."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pandas
+import peft
+import pytest
+import torch
+import transformers
+from federation_fake import everything
+from small_questions import PROFILE, small_inputs, small_run
+
+from fedmrg_core.errors import InputError
+from fedmrg_core.federation.run import run_federation
+from fedmrg_core.federation.task import forget_tasks
+from fedmrg_core.files.tensor_files import read_tensors
+from fedmrg_core.runs.methods import load_methods
+from fedmrg_core.runs.run_configuration import read_configuration
+from fedmrg_core.tasks.medical_qa.evaluating import MATRIX, evaluate_run
+from fedmrg_core.tasks.medical_qa.measures import BASE_FLOOR, DECLARED, MAIN
+from fedmrg_core.tasks.medical_qa.task import QuestionHospital
+
+ROWS = tuple(load_methods(task="medical_qa"))
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return small_inputs(tmp_path_factory.mktemp("questions"))
+
+
+def run(inputs: pathlib.Path, folder: pathlib.Path, method: str, **options: object) -> dict[str, bytes]:
+    run_federation(folder, small_run(inputs, folder, method), progress=False, **options)
+    return everything(folder)
+
+
+@pytest.fixture(scope="module")
+def finished(inputs) -> dict[str, pathlib.Path]:
+    """Every row, undisturbed in one process; config.yaml holds relative paths, so all lie equally deep."""
+    folders = {method: inputs / "undisturbed" / method for method in ROWS}
+    for method, folder in folders.items():
+        run(inputs, folder, method, test=True)
+    return folders
+
+
+@pytest.mark.parametrize("method", ROWS)
+def test_a_row_is_trained_answered_and_scored(method, finished):
+    folder = finished[method]
+    metrics = evaluate_run(folder)
+    DECLARED.check_metrics(metrics, "metrics.csv")
+    home = metrics[(metrics["scope"] == "home") & (metrics["metric"] == MAIN)].set_index(["system", "adapter"])["value"]
+    assert ("floor_base", "none") in home.index and home.between(0, 1).all()
+    expected = {"dual": {"generic", "specialised", "both"}}.get(method, {"generic"})
+    assert {adapter for system, adapter in home.index if system == "model"} == expected
+    answers = pandas.read_csv(folder / "predictions.csv")
+    assert set(answers["system"]) == {"model", BASE_FLOOR} and set(answers["fact_held"]) == {"here", "elsewhere"}
+    assert len(answers[answers["system"] == BASE_FLOOR]) == answers["study_id"].nunique()
+
+
+def test_the_matrix_has_every_adapter_on_every_client(finished):
+    for method, count in {"fed-lora": 1, "local": 3, "dual": 4}.items():
+        evaluate_run(finished[method])
+        matrix = pandas.read_csv(finished[method] / MATRIX, keep_default_na=False)
+        adapters = matrix[matrix["adapter"] != "base"]
+        assert len(adapters) == 3 * count and len(matrix) == 3 * (count + 1)
+        assert adapters.groupby("on").size().eq(count).all()
+
+
+def test_the_base_model_stays_as_it_was(finished, inputs):
+    metrics = [evaluate_run(finished[method]).query("system == 'floor_base'") for method in ("fed-lora", "dual")]
+    pandas.testing.assert_frame_equal(*(each.reset_index(drop=True) for each in metrics))
+    adapter = finished["fed-lora"] / "model" / "generic_adapter"
+    llm = transformers.AutoModelForCausalLM.from_pretrained(inputs / "base" / "llm")
+    before = {key: tensor.clone() for key, tensor in llm.state_dict().items()}
+    opened = peft.PeftModel.from_pretrained(llm, adapter)
+    shared = read_tensors(finished["fed-lora"] / "model" / "shared.safetensors")
+    assert any(tensor.abs().max() > 0 for key, tensor in shared.items() if key.endswith("lora_B"))
+    after = opened.unload().state_dict()
+    assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
+
+
+@pytest.mark.parametrize("method", ["fed-lora", "dual", "exact-lora"])
+def test_side_by_side_it_ends_with_the_same_bytes(method, finished, inputs):
+    there = {name: content for name, content in everything(finished[method]).items() if "predictions" not in name}
+    found = run(inputs, inputs / "side-by-side" / method, method, workers=2, test=True)
+    assert found.keys() <= there.keys()
+    assert [name for name, content in found.items() if there[name] != content] == []
+
+
+def test_killed_and_taken_up_again_it_ends_with_the_same_bytes(finished, inputs, monkeypatch):
+    original, calls = QuestionHospital.train, []
+
+    def then_die(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(QuestionHospital, "train", then_die)
+        with pytest.raises(KeyboardInterrupt):
+            run(inputs, inputs / "killed" / "dual", "dual")
+    forget_tasks()
+    found, there = run(inputs, inputs / "killed" / "dual", "dual", test=True), everything(finished["dual"])
+    assert [name for name, content in found.items() if there[name] != content] == []
+
+
+def test_hospitals_say_how_many_questions_they_answer_rightly(finished):
+    rounds = pandas.read_csv(finished["dual"] / "rounds.csv")
+    for adapter in ("generic", "specialised"):
+        assert rounds[f"validation_accuracy_{adapter}"].between(0, 1).all()
+    tests = pandas.read_csv(finished["dual"] / "hospital_tests.csv")
+    assert {"accuracy_sum", "accuracy_per_token", "accuracy_per_character"} <= set(tests.iloc[:, 1])
+
+
+def test_a_chat_template_that_is_not_there_is_refused(inputs, tmp_path):
+    with pytest.raises(InputError, match="questions.chat asks for a chat template and the model's tokenizer has none"):
+        run_federation(tmp_path, small_run(inputs, tmp_path, "fed-lora", chat=True), progress=False)
+
+
+def test_runs_of_reports_do_not_mention_questions(tmp_path):
+    assert "questions" not in PROFILE.model_copy(update={"questions": None}).model_dump(mode="json")
+
+
+def test_the_configuration_is_read_back(finished):
+    configuration = read_configuration(finished["dual"])
+    assert configuration.task == "medical_qa" and configuration.profile.questions.layout == "cloze"
