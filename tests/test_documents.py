@@ -107,6 +107,23 @@ def test_every_method_of_the_main_table_is_shown():
     assert len(shown(README)) <= 8
 
 
+def test_the_table_of_prompt_sources_is_the_stored_one():
+    stored = pandas.read_csv(BENCHMARK / "mrg-llm.csv").set_index(["besides", "source"])
+    one, federation = "nothing more, centralised", "nothing more"
+    columns = ((one, "bleu_4"), (one, "cider"), (federation, "bleu_4"), (federation, "cider"), (federation, F1))
+    table = re.search(r"^\| source of prompts \|.*?\n\n", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.group().splitlines()[2:-1]]
+    assert 1 <= len(rows) <= 6
+    for source, seeds, *cells in rows:
+        runs = [stored.loc[place, source] if (place, source) in stored.index else None for place in (one, federation)]
+        assert seeds == ", ".join("0" if run is None else f"{run.seeds:.0f}" for run in runs)
+        for cell, (place, metric) in zip(cells, columns, strict=True):
+            if (place, source) not in stored.index:
+                assert cell == ""
+            else:
+                assert numbers(cell) == pytest.approx([stored.loc[(place, source), f"home_{metric}"]], abs=5.01e-4)
+
+
 def test_the_table_of_modules_names_files_that_are_there():
     text = README.read_text(encoding="utf-8")
     table = re.search(r"^\| you look for \|.*?\n\n", text, re.MULTILINE | re.DOTALL).group()
