@@ -149,14 +149,16 @@ def courses() -> pandas.DataFrame:
     return pandas.concat(parts, ignore_index=True)
 
 
+# %% [markdown]
+# The line is the mean over hospitals, the band reaches from the worst to the best.
+
+# %%
 drawn = {"hue": "method", "style": "adapter", "kind": "line", "errorbar": ("pi", 100), "height": 3.2, "aspect": 1.8}
 figure = seaborn.relplot(courses(), x="round", y="accuracy", **drawn)
 figure.set(xticks=range(0, settings.federation.rounds + 1, 5))
 mark_synthetic(figure.figure, data)
 
 # %% [markdown]
-# The line is the mean over hospitals, the band reaches from the worst to the best.
-#
 # ## Every adapter on every hospital's questions
 #
 # A row is an adapter, a column the hospital whose test questions it answers. On the diagonal of `local` each is at home.
