@@ -98,9 +98,7 @@ SNAKEMAKE := snakemake --cores $(CORES) --rerun-triggers mtime params input --re
 # The console has the notebooks' own steps and bars; their commands stand in their logs and in .snakemake/log.
 STEPS_ALONE := --quiet rules progress host reason
 
-# The report is written anew each time: one of another run may lie there, and Snakemake does not always look past it.
 figures: environment  ## From nothing to figures and report/index.html
-	@rm -f report/result.txt
 	@PATH="$(BIN):$$PATH" $(SNAKEMAKE) $(STEPS_ALONE) --config profile=$(call quote,$(PROFILE)) data=$(call quote,$(DATA)) \
 		data_root=$(call quote,$(DATA_ROOT)) partition=$(call quote,$(PARTITION)) clients=$(CLIENTS) \
 		unseen=$(call quote,$(UNSEEN)) method=$(call quote,$(METHOD)) seed=$(SEED) threads=$(THREADS) \

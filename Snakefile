@@ -179,18 +179,20 @@ rule data:
         "{params.command}"
 
 
-# What cannot be dealt to clients is refused here, before base models and runs. What was dealt otherwise the last time
-# leaves what is there as it is: hence one file for all runs, and ancient.
+# What cannot be dealt to clients is refused here, before base models are built; later runs refuse it themselves, before
+# they train. One file for all runs, and ancient: what was dealt otherwise the last time leaves what is there as it is.
+# The runs are a resource and no parameter: with a changed one Snakemake 9.16 makes this file alone and ends, and nothing
+# that is missing behind it.
 rule partitions:
     input:
         lambda wildcards: sorted({data_notebook(run.data) for run in DEALT if corpus_name(run.data) == wildcards.corpus}),
     output:
         f"prepared/{PROFILE}/notebooks/{{corpus}}/partitions.tsv",
-    params:
-        runs=lambda wildcards: [run.name for run in DEALT if corpus_name(run.data) == wildcards.corpus],
+    resources:
+        runs=lambda wildcards: shlex.join(run.name for run in DEALT if corpus_name(run.data) == wildcards.corpus),
     priority: 10
     shell:
-        "TQDM_DISABLE=1 fedmrg check-partition {params.runs:q} > {output:q}"  # flwr-datasets shows a bar for each deal
+        "TQDM_DISABLE=1 fedmrg check-partition {resources.runs} > {output:q}"  # flwr-datasets shows a bar for each deal
 
 
 rule base_models:

@@ -159,23 +159,22 @@ esac
 """
 
 
-def test_another_partition_is_checked_before_base_models_and_leaves_them_as_they_are(tmp_path, monkeypatch):
-    """Base models wait for the check and are not made again when other runs are asked for."""
+def test_another_run_is_made_whole_and_leaves_base_models_as_they_are(tmp_path, monkeypatch):
+    """Base models wait for the check of the partition, and are not made again when another run is asked for."""
     command = tmp_path / "bin" / "fedmrg"
     command.parent.mkdir()
     command.write_text(STAND_IN)
     command.chmod(0o755)
     monkeypatch.setenv("PATH", str(command.parent), prepend=os.pathsep)
-    checked = tmp_path / "prepared/smoke/notebooks/phantom/partitions.tsv"
-    made = "base_models/smoke/notebooks/phantom/05_base_models.ipynb"
     triggers = ("--rerun-triggers", "mtime", "params", "input")  # as in the Makefile
-    first = snakemake(tmp_path, "--cores", "2", made, *triggers)
+    name = "results/smoke/phantom/{}/seed-0/notebooks/07_evaluation.ipynb"
+    first = snakemake(tmp_path, "--cores", "2", name.format("fedmrg"), *triggers)
     assert first.returncode == 0, first.stdout + first.stderr
+    checked = tmp_path / "prepared/smoke/notebooks/phantom/partitions.tsv"
     assert checked.read_text() == "check-partition smoke/phantom/fedmrg/seed-0\n"
-    targets = (made, str(checked.relative_to(tmp_path)))
-    other = snakemake(tmp_path, "--cores", "2", *targets, *triggers, "--config", "partition=style")
+    other = snakemake(tmp_path, "--cores", "2", name.format("local"), *triggers, "--config", "method=local")
     assert other.returncode == 0, other.stdout + other.stderr
-    assert checked.read_text() == "check-partition smoke/phantom,style/fedmrg/seed-0\n"
+    assert (tmp_path / name.format("local")).is_file()
     assert "rule base_models" not in other.stdout + other.stderr
 
 
