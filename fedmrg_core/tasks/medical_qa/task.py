@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import pathlib
 from collections.abc import Collection
@@ -98,16 +97,23 @@ class QuestionHospital(ModelHospital):
 
     task: QuestionTask
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019  a hospital lives as long as its task
-    def questions(self, split: str) -> tuple[Question, ...]:
-        """The client's questions of one split: "train", "validation" or "test"."""
-        return tuple(question for folder in self.paths for question in open_questions(folder, split))
+    def __init__(self, task: QuestionTask, client: Client, folders: Collection[pathlib.Path]) -> None:
+        super().__init__(task, client, folders)
+        self._questions: dict[str, list[Question]] = {}
+        self._batches: dict[str, QuestionBatches] = {}
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019
+    def questions(self, split: str) -> list[Question]:
+        """The client's questions of one split: "train", "validation" or "test"."""
+        if split not in self._questions:
+            self._questions[split] = [question for folder in self.paths for question in open_questions(folder, split)]
+        return self._questions[split]
+
     def batches(self, split: str) -> QuestionBatches:
         """The questions of one split with their right answers."""
-        device = next(self.task.model.parameters()).device
-        return QuestionBatches(self.task.reader, self.questions(split), self.task.configuration.profile, device)
+        if split not in self._batches:
+            profile, device = self.task.configuration.profile, next(self.task.model.parameters()).device
+            self._batches[split] = QuestionBatches(self.task.reader, self.questions(split), profile, device)
+        return self._batches[split]
 
     @torch.no_grad()
     def validate(
