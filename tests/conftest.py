@@ -6,6 +6,7 @@ import shutil
 import sys
 
 import pytest
+from hypothesis import settings
 
 # Set before any test module imports torch, transformers or flwr.
 for name, value in {
@@ -17,6 +18,11 @@ for name, value in {
     "MPLBACKEND": "Agg",
 }.items():
     os.environ.setdefault(name, value)
+
+# The same examples every time, so that a run of the tests says something of the code alone; others are drawn with
+# `pytest --hypothesis-profile=default`.
+settings.register_profile("same-examples", derandomize=True, database=None)
+settings.load_profile("same-examples")
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -124,7 +124,11 @@ def test_no_group_stands_in_two_parts(copies, seed):
     questions = many(20) + many(20, "south")
     for here, there in copies:
         questions[20 + there] = dataclasses.replace(questions[20 + there], text=questions[here].text.upper())
-    split = split_questions(questions, seed, "set")
+    try:
+        split = split_questions(questions, seed, "set")
+    except InputError as refused:
+        assert "question, as near-equal ones do not" in str(refused)
+        reject()  # a small client lost a whole part to near-equal questions; its own test is below
     parts = collections.defaultdict(set)
     for group, question in zip(near_equal_groups(questions), split.questions, strict=True):
         parts[group].add(question.split)
