@@ -108,20 +108,27 @@ class Run:
         return self.measures.read_scores(path) if path.is_file() else None
 
     @functools.cached_property
-    def _statistics(self) -> dict[str, tuple[tuple[str, ...], dict[str, StudyStatistics]]]:
+    def _statistics(self) -> dict[tuple[str, str], tuple[tuple[str, ...], dict[str, StudyStatistics]]]:
         return {}
 
-    def statistics(self, role: str) -> tuple[tuple[str, ...], dict[str, StudyStatistics]] | None:
+    def statistics(self, role: str, system: str = "model") -> tuple[tuple[str, ...], dict[str, StudyStatistics]] | None:
         """Its studies as the scores call them, sorted, and the measures in that order; computed once.
 
         None without answers there, or where the folder holds only numbers of whole test sets.
+
+        Args:
+            role: home or unseen.
+            system: the model, or a floor whose answers are stored under its name.
         """
-        if self.answer(role) is None or self.scores is None:
+        answer = self.answer(role) if system == "model" else system
+        if answer is None or self.scores is None:
             return None
-        if role not in self._statistics:
-            rows = self.scores[(self.scores["role"] == role) & (self.scores["adapter"] == self.answer(role))]
-            self._statistics[role] = (tuple(rows["study"]), self.measures.statistics(rows))
-        return self._statistics[role]
+        if (role, answer) not in self._statistics:
+            rows = self.scores[(self.scores["role"] == role) & (self.scores["adapter"] == answer)]
+            if rows.empty:
+                return None
+            self._statistics[role, answer] = (tuple(rows["study"]), self.measures.statistics(rows))
+        return self._statistics[role, answer]
 
     @property
     def holds_scores(self) -> bool:
