@@ -13,7 +13,7 @@ from typing import Any
 import pandas
 
 from fedmrg_core.data.site_names import sites_part
-from fedmrg_core.data.sources import data_source
+from fedmrg_core.data.sources import corpus_name, data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.equal_data import current_fingerprint
 from fedmrg_core.files.stored_tables import read_table
@@ -93,6 +93,12 @@ class Run:
         chosen = (table["scope"] == role) & (table["system"] == system) & (table["adapter"] == adapter)
         return table[chosen].set_index("metric")[["value", "low", "high", "studies"]]
 
+    def values_by_client(self, key: str, system: str = "model") -> pandas.Series:
+        """A measure of what counts at home, by client."""
+        adapter, table = self.answer("home") if system == "model" else "none", self.metrics
+        chosen = (table["metric"] == key) & (table["system"] == system) & (table["adapter"] == adapter)
+        return table[chosen & ~table["scope"].isin(["home", "unseen"])].set_index("scope")["value"].dropna()
+
     @functools.cached_property
     def predictions(self) -> pandas.DataFrame | None:
         """The model's own rows of predictions.csv; None if the folder holds numbers only."""
@@ -167,6 +173,12 @@ def is_synthetic(data: str) -> bool:
         InputError: no data set has this name.
     """
     return data_source(data).synthetic
+
+
+def synthetic_note(data: str) -> str:
+    """What a table or picture says of synthetic data: which they are."""
+    name = corpus_name(data)
+    return "Synthetic phantom data" if name == "phantom" else f"Synthetic data: {name.replace('_', ' ')}"
 
 
 def numbers_of(profile: Profile, method: Method) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run of medical questions starts from: its prepared questions and base model, made once by whoever comes first."""
+"""What a run of medical questions starts from: prepared questions and a base model, made by whoever comes first."""
 
 from __future__ import annotations
 

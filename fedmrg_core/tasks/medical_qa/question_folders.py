@@ -40,8 +40,8 @@ def deal_questions(run_folder: pathlib.Path, configuration: RunConfiguration) ->
     """
     if configuration.partition != "site" or configuration.clients or configuration.unseen_sites:
         raise InputError(
-            "partition, clients and unseen are for studies that are dealt; questions lie with the clients that the data "
-            "name, so leave the three out."
+            "partition, clients and unseen are for studies that are dealt; questions lie with the clients that the "
+            "data name, so leave the three out."
         )
     source = (run_folder / configuration.prepared).resolve() / PREPARED
     if not source.is_file():
