@@ -81,8 +81,8 @@ def _panels(runs: Runs, run: Run) -> pandas.DataFrame:
 
 def _cells(run: Run, name: str, *further: str) -> pandas.DataFrame:
     """A matrix of a run; of a shared adapter, which is nobody's own, ``of`` is empty."""
-    table = common.read_run_table(run.folder, name, (*further, *COLUMNS))
-    return table.assign(of=table["of"].astype(object).where(table["of"].notna(), ""))
+    as_written = {"dtype": {"of": str, "on": str, "adapter": str}, "na_values": {"value": ["", "nan"]}}
+    return common.read_run_table(run.folder, name, (*further, *COLUMNS), **as_written)
 
 
 def draw_matrices(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | str) -> list[pathlib.Path]:
