@@ -20,7 +20,15 @@ BASE = 0.25
 
 
 def write_question_run(
-    root: pathlib.Path, method: str, here: float, elsewhere: float, *, seed: int = 0, variant: str = "", rounds: int = 3
+    root: pathlib.Path,
+    method: str,
+    here: float,
+    elsewhere: float,
+    *,
+    seed: int = 0,
+    variant: str = "",
+    rounds: int = 3,
+    training_code: str = "code-1",
 ) -> pathlib.Path:
     """A finished run below root/results.
 
@@ -32,13 +40,14 @@ def write_question_run(
         seed: draws the answers; the base model's are the same for every run.
         variant: of the run.
         rounds: kept in the matrix by round.
+        training_code: as the manifest has it.
     """
     run = RunSettings(data="medical_world", method=method, variant=variant, seed=seed)
     folder = run.folder(root)
     folder.mkdir(parents=True)
     write_configuration(folder, run.configuration(root))
     manifest = {
-        "commit": "a" * 40, "uncommitted_changes": False, "training_code": "code-1", "data_fingerprint": "data-1",
+        "commit": "a" * 40, "uncommitted_changes": False, "training_code": training_code, "data_fingerprint": "data-1",
         "packages": {"torch": "2.0"}, "parameters": {"shared": 1000}, "rounds": rounds, "selected_round": rounds,
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
