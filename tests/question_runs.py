@@ -61,12 +61,17 @@ def write_question_run(
         ignore_index=True,
     )
     write_text(folder / "predictions.csv", answers.to_csv(index=False, lineterminator="\n"))
-    scored = DECLARED.score(answers, seed, resamples=40)
+    write_measures(folder, answers)
+    _write_matrices(folder, method, here, elsewhere, rounds)
+    return folder
+
+
+def write_measures(folder: pathlib.Path, answers: pandas.DataFrame) -> None:
+    """metrics.csv of these answers."""
+    scored = DECLARED.score(answers, 0, resamples=40)
     floors = scored["adapter"] == BASE_FLOOR
     scored.loc[floors, ["adapter", "system"]] = ["none", BASE_FLOOR]
     write_metrics(folder / "metrics.csv", scored)
-    _write_matrices(folder, method, here, elsewhere, rounds)
-    return folder
 
 
 def _answers(draw: numpy.random.Generator, shares: dict[str, float], adapter: str, system: str) -> pandas.DataFrame:
