@@ -83,7 +83,7 @@ rounds.groupby("round")[shown].mean().round(3)
 # Every client's test questions, under the model that validation chose; and, as a floor, under the base model as it came.
 
 # %%
-metrics = evaluate_run(folder)
+metrics = evaluate_run(folder, workers)
 home = metrics[(metrics["scope"] == "home") & metrics["metric"].isin(NAMES)].copy()
 home["answer"] = home["adapter"].where(home["system"] == "model", "base model")
 home.pivot_table(index="answer", columns="metric", values="value").rename(columns=NAMES).T.round(3)
