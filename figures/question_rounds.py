@@ -32,9 +32,10 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
     runs = load_runs(common.check_runs(run_folders))
     curves.one_setting(runs)
     data = _by_round(runs)
-    figure, axes = common.new_figure(1, len(PANELS), 3.0 * len(PANELS) + 1.8, 3.2, sharey=True)
+    panels = {panel: title for panel, title in PANELS.items() if panel in set(data["panel"])}
+    figure, axes = common.new_figure(1, len(panels), 3.0 * len(panels) + 1.8, 3.2, sharey=True)
     looks = curves.styles(sorted(set(data["line"]) - {"base"}))
-    for axis, (panel, title) in zip(axes, PANELS.items(), strict=True):
+    for axis, (panel, title) in zip(axes, panels.items(), strict=True):
         _panel(axis, data[data["panel"] == panel], looks)
         axis.set(xlabel="Round", title=title)
     axes[0].set_ylabel("Share of right answers")
@@ -100,7 +101,7 @@ def draw_matrices(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib
     methods = list(dict.fromkeys(mean["method"]))
     columns = min(4, len(methods))
     rows = -(-len(methods) // columns)
-    figure, axes = common.new_figure(rows, columns, 3.2 * columns, 2.6 * rows + 0.4)
+    figure, axes = common.new_figure(rows, columns, max(3.2 * columns, 6.4), 2.6 * rows + 0.4)
     for axis, method in zip(axes, methods, strict=False):
         table = mean[mean["method"] == method].pivot(index="row", columns="on", values="value")
         shown = {"annot": True, "fmt": ".2f", "annot_kws": {"size": 7}, "cbar": False, "cmap": "viridis"}
