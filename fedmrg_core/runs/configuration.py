@@ -142,6 +142,7 @@ class Questions(Strict):
     accuracy: Literal["accuracy_sum", "accuracy_per_token", "accuracy_per_character"] = "accuracy_per_character"
     batch_size: Size = 64  # answers scored at a time
     new_tokens: Size = 48  # of an open answer
+    kept_rounds: tuple[Size, ...] = ()  # whose adapters are kept and asked every client's test questions at the end
 
 
 class Profile(Strict):

@@ -8,12 +8,13 @@ import numpy
 import pandas
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.metrics.statistics import StudyStatistics, ratio_statistics
+from fedmrg_core.metrics.statistics import StudyStatistics
 from fedmrg_core.runs.measures import Measure, Measures
 from fedmrg_core.tasks.medical_qa.answering import ELSEWHERE, HERE, OPEN
 
 BASE_FLOOR = "floor_base"  # the untouched base model
 MAIN = "accuracy_per_character"
+MATRIX, MATRIX_BY_ROUND = "matrix.csv", "matrix_by_round.csv"  # every adapter on every client's test questions
 NAMES = {
     "accuracy_sum": "Accuracy, likelihood of the whole answer",
     "accuracy_per_token": "Accuracy, likelihood per token",
@@ -34,6 +35,7 @@ class QuestionMeasures(Measures):
     floors = (BASE_FLOOR,)
     fixed_floors = (BASE_FLOOR,)
     against = "fed-lora"
+    tables = (MATRIX, MATRIX_BY_ROUND)
     blank = {
         **{name: "no question of that kind is in the set." for name in OPEN},
         **{f"accuracy_{end}": "no question with options is in the set." for end in ("sum", "per")},
@@ -53,13 +55,23 @@ class QuestionMeasures(Measures):
             values = scores[key].to_numpy(dtype=float)
             known = ~numpy.isnan(values)
             if known.any():
-                found[key] = ratio_statistics(numpy.where(known, values, 0.0), known.astype(float))
+                found[key] = _mean_of_known(values, known)
         return found
 
     def _checked(self, rows: pandas.DataFrame, source: pathlib.Path) -> pandas.DataFrame:
         if not len(rows) or any(key not in rows for key in self.compared):
             raise InputError(f"{source}: a measure is missing or there is no row; evaluate the run again.")
         return rows
+
+
+def _mean_of_known(values: numpy.ndarray, known: numpy.ndarray) -> StudyStatistics:
+    """The mean of the known values; a resample that has none of them says nothing, and so counts as all of them."""
+    mean = float(values[known].mean())
+
+    def value(sums: numpy.ndarray) -> numpy.ndarray:
+        return numpy.divide(sums[..., 0], sums[..., 1], out=numpy.full(sums.shape[:-1], mean), where=sums[..., 1] > 0)
+
+    return StudyStatistics(numpy.column_stack([numpy.where(known, values, 0.0), known.astype(float)]), value)
 
 
 def with_places(answers: pandas.DataFrame) -> pandas.DataFrame:

@@ -35,8 +35,14 @@ def deal_questions(run_folder: pathlib.Path, configuration: RunConfiguration) ->
         Who takes part; where the method is centralised "pooled", which holds the folders of all.
 
     Raises:
-        InputError: the prepared questions are missing, or a client has no question of some split.
+        InputError: the prepared questions are missing, a client has no question of some split, or the configuration
+            asks for other clients than the data have.
     """
+    if configuration.partition != "site" or configuration.clients or configuration.unseen_sites:
+        raise InputError(
+            "partition, clients and unseen are for studies that are dealt; questions lie with the clients that the "
+            "data name, so leave the three out."
+        )
     source = (run_folder / configuration.prepared).resolve() / PREPARED
     if not source.is_file():
         raise InputError(f"{source} does not exist; prepare the questions with notebook 11_medical_qa first.")
