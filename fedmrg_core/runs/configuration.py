@@ -142,6 +142,9 @@ class Questions(Strict):
     accuracy: Literal["accuracy_sum", "accuracy_per_token", "accuracy_per_character"] = "accuracy_per_character"
     batch_size: Size = 64  # answers scored at a time
     new_tokens: Size = 48  # of an open answer
+    # Of a public set, most questions of one client, see `data.questions.clients.limited_clients`. Stored profiles with
+    # all of them do not mention it.
+    largest_client: Size | None = pydantic.Field(None, exclude_if=lambda given: given is None)
 
 
 class Profile(Strict):
