@@ -20,7 +20,7 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.seeds import numpy_stream
 
 _LEAST_WORDS = 4  # of a text that is held against the clients'; a drug's name stands in many sets
-PIECE = 400  # characters of a text; longer ones are cut at blanks
+PIECE = 256  # characters of a text; longer ones are cut at blanks
 _SEPARATORS = ("Question: ", "\nAnswer: ")  # as `layout.prompt_text` has them
 Row = dict[str, Any]
 Pair = tuple[str, str]  # a question and its answer; the question is "" where a text stands for itself

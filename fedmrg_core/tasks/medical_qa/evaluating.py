@@ -23,21 +23,24 @@ from fedmrg_core.runs.measures import PREDICTIONS
 from fedmrg_core.runs.methods import Ownership
 from fedmrg_core.runs.metric_table import write_metrics
 from fedmrg_core.seeds import torch_threads
-from fedmrg_core.tasks.medical_qa.answering import answers_to
+from fedmrg_core.tasks.medical_qa.answering import PROBABILITY, answers_to
+from fedmrg_core.tasks.medical_qa.floors import floor_answers
 from fedmrg_core.tasks.medical_qa.measures import BASE_FLOOR, DECLARED, MAIN, with_places
 from fedmrg_core.tasks.medical_qa.question_folders import open_questions
 from fedmrg_core.tasks.medical_qa.task import QuestionTask
 
 MATRIX = "matrix.csv"  # every adapter on every client's test questions
+MATRIX_MEASURES = (MAIN, PROBABILITY)  # the second is blank where no question is open, the first where all are
 MODEL = "model"
 
 
 @dataclasses.dataclass(frozen=True)
 class TestSet:
-    """The test questions of one client."""
+    """The test questions of one client, and those it trained on."""
 
     client: str
     questions: tuple[Question, ...]
+    trained: tuple[Question, ...]
 
 
 def evaluate_run(run_folder: pathlib.Path) -> pandas.DataFrame:
@@ -56,11 +59,14 @@ def evaluate_run(run_folder: pathlib.Path) -> pandas.DataFrame:
     with torch_threads(task.configuration.threads):
         answers = pandas.concat(list(_own_answers(task, places)), ignore_index=True)
         matrix = pandas.concat(list(_matrix_rows(task, places)), ignore_index=True)
-    own, floor = answers[answers["system"] == MODEL], answers[answers["system"] == BASE_FLOOR]
     seed, resamples = task.configuration.seed, task.configuration.profile.bootstrap_samples
-    scored = DECLARED.score(own, seed, resamples)
-    floors = DECLARED.score(floor, seed, resamples).assign(system=BASE_FLOOR)
-    metrics = pandas.concat([scored, floors], ignore_index=True)
+    metrics = pandas.concat(
+        [
+            DECLARED.score(rows, seed, resamples).assign(system=system)
+            for system, rows in answers.groupby("system", sort=False)
+        ],
+        ignore_index=True,
+    )
     write_text(run_folder / PREDICTIONS[0], answers.to_csv(index=False, lineterminator="\n"))
     write_text(run_folder / MATRIX, matrix.to_csv(index=False, lineterminator="\n"))
     write_metrics(run_folder / "metrics.csv", metrics)
@@ -73,7 +79,7 @@ def test_sets(run_folder: pathlib.Path) -> Iterator[TestSet]:
     folder = (run_folder / task.configuration.dealt).resolve()
     places = {read_client(path, folder).name: path for path in folder.iterdir() if (path / "client.json").is_file()}
     for client, path in sorted(places.items()):
-        yield TestSet(client, tuple(open_questions(path, "test")))
+        yield TestSet(client, tuple(open_questions(path, "test")), tuple(open_questions(path, "train")))
 
 
 def _finished(run_folder: pathlib.Path) -> QuestionTask:
@@ -88,18 +94,20 @@ def _finished(run_folder: pathlib.Path) -> QuestionTask:
 
 
 def _own_answers(task: QuestionTask, places: Sequence[TestSet]) -> Iterator[pandas.DataFrame]:
-    """What each client's own model says of its own test questions, and what the untouched base model does."""
+    """What each client's own model says of its own test questions, and what the untouched base model and floors do."""
     for place in tqdm(places, desc="test sets", leave=False):
         load_chosen(task.model, task.run_folder, place.client)
         for adapter in (*task.model.answers, BASE):
             label = "none" if adapter == BASE else answer_label(adapter)
             system = BASE_FLOOR if adapter == BASE else MODEL
-            rows = with_places(_answers(task, adapter, place))
+            rows = with_places(_answers(task, adapter, place, task.numbers.new_tokens))
             yield rows.assign(site=place.client, role="home", adapter=label, system=system)
+        for system, rows in floor_answers(place.questions, place.trained):
+            yield with_places(rows).assign(site=place.client, role="home", adapter="none", system=system)
 
 
 def _matrix_rows(task: QuestionTask, places: Sequence[TestSet]) -> Iterator[pandas.DataFrame]:
-    """The main accuracy of every adapter that there is on every client's test questions."""
+    """`MATRIX_MEASURES` of every adapter that there is on every client's test questions."""
     personal = Ownership.PERSONAL in task.model.ownership.values()
     holders = [place.client for place in places] if personal else [None]
     for holder in tqdm(holders, desc="matrix", leave=False):
@@ -108,14 +116,16 @@ def _matrix_rows(task: QuestionTask, places: Sequence[TestSet]) -> Iterator[pand
             if holder is not places[0].client and holder is not None and _is_shared(task, adapter):
                 continue
             named = {"adapter": answer_label(adapter), "of": "" if _is_shared(task, adapter) else holder}
-            found = [
-                {**named, "on": place.client, MAIN: _answers(task, adapter, place)[MAIN].mean()} for place in places
-            ]
-            yield pandas.DataFrame(found)
-    yield pandas.DataFrame(
-        [{"adapter": "base", "of": "", "on": place.client, MAIN: _answers(task, BASE, place)[MAIN].mean()}
-         for place in places]
-    )  # fmt: skip
+            yield _on_all(task, adapter, places, named)
+    yield _on_all(task, BASE, places, {"adapter": "base", "of": ""})
+
+
+def _on_all(task: QuestionTask, adapter: str, places: Sequence[TestSet], named: dict[str, str]) -> pandas.DataFrame:
+    """One adapter on every client's test questions; nothing is written."""
+    means = [_answers(task, adapter, place, 0)[list(MATRIX_MEASURES)].mean().to_dict() for place in places]
+    return pandas.DataFrame(
+        [{**named, "on": place.client, **row} for place, row in zip(places, means, strict=True)]
+    )
 
 
 def _is_shared(task: QuestionTask, adapter: str) -> bool:
@@ -123,6 +133,5 @@ def _is_shared(task: QuestionTask, adapter: str) -> bool:
     return adapter == GENERIC and task.model.adapter_owner(adapter) is Ownership.SHARED
 
 
-def _answers(task: QuestionTask, adapter: str, place: TestSet) -> pandas.DataFrame:
-    numbers = task.numbers
-    return answers_to(task.model, task.reader, place.questions, adapter, numbers.batch_size, numbers.new_tokens)
+def _answers(task: QuestionTask, adapter: str, place: TestSet, new_tokens: int) -> pandas.DataFrame:
+    return answers_to(task.model, task.reader, place.questions, adapter, task.numbers.batch_size, new_tokens)
