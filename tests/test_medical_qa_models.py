@@ -116,4 +116,3 @@ def test_a_chat_stays_whole_where_a_question_is_too_long(template):
         assert "word399" in read and "word0 " not in read and "Does it help?" in read
         assert len(tokenizer(read).input_ids) <= 120
     assert ("<think>\n\n</think>" in empty) == (template is QWEN)
-

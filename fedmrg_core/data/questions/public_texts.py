@@ -168,7 +168,9 @@ def _pairs_of(path: pathlib.Path, kind: Kind) -> Iterator[Pair]:
         try:
             found = kind.pairs(content)
         except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise InputError(f"{path}: row {row} has another layout than row 1 ({error!r}); mend or remove it.") from None
+            raise InputError(
+                f"{path}: row {row} has another layout than row 1 ({error!r}); mend or remove it."
+            ) from None
         for question, answer in found:
             if isinstance(answer, str) and answer.strip():
                 yield " ".join(str(question).split()), " ".join(answer.split())
@@ -177,12 +179,7 @@ def _pairs_of(path: pathlib.Path, kind: Kind) -> Iterator[Pair]:
 def _apart(pairs: Sequence[Pair], questions: Sequence[Question], threshold: float) -> list[Pair]:
     """Those that have no part near-equal to something of the clients'."""
     held = {text for each in questions for text in (each.text, each.answer_text, each.context) if text}
-    parts = [
-        (place, part) for place, pair in enumerate(pairs) for part in pair if len(part.split()) >= _LEAST_WORDS
-    ]
+    parts = [(place, part) for place, pair in enumerate(pairs) for part in pair if len(part.split()) >= _LEAST_WORDS]
     near = near_equal_to([part for _, part in parts], sorted(held), threshold)
     gone = {place for (place, part), is_near in zip(parts, near.tolist(), strict=True) if is_near}
     return [pair for place, pair in enumerate(pairs) if place not in gone]
-
-
-

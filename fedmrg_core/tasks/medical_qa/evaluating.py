@@ -123,9 +123,7 @@ def _matrix_rows(task: QuestionTask, places: Sequence[TestSet]) -> Iterator[pand
 def _on_all(task: QuestionTask, adapter: str, places: Sequence[TestSet], named: dict[str, str]) -> pandas.DataFrame:
     """One adapter on every client's test questions; nothing is written."""
     means = [_answers(task, adapter, place, 0)[list(MATRIX_MEASURES)].mean().to_dict() for place in places]
-    return pandas.DataFrame(
-        [{**named, "on": place.client, **row} for place, row in zip(places, means, strict=True)]
-    )
+    return pandas.DataFrame([{**named, "on": place.client, **row} for place, row in zip(places, means, strict=True)])
 
 
 def _is_shared(task: QuestionTask, adapter: str) -> bool:

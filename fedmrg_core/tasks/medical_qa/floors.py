@@ -20,9 +20,7 @@ NEAREST = "floor_nearest"  # the answer of the client's training question that i
 FLOORS = (CHANCE, LETTER, LONGEST, NEAREST)
 
 
-def floor_answers(
-    questions: Sequence[Question], trained: Sequence[Question]
-) -> Iterator[tuple[str, pandas.DataFrame]]:
+def floor_answers(questions: Sequence[Question], trained: Sequence[Question]) -> Iterator[tuple[str, pandas.DataFrame]]:
     """Each floor that there is, with its answers to the questions it is for.
 
     Args:
