@@ -6,13 +6,15 @@ import json
 import pathlib
 import shutil
 
+import filelock
 import pandas
 import pytest
-from small_questions import PROFILE
+from small_questions import PROFILE, small_inputs, small_run
 
 from fedmrg_core.data.questions.question import Question
 from fedmrg_core.errors import InputError
 from fedmrg_core.runs.configuration import load_profile
+from fedmrg_core.tasks.medical_qa import question_folders
 from fedmrg_core.tasks.medical_qa.base_model import take_stored_model
 from fedmrg_core.tasks.medical_qa.preparing import STORED, prepare_base_model, prepare_questions, prepared_questions
 from fedmrg_core.tasks.medical_qa.question_folders import open_questions, write_client_folder
@@ -131,6 +133,21 @@ def test_a_base_model_that_cannot_be_had_is_refused(tmp_path):
     assert not (tmp_path / "base").exists()
     with pytest.raises(InputError, match="base_models is 'old'; expected stored or fresh"):
         prepare_base_model(tmp_path / "base", "medical_world", PROFILE, "old")
+
+
+def test_runs_that_start_together_deal_one_after_the_other(tmp_path, monkeypatch):
+    written = []
+
+    def write(folder: pathlib.Path, *arguments: object) -> pathlib.Path:
+        with pytest.raises(filelock.Timeout), filelock.FileLock(folder.parent / question_folders.LOCK, timeout=0):
+            pass
+        written.append(folder)
+        return write_client_folder(folder, *arguments)
+
+    monkeypatch.setattr(question_folders, "write_client_folder", write)
+    inputs = small_inputs(tmp_path)
+    roster = question_folders.deal_questions(tmp_path / "run", small_run(inputs, tmp_path / "run", "fed-lora"))
+    assert len(written) == len(roster.clients) == 3
 
 
 def question(client: str, split: str, number: int) -> Question:
