@@ -58,7 +58,7 @@ def test_a_row_is_trained_answered_and_scored(method, finished):
     expected = {"dual": {"generic", "specialised", "both"}}.get(method, {"generic"})
     assert {adapter for system, adapter in home.index if system == "model"} == expected
     answers = pandas.read_csv(folder / "predictions.csv")
-    assert set(answers["system"]) == {"model", BASE_FLOOR} and set(answers["fact_held"]) == {"here", "elsewhere"}
+    assert set(answers["system"]) == {"model", *DECLARED.floors} and set(answers["fact_held"]) == {"here", "elsewhere"}
     assert len(answers[answers["system"] == BASE_FLOOR]) == answers["study_id"].nunique()
 
 

@@ -106,8 +106,8 @@ DATA_SOURCES: dict[str, DataSource] = {
     **{
         name: DataSource(
             loader=f"{_QUESTIONS}.loading:load_{name}",
-            public_corpus="",  # the profile names a model
-            corpus_needs_root=False,
+            public_corpus=f"{_QUESTIONS}.public_texts:public_texts",  # the other sets of the folder
+            corpus_needs_root=True,
             needs_root=True,
             unseen_sites=(),
             synthetic=False,

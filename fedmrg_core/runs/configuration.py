@@ -143,6 +143,9 @@ class Questions(Strict):
     batch_size: Size = 64  # answers scored at a time
     new_tokens: Size = 48  # of an open answer
     kept_rounds: tuple[Size, ...] = ()  # whose adapters are kept and asked every client's test questions at the end
+    # Of a public set, most questions of one client, see `data.questions.clients.limited_clients`. Stored profiles with
+    # all of them do not mention it.
+    largest_client: Size | None = pydantic.Field(None, exclude_if=lambda given: given is None)
 
 
 class Profile(Strict):

@@ -25,7 +25,8 @@ from fedmrg_core.runs.measures import PREDICTIONS
 from fedmrg_core.runs.methods import Ownership
 from fedmrg_core.runs.metric_table import write_metrics
 from fedmrg_core.seeds import torch_threads
-from fedmrg_core.tasks.medical_qa.answering import answers_to
+from fedmrg_core.tasks.medical_qa.answering import PROBABILITY, answers_to
+from fedmrg_core.tasks.medical_qa.floors import floor_answers
 from fedmrg_core.tasks.medical_qa.kept_adapters import load_kept
 from fedmrg_core.tasks.medical_qa.measures import BASE_FLOOR, DECLARED, MAIN, MATRIX, MATRIX_BY_ROUND, with_places
 from fedmrg_core.tasks.medical_qa.question_folders import open_questions
@@ -38,10 +39,11 @@ MATRIX_COLUMNS = ("adapter", "of", "on", "metric", "value", "studies")
 
 @dataclasses.dataclass(frozen=True)
 class TestSet:
-    """The test questions of one client."""
+    """The test questions of one client, and those it trained on, which floors copy from."""
 
     client: str
     questions: tuple[Question, ...]
+    trained: tuple[Question, ...]
 
 
 def evaluate_run(run_folder: pathlib.Path, workers: int = 1) -> pandas.DataFrame:
@@ -72,10 +74,11 @@ def evaluate_run(run_folder: pathlib.Path, workers: int = 1) -> pandas.DataFrame
 
 
 def _metrics(task: QuestionTask, answers: pandas.DataFrame) -> pandas.DataFrame:
-    """The long table of the model and of the floor, which metrics.csv calls a system and no adapter."""
+    """The long table of the model and of the floors, which metrics.csv calls systems and no adapters."""
     scored = DECLARED.score(answers, task.configuration.seed, task.configuration.profile.bootstrap_samples)
-    floors = scored["adapter"] == BASE_FLOOR
-    scored.loc[floors, ["adapter", "system"]] = ["none", BASE_FLOOR]
+    floors = scored["adapter"].isin(set(answers["system"]) - {MODEL})
+    scored.loc[floors, "system"] = scored.loc[floors, "adapter"]
+    scored.loc[floors, "adapter"] = "none"
     return scored
 
 
@@ -93,7 +96,7 @@ def test_sets(run_folder: pathlib.Path) -> Iterator[TestSet]:
     folder = (run_folder / task.configuration.dealt).resolve()
     places = {read_client(path, folder).name: path for path in folder.iterdir() if (path / "client.json").is_file()}
     for client, path in sorted(places.items()):
-        yield TestSet(client, tuple(open_questions(path, "test")))
+        yield TestSet(client, tuple(open_questions(path, "test")), tuple(open_questions(path, "train")))
 
 
 def _finished(run_folder: pathlib.Path) -> QuestionTask:
@@ -112,16 +115,18 @@ CHOSEN = 0  # in place of a round: the one that validation chose
 
 
 def _own_jobs(task: QuestionTask, places: Sequence[TestSet]) -> list[Job]:
-    """For each client what its own model says of its own test questions, and what the untouched base model does."""
+    """For each client what its own model, the untouched base model and the floors say of its own test questions."""
 
     def answers(place: TestSet) -> pandas.DataFrame:
         load_chosen(task.model, task.run_folder, place.client)
         parts = []
         for adapter in (*task.model.answers, BASE):
             name, system = (BASE_FLOOR, BASE_FLOOR) if adapter == BASE else (answer_label(adapter), MODEL)
-            rows = with_places(_answers(task, adapter, place.questions))
-            parts.append(rows.assign(site=place.client, role="home", adapter=name, system=system))
-        return pandas.concat(parts, ignore_index=True)
+            rows = with_places(_answers(task, adapter, place.questions, task.numbers.new_tokens))
+            parts.append(rows.assign(adapter=name, system=system))
+        for name, rows in floor_answers(place.questions, place.trained):
+            parts.append(with_places(rows).assign(adapter=name, system=name))
+        return pandas.concat(parts, ignore_index=True).assign(site=place.client, role="home")
 
     return [_job(answers, place) for place in places]
 
@@ -154,10 +159,10 @@ def _job(function: Callable[..., pandas.DataFrame], *arguments: Any) -> Job:
 
 
 def _cell(task: QuestionTask, adapter: str, place: TestSet) -> dict[str, Any]:
-    """The main accuracy on a client's questions with options; of a client without any ROUGE-L of the open ones."""
+    """The main accuracy on a client's questions with options; of one without any how probable right answers are."""
     closed = [question for question in place.questions if possible_answers(question)]
-    metric, asked = (MAIN, closed) if closed else ("rouge_l", place.questions)
-    value = _answers(task, adapter, asked)[metric].mean()
+    metric, asked = (MAIN, closed) if closed else (PROBABILITY, place.questions)
+    value = _answers(task, adapter, asked, 0)[metric].mean()
     name = "base" if adapter == BASE else answer_label(adapter)
     return {"adapter": name, "on": place.client, "metric": metric, "value": value, "studies": len(asked)}
 
@@ -167,6 +172,6 @@ def _is_shared(task: QuestionTask, adapter: str) -> bool:
     return adapter == GENERIC and task.model.adapter_owner(adapter) is Ownership.SHARED
 
 
-def _answers(task: QuestionTask, adapter: str, questions: Sequence[Question]) -> pandas.DataFrame:
-    numbers = task.numbers
-    return answers_to(task.model, task.reader, questions, adapter, numbers.batch_size, numbers.new_tokens)
+def _answers(task: QuestionTask, adapter: str, questions: Sequence[Question], new_tokens: int) -> pandas.DataFrame:
+    """With `new_tokens` 0 nothing is written."""
+    return answers_to(task.model, task.reader, questions, adapter, task.numbers.batch_size, new_tokens)

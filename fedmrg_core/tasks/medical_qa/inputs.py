@@ -38,7 +38,7 @@ def prepare_inputs(
     with _alone(prepared):
         summary = prepare_questions(prepared, run.data, profile, data_root, options)
     with _alone(models), torch_threads(1):
-        description = prepare_base_model(models, run.data, profile, base_models)
+        description = prepare_base_model(models, run.data, profile, base_models, data_root=data_root, prepared=prepared)
     return summary, description
 
 

@@ -10,7 +10,8 @@ import pandas
 from fedmrg_core.errors import InputError
 from fedmrg_core.metrics.statistics import StudyStatistics
 from fedmrg_core.runs.measures import Measure, Measures
-from fedmrg_core.tasks.medical_qa.answering import ELSEWHERE, HERE, OPEN
+from fedmrg_core.tasks.medical_qa.answering import ELSEWHERE, HERE, OPEN, PROBABILITY
+from fedmrg_core.tasks.medical_qa.floors import FLOORS
 
 BASE_FLOOR = "floor_base"  # the untouched base model
 MAIN = "accuracy_per_character"
@@ -23,6 +24,7 @@ NAMES = {
     f"{MAIN}_{ELSEWHERE}": "Accuracy, answer held elsewhere",
     "token_f1": "Token F1, open answers",
     "rouge_l": "ROUGE-L, open answers",
+    PROBABILITY: "Probability of a right open answer, per token",
 }
 
 
@@ -32,8 +34,7 @@ class QuestionMeasures(Measures):
     # The shared adapter answers: on the world's validation questions it is right far more often than the specialised
     # one, which cannot know what only others hold [ours].
     answers = {"home": ("generic",), "unseen": ("generic",)}
-    floors = (BASE_FLOOR,)
-    fixed_floors = (BASE_FLOOR,)
+    floors = fixed_floors = (BASE_FLOOR, *FLOORS)
     against = "fed-lora"
     tables = (MATRIX, MATRIX_BY_ROUND)
     blank = {
@@ -41,12 +42,16 @@ class QuestionMeasures(Measures):
         **{f"accuracy_{end}": "no question with options is in the set." for end in ("sum", "per")},
     }
     notes = ("Answers are chosen by their log-likelihood; how it is normalised is in a measure's name.",)
-    floor_notes = ("The floor is the base model as it came, before any training here.",)
+    floor_notes = (
+        "Floors: base, the model as it came, before any training here; chance, an option drawn at random; letter, the "
+        "answer that is right most often in a client's training questions; longest, the longest option; nearest, to an "
+        "open question the answer of the client's most similar training question.",
+    )
 
     def __init__(self) -> None:
         super().__init__(*(Measure(key, name) for key, name in NAMES.items()))
-        self.shown = (MAIN, f"{MAIN}_{HERE}", f"{MAIN}_{ELSEWHERE}", "rouge_l")
-        self.tested = (MAIN,)
+        self.shown = (MAIN, f"{MAIN}_{HERE}", f"{MAIN}_{ELSEWHERE}", "rouge_l", PROBABILITY)
+        self.tested = (MAIN, PROBABILITY)
 
     def statistics(self, scores: pandas.DataFrame) -> dict[str, StudyStatistics]:
         """Each measure as a ratio of sums: over the questions that have it."""
