@@ -81,6 +81,7 @@ def _answers(draw: numpy.random.Generator, shares: dict[str, float], adapter: st
         right = [float(draw.random() < shares[place]) for place in places]
         rows = pandas.DataFrame({"study_id": [f"{client}-{n:03}" for n in range(QUESTIONS)], "fact_held": places})
         rows = rows.assign(accuracy_sum=right, accuracy_per_token=right, token_f1=numpy.nan, rouge_l=numpy.nan)
+        rows["open_probability_per_token"] = numpy.nan
         parts.append(with_places(rows.assign(**{MAIN: right})).assign(site=client))
     return pandas.concat(parts).assign(role="home", adapter=adapter, system=system)
 
