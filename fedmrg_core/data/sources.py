@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from fedmrg_core.data.study import LoadedStudies, PublicPart
 
 
-REPORTS, MEDICAL_QA, VISUAL_PROMPTS = "reports", "medical_qa", "visual_prompts"  # tasks, see `fedmrg_core.runs.task_registry`
+REPORTS, MEDICAL_QA, VISUAL_PROMPTS = (
+    "reports",
+    "medical_qa",
+    "visual_prompts",
+)  # tasks, see `fedmrg_core.runs.task_registry`
 # What may be published of a data set. Each level holds those after it; `publishing` says what that means.
 Level = Literal[
     "all",  # images, reports, everything

@@ -1,8 +1,8 @@
 """Overlap and distance of masks, MONAI's, with a rule for empty ones that stands in the measure's name.
 
-    dice_empty_1                  2 |A and B| / (|A| + |B|); both empty: 1
-    hausdorff95_empty_diagonal    95th percentile of the distances between outlines, in pixels; both empty: 0; one
-                                  empty: the diagonal of the picture, the farthest two pixels can be apart    [ours]
+dice_empty_1                  2 |A and B| / (|A| + |B|); both empty: 1
+hausdorff95_empty_diagonal    95th percentile of the distances between outlines, in pixels; both empty: 0; one
+                              empty: the diagonal of the picture, the farthest two pixels can be apart    [ours]
 """
 
 from __future__ import annotations

@@ -62,9 +62,7 @@ def public_studies(count: int, image_size: int, seed: int) -> Iterator[PhantomSt
     return (draw_study(seed, PUBLIC_SITE, index, image_size) for index in range(count))
 
 
-def _drawn(
-    counts: dict[str, int], image_size: int, seed: int
-) -> Iterator[tuple[tuple[str, str, int], PhantomStudy]]:
+def _drawn(counts: dict[str, int], image_size: int, seed: int) -> Iterator[tuple[tuple[str, str, int], PhantomStudy]]:
     for site in CENTRES:
         for split, count in counts.items():
             if site == UNSEEN_CENTRE and split != "test":

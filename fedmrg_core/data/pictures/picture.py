@@ -117,9 +117,7 @@ def by_site(pictures: Iterable[Picture]) -> dict[str, list[Picture]]:
     return dict(sorted(found.items()))
 
 
-def _check_site(
-    site: str, pictures: Sequence[Picture], subject: Subject, source: str, needed: Collection[str]
-) -> None:
+def _check_site(site: str, pictures: Sequence[Picture], subject: Subject, source: str, needed: Collection[str]) -> None:
     for split in needed:
         if not any(picture.split == split for picture in pictures):
             raise InputError(f"{source}: site {site!r} has no {split} picture; give it some, or leave the site out.")

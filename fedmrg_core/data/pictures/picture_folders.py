@@ -143,9 +143,7 @@ def load_masks(
         raise InputError(f"threshold is {threshold}; expected a grey level from 0 to 254.")
 
     def truth(row: Row) -> numpy.ndarray:
-        return numpy.stack(
-            [read_mask(root / mask, root / row.image, image_size, threshold) for mask in row.masks]
-        )
+        return numpy.stack([read_mask(root / mask, root / row.image, image_size, threshold) for mask in row.masks])
 
     return _loaded(rows, root, Subject("masks", regions, 3 if colours else 1), truth, image_size, seed)
 

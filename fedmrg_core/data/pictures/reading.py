@@ -47,8 +47,8 @@ def read_mask(path: pathlib.Path, picture: pathlib.Path, image_size: int, thresh
         grey = sorted(set(numpy.unique(values).tolist()) - set(CLEAN))
         if grey:
             raise InputError(
-                f"{path}: the mask has {len(grey)} grey levels between black and white, such as {grey[0]} (a JPEG has); "
-                "give threshold, for example 127: what is above it belongs to the region."
+                f"{path}: the mask has {len(grey)} grey levels between black and white, such as {grey[0]}, as a JPEG "
+                "has; give threshold, for example 127: what is above it belongs to the region."
             )
         threshold = 0
     region = Image.fromarray((values > threshold).astype(numpy.uint8) * 255)

@@ -1,0 +1,180 @@
+"""The small frozen ViT and SAM, pretrained on public-style phantom pictures that no client holds.
+
+Published prompts sit in foundation models [secondary]; where there is none, these stand in for them [ours].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import numpy
+import scipy.ndimage
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedmrg_core.data.pictures.phantom_pictures import TAUGHT_BEFORE, findings_of, public_studies
+from fedmrg_core.errors import InputError
+from fedmrg_core.files.whole_files import partial_folder, replace_folder
+from fedmrg_core.runs.configuration import BaseModels, Pictures
+from fedmrg_core.seeds import numpy_stream, stream_seed
+from fedmrg_core.training.small_llm import optimise
+
+DESCRIPTION = "description.json"
+MEAN, DEVIATION = 0.5, 0.25  # of grey levels
+VIT_TASK = f"supervised: {', '.join(TAUGHT_BEFORE)} and the view, none of which the clients are asked for"
+SAM_TASK = "self-supervised: a point is clicked, and the connected region of like grey around it is outlined"
+LEVELS = 4  # of grey, that a picture is cut into for SAM's regions
+SMOOTH = 1.5  # pixels, standard deviation before that
+
+
+def pretrain_vit(
+    sizes: BaseModels, numbers: Pictures, image_size: int, seed: int, progress: bool = True
+) -> tuple[transformers.ViTModel, list[float]]:
+    """A small ViT that has learned to tell findings and the view of public pictures.
+
+    Args:
+        sizes: pictures, steps, learning rate.
+        numbers: sizes of the model.
+        image_size: pixels.
+        seed: root seed.
+        progress: show a bar.
+
+    Returns:
+        The model without its classifier, and the loss of every step.
+    """
+    studies = list(public_studies(sizes.public_studies, image_size, seed))
+    pixels = _pixels([study.image for study in studies])
+    truth = torch.tensor(numpy.stack([[*findings_of(s, TAUGHT_BEFORE), s.view == "AP"] for s in studies])).float()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, "base", "vit"))
+        vit, head = new_vit(numbers, image_size), nn.Linear(numbers.width, truth.shape[1])
+    draw = numpy_stream(seed, "base", "vit", "batches")
+
+    def step() -> Tensor:
+        chosen = draw.integers(0, len(pixels), sizes.pretraining_batch_size)
+        said = head(vit(pixels[chosen]).last_hidden_state[:, 0])
+        return functional.binary_cross_entropy_with_logits(said, truth[chosen])
+
+    losses = optimise(
+        [*vit.parameters(), *head.parameters()], step, sizes.backbone_steps, sizes.pretraining_learning_rate, "ViT",
+        progress,
+    )  # fmt: skip
+    return vit.eval(), losses
+
+
+def new_vit(numbers: Pictures, image_size: int) -> transformers.ViTModel:
+    """A small grey ViT with fresh weights; heads are 16 wide."""
+    config = transformers.ViTConfig(
+        hidden_size=numbers.width, num_hidden_layers=numbers.layers, num_attention_heads=max(numbers.width // 16, 1),
+        intermediate_size=4 * numbers.width, image_size=image_size, patch_size=numbers.patch, num_channels=1,
+    )  # fmt: skip
+    return transformers.ViTModel(config, add_pooling_layer=False)
+
+
+def pretrain_sam(
+    sizes: BaseModels, numbers: Pictures, image_size: int, seed: int, progress: bool = True
+) -> tuple[transformers.SamModel, list[float]]:
+    """A small SAM that has learned to outline what is clicked in public pictures; arguments as `pretrain_vit`."""
+    images = [study.image for study in public_studies(sizes.public_studies, image_size, seed)]
+    pixels, regions = _pixels(images), [grey_regions(image) for image in images]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, "base", "sam"))
+        sam = new_sam(numbers, image_size)
+    draw = numpy_stream(seed, "base", "sam", "batches")
+
+    def step() -> Tensor:
+        chosen = draw.integers(0, len(pixels), sizes.pretraining_batch_size)
+        points = draw.integers(0, image_size, (len(chosen), 2))  # x, y
+        truth = torch.tensor(
+            numpy.stack([regions[i] == regions[i][y, x] for i, (x, y) in zip(chosen, points, strict=True)])
+        ).float()
+        clicked = torch.tensor(points).float()[:, None, None]
+        labels = torch.ones(len(chosen), 1, 1, dtype=torch.long)
+        found = sam(pixels[chosen], input_points=clicked, input_labels=labels, multimask_output=True).pred_masks[:, 0]
+        found = functional.interpolate(found, truth.shape[-2:], mode="bilinear", align_corners=False)
+        return functional.binary_cross_entropy_with_logits(found, truth[:, None].expand_as(found))
+
+    losses = optimise(sam.parameters(), step, sizes.backbone_steps, sizes.pretraining_learning_rate, "SAM", progress)
+    return sam.eval(), losses
+
+
+def new_sam(numbers: Pictures, image_size: int) -> transformers.SamModel:
+    """A small grey SAM with fresh weights: windows, and a last layer that sees everything."""
+    width, decoder = numbers.width, numbers.decoder_width
+    vision = {
+        "hidden_size": width, "output_channels": decoder, "num_hidden_layers": numbers.layers,
+        "num_attention_heads": max(width // 16, 1), "num_channels": 1, "image_size": image_size,
+        "patch_size": numbers.patch, "window_size": numbers.window, "global_attn_indexes": [numbers.layers - 1],
+        "num_pos_feats": decoder // 2, "mlp_dim": 4 * width, "initializer_range": 0.02,
+    }  # fmt: skip
+    prompts = {"hidden_size": decoder, "image_size": image_size, "patch_size": numbers.patch, "mask_input_channels": 4}
+    masks = {"hidden_size": decoder, "mlp_dim": 4 * decoder, "num_attention_heads": 4, "iou_head_hidden_dim": decoder}
+    prompts["image_embedding_size"] = image_size // numbers.patch
+    return transformers.SamModel(
+        transformers.SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=masks)
+    )
+
+
+def grey_regions(image: numpy.ndarray) -> numpy.ndarray:
+    """The number of the connected region of like grey that each pixel of (H, W) lies in."""
+    smooth = scipy.ndimage.gaussian_filter(image.astype(float), SMOOTH)
+    levels = numpy.minimum(smooth / 256 * LEVELS, LEVELS - 1).astype(int)
+    regions, found = numpy.zeros(image.shape, dtype=int), 0
+    for level in range(LEVELS):
+        parts, count = scipy.ndimage.label(levels == level)
+        regions[parts > 0] = parts[parts > 0] + found
+        found += count
+    return regions
+
+
+def _pixels(images: list[numpy.ndarray]) -> Tensor:
+    """(N, 1, H, W), as the model reads them."""
+    return (torch.from_numpy(numpy.stack(images))[:, None].float() / 255 - MEAN) / DEVIATION
+
+
+def save_base_model(
+    folder: pathlib.Path, name: str, model: transformers.PreTrainedModel, description: dict[str, object]
+) -> None:
+    """Save `folder/<name>` and `folder/description.json`, whole or not at all."""
+    partial = partial_folder(folder)
+    model.save_pretrained(partial / name)
+    preprocessing = {"image_mean": [MEAN], "image_std": [DEVIATION], "do_normalize": True}
+    (partial / name / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=1) + "\n")
+    content = json.dumps({**description, "files": _digests(partial)}, indent=1, sort_keys=True)
+    (partial / DESCRIPTION).write_text(content + "\n", encoding="utf-8")
+    replace_folder(partial, folder)
+
+
+def take_stored_model(stored: pathlib.Path, folder: pathlib.Path) -> None:
+    """Copy a base model that the repository holds, whole or not at all.
+
+    Raises:
+        InputError: a file of it is not the one that its description names.
+    """
+    named, there = saved_description(stored)["files"], _digests(stored)
+    if changed := sorted(named.items() ^ there.items()):
+        raise InputError(
+            f"{stored / changed[0][0]} is not the file that {DESCRIPTION} names; restore it from the repository, or "
+            "build the model with base_models=fresh."
+        )
+    partial = partial_folder(folder)
+    shutil.copytree(stored, partial, dirs_exist_ok=True)
+    replace_folder(partial, folder)
+
+
+def saved_description(folder: pathlib.Path) -> dict[str, Any] | None:
+    """What a saved base model was made from; None if there is none."""
+    path = folder / DESCRIPTION
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+    """sha256 of every file of the model."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != DESCRIPTION)
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
