@@ -46,9 +46,7 @@ def small_inputs(root: pathlib.Path) -> pathlib.Path:
     return root
 
 
-def small_run(
-    root: pathlib.Path, folder: pathlib.Path, data: str, method: str, **settings: object
-) -> RunConfiguration:
+def small_run(root: pathlib.Path, folder: pathlib.Path, data: str, method: str, **settings: object) -> RunConfiguration:
     """The configuration of a run on them."""
     given = {"profile": small_profile(data), "seed": 0, "threads": 1, **settings}
     return configure_run(

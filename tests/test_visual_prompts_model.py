@@ -13,8 +13,8 @@ from fedmrg_core.data.pictures.picture import Subject
 from fedmrg_core.errors import InputError
 from fedmrg_core.prompts.generator import CrossAttentionBlock
 from fedmrg_core.runs.methods import Ownership, load_method, load_methods
-from fedmrg_core.tasks.visual_prompts.base_model import new_sam, new_vit, save_base_model
 from fedmrg_core.tasks.visual_prompts.backbones import TokenBackbone, load_token_backbone
+from fedmrg_core.tasks.visual_prompts.base_model import new_sam, new_vit, save_base_model
 from fedmrg_core.tasks.visual_prompts.prompted_model import PromptedModel, build_prompted_model
 from fedmrg_core.tasks.visual_prompts.sam import SamBackbone, load_sam
 from fedmrg_core.training.trained_model import parameter_counts

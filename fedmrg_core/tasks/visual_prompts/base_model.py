@@ -27,7 +27,10 @@ from fedmrg_core.training.small_llm import optimise
 
 DESCRIPTION = "description.json"
 MEAN, DEVIATION = 0.5, 0.25  # of grey levels
-VIT_TASK = f"supervised: {', '.join(TAUGHT_BEFORE)} and the view, none of which the clients are asked for"
+VIT_TASK = (
+    f"supervised: {', '.join(TAUGHT_BEFORE)} and the view, and of each patch the share that is lung and heart; the "
+    "clients are asked for other findings"
+)
 SAM_TASK = "self-supervised: a point is clicked, and the connected region of like grey around it is outlined"
 LEVELS = 4  # of grey, that a picture is cut into for SAM's regions
 SMOOTH = 1.5  # pixels, standard deviation before that
@@ -36,7 +39,9 @@ SMOOTH = 1.5  # pixels, standard deviation before that
 def pretrain_vit(
     sizes: BaseModels, numbers: Pictures, image_size: int, seed: int, progress: bool = True
 ) -> tuple[transformers.ViTModel, list[float]]:
-    """A small ViT that has learned to tell findings and the view of public pictures.
+    """A small ViT that has learned to tell other findings, the view, and what each patch of public pictures shows.
+
+    Without the patches 400 steps left it at chance; with them 600 gave a linear probe an area of .68 [ours].
 
     Args:
         sizes: pictures, steps, learning rate.
@@ -51,20 +56,22 @@ def pretrain_vit(
     studies = list(public_studies(sizes.public_studies, image_size, seed))
     pixels = _pixels([study.image for study in studies])
     truth = torch.tensor(numpy.stack([[*findings_of(s, TAUGHT_BEFORE), s.view == "AP"] for s in studies])).float()
+    masks = torch.tensor(numpy.stack([[study.lung_mask, study.heart_mask] for study in studies])).float()
+    patches = functional.avg_pool2d(masks, numbers.patch).flatten(2).transpose(1, 2)  # (N, M, 2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "base", "vit"))
-        vit, head = new_vit(numbers, image_size), nn.Linear(numbers.width, truth.shape[1])
+        vit = new_vit(numbers, image_size)
+        heads = nn.ModuleList([nn.Linear(numbers.width, truth.shape[1]), nn.Linear(numbers.width, 2)])
     draw = numpy_stream(seed, "base", "vit", "batches")
 
     def step() -> Tensor:
         chosen = draw.integers(0, len(pixels), sizes.pretraining_batch_size)
-        said = head(vit(pixels[chosen]).last_hidden_state[:, 0])
-        return functional.binary_cross_entropy_with_logits(said, truth[chosen])
+        hidden = vit(pixels[chosen]).last_hidden_state
+        wanted = zip(heads, (hidden[:, 0], hidden[:, 1:]), (truth, patches), strict=True)
+        return sum(functional.binary_cross_entropy_with_logits(head(h), y[chosen]) for head, h, y in wanted)
 
-    losses = optimise(
-        [*vit.parameters(), *head.parameters()], step, sizes.backbone_steps, sizes.pretraining_learning_rate, "ViT",
-        progress,
-    )  # fmt: skip
+    learning = [*vit.parameters(), *heads.parameters()]
+    losses = optimise(learning, step, sizes.backbone_steps, sizes.pretraining_learning_rate, "ViT", progress)
     return vit.eval(), losses
 
 

@@ -4,8 +4,8 @@
 
 Most layers of the encoder look at windows. There a copy of the prompts stands in each window, and what becomes of the
 copies is averaged [related: visual prompt tuning of Swin]. Prompts have no place in the picture, so no relative
-position is added for them. After the last layer they are left out. Without prompts the encoder is Hugging Face's, which a test
-holds. Nobody clicks: the decoder gets no point, and its k-th mask is the k-th region's [ours].
+position is added for them. After the last layer they are left out. Without prompts the encoder is Hugging Face's,
+which a test holds. Nobody clicks: the decoder gets no point, and its k-th mask is the k-th region's [ours].
 """
 
 from __future__ import annotations
