@@ -21,7 +21,9 @@ from fedmrg_core.data.pictures.splitting import split_groups
 from fedmrg_core.data.sources import call_loader
 from fedmrg_core.errors import InputError
 
-REAL = pathlib.Path(os.environ.get("FEDMRG_PICTURES") or pathlib.Path(__file__).resolve().parents[2] / "shared" / "data")
+REAL = pathlib.Path(
+    os.environ.get("FEDMRG_PICTURES") or pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+)
 NOISE = numpy.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=numpy.uint8)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas
 
 from fedmrg_core.data.pictures.picture import LoadedPictures, Subject, by_site, check_pictures
-from fedmrg_core.data.site_names import path_part
+from fedmrg_core.data.site_names import find_sites, path_part, read_sites
 from fedmrg_core.data.sources import VISUAL_PROMPTS, call_loader, check_data_parameters, data_source
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
@@ -60,12 +60,14 @@ def prepare_pictures(
         there = read_json(folder / SUMMARY)
         if {key: there.get(key) for key in request} == request:
             return there
-    unseen = given.pop("unseen", list(source.unseen_sites)) if data_root else list(source.unseen_sites)
-    loaded = call_loader(data, data_root or None, profile.image_size, DATA_SEED, **(given if data_root else counts))
+    own = {key: value for key, value in given.items() if key != "unseen"}
+    loaded = call_loader(data, data_root or None, profile.image_size, DATA_SEED, **(own if data_root else counts))
+    sites = by_site(loaded.pictures)
+    unseen = find_sites(read_sites(given.get("unseen", source.unseen_sites)), sites, "unseen")
     check_pictures(loaded, data, unseen)
     summary = {**request, "synthetic": source.synthetic, "unseen": unseen, **_summary(loaded)}
     partial = partial_folder(folder)
-    for site, pictures in by_site(loaded.pictures).items():
+    for site, pictures in sites.items():
         write_pictures(partial / path_part(site), site, pictures, loaded.subject)
     left_out = pandas.DataFrame(
         [dataclasses.asdict(row) for row in loaded.left_out], columns=["study_id", "item", "reason"]
