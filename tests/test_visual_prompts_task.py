@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import pathlib
 
+import numpy
 import pandas
 import pytest
 from federation_fake import everything
+from PIL import Image
 from small_pictures import DATA, small_inputs, small_profile, small_run
 
 from fedmrg_core.data.client_folders import drawn_share
@@ -152,6 +154,46 @@ def test_a_share_of_the_training_pictures_is_drawn_once(inputs):
     assert (tensors["truth"] == whole["truth"][chosen]).all()
     assert set(chosen) < set(drawn_share(10, 0.6, 0, "centre-a"))
     assert used_pictures(place, "test", 0.3, 0, "centre-a")[0] == open_pictures(place, "test")[0]
+
+
+def own_folder(root: pathlib.Path, labels: dict[str, list[str]]) -> pathlib.Path:
+    """A hospital's folder: six pictures a site, with these labels."""
+    rows = ["picture_id,group,site,split,image,label"]
+    for site, named in labels.items():
+        for number, label in enumerate(named):
+            name = f"{site}{number}"
+            split = ("train", "train", "train", "train", "validation", "test")[number]
+            rows.append(f"{name},{name},{site},{split},{name}.png,{label}")
+            values = numpy.random.default_rng(number).integers(0, 256, (32, 32), dtype=numpy.uint8)
+            Image.fromarray(values).save(root / f"{name}.png")
+    (root / "pictures.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def test_a_folder_of_one_s_own_is_trained_on(inputs, tmp_path):
+    (tmp_path / "own").mkdir()
+    labels = {site: ["a", "b", "c", "a", "b", "c"] for site in ("north", "south")} | {"west": ["a"] * 6}
+    root, profile = own_folder(tmp_path / "own", labels), small_profile()
+    with pytest.raises(InputError, match="site 'west' has one class alone among its training pictures, 'a'"):
+        prepare_pictures(tmp_path / "prepared", "picture_classes", profile, str(root))
+    options = '{"unseen": ["west"], "classes": ["c", "b", "a"]}'
+    summary = prepare_pictures(tmp_path / "prepared", "picture_classes", profile, str(root), options)
+    assert summary["unseen"] == ["west"] and summary["subject"]["names"] == ["c", "b", "a"]
+    folder = tmp_path / "run"
+    configuration = small_run(inputs, folder, "phantom_findings", "generator").model_copy(
+        update={"data": "picture_classes", "prepared": "../prepared"}
+    )
+    run_federation(folder, configuration, progress=False)
+    metrics = evaluate_run(folder)
+    assert {"north", "south", "home", "unseen"} == set(metrics["scope"])
+    accuracy = metrics[(metrics["metric"] == "accuracy") & (metrics["scope"] == "home")]["value"].item()
+    assert accuracy in (0, 0.5, 1)
+
+
+def test_a_site_to_hold_out_that_is_not_there_is_refused(tmp_path):
+    root = own_folder(tmp_path, {"north": ["a", "b", "a", "b", "a", "b"]})
+    with pytest.raises(InputError, match="unseen names 'east'; the data set has the sites north"):
+        prepare_pictures(tmp_path / "p", "picture_classes", small_profile(), str(root), '{"unseen": ["east"]}')
 
 
 # ---- refused ----

@@ -63,7 +63,7 @@ def prepare_pictures(
     own = {key: value for key, value in given.items() if key != "unseen"}
     loaded = call_loader(data, data_root or None, profile.image_size, DATA_SEED, **(own if data_root else counts))
     sites = by_site(loaded.pictures)
-    unseen = find_sites(read_sites(given.get("unseen", source.unseen_sites)), sites, "unseen")
+    unseen = find_sites(read_sites(given.get("unseen", list(source.unseen_sites))), sites, "unseen")
     check_pictures(loaded, data, unseen)
     summary = {**request, "synthetic": source.synthetic, "unseen": unseen, **_summary(loaded)}
     partial = partial_folder(folder)
