@@ -155,7 +155,7 @@ class Pictures(Strict):
     layers: Size = 3
     patch: Size = 8  # pixels
     window: Size = 4  # patches along an edge of SAM's local attention; its last layer sees everything
-    decoder_width: Size = 32
+    decoder_width: Size = 64
 
 
 class Profile(Strict):

@@ -23,6 +23,7 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.files.whole_files import partial_folder, replace_folder
 from fedmrg_core.runs.configuration import BaseModels, Pictures
 from fedmrg_core.seeds import numpy_stream, stream_seed
+from fedmrg_core.tasks.visual_prompts.sam import MaskHead, SamBackbone
 from fedmrg_core.training.small_llm import optimise
 
 DESCRIPTION = "description.json"
@@ -31,9 +32,13 @@ VIT_TASK = (
     f"supervised: {', '.join(TAUGHT_BEFORE)} and the view, and of each patch the share that is lung and heart; the "
     "clients are asked for other findings"
 )
-SAM_TASK = "self-supervised: a point is clicked, and the connected region of like grey around it is outlined"
-LEVELS = 4  # of grey, that a picture is cut into for SAM's regions
-SMOOTH = 1.5  # pixels, standard deviation before that
+SAM_TASK = (
+    "self-supervised: patches are hidden, and the dark, middle and bright third of the whole picture are outlined; the "
+    "clients are asked for organs"
+)
+THIRDS = 3  # as many as SAM's decoder makes masks
+SMOOTH = 1.5  # pixels, standard deviation before a picture is cut into thirds
+HIDDEN = 0.4  # share of the patches
 
 
 def pretrain_vit(
@@ -87,25 +92,27 @@ def new_vit(numbers: Pictures, image_size: int) -> transformers.ViTModel:
 def pretrain_sam(
     sizes: BaseModels, numbers: Pictures, image_size: int, seed: int, progress: bool = True
 ) -> tuple[transformers.SamModel, list[float]]:
-    """A small SAM that has learned to outline what is clicked in public pictures; arguments as `pretrain_vit`."""
+    """A small SAM that has learned what lies where in public pictures; arguments as `pretrain_vit`.
+
+    A click on a region of like grey taught it nothing in as many steps: every pixel came out at the mean [ours].
+    """
     images = [study.image for study in public_studies(sizes.public_studies, image_size, seed)]
-    pixels, regions = _pixels(images), [grey_regions(image) for image in images]
+    pixels = torch.from_numpy(numpy.stack(images))[:, None].float() / 255
+    thirds = torch.tensor(numpy.stack([grey_thirds(image) for image in images]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "base", "sam"))
         sam = new_sam(numbers, image_size)
-    draw = numpy_stream(seed, "base", "sam", "batches")
+    backbone, head = SamBackbone(sam, MEAN, DEVIATION), MaskHead(sam.mask_decoder, THIRDS)
+    side, draw = image_size // numbers.patch, numpy_stream(seed, "base", "sam", "batches")
 
     def step() -> Tensor:
         chosen = draw.integers(0, len(pixels), sizes.pretraining_batch_size)
-        points = draw.integers(0, image_size, (len(chosen), 2))  # x, y
-        truth = torch.tensor(
-            numpy.stack([regions[i] == regions[i][y, x] for i, (x, y) in zip(chosen, points, strict=True)])
-        ).float()
-        clicked = torch.tensor(points).float()[:, None, None]
-        labels = torch.ones(len(chosen), 1, 1, dtype=torch.long)
-        found = sam(pixels[chosen], input_points=clicked, input_labels=labels, multimask_output=True).pred_masks[:, 0]
-        found = functional.interpolate(found, truth.shape[-2:], mode="bilinear", align_corners=False)
-        return functional.binary_cross_entropy_with_logits(found, truth[:, None].expand_as(found))
+        seen = torch.tensor(draw.random((len(chosen), 1, side, side)) >= HIDDEN).float()
+        seen = seen.repeat_interleave(numbers.patch, 2).repeat_interleave(numbers.patch, 3)
+        embeddings = backbone.run(backbone.embed(torch.where(seen > 0, pixels[chosen], MEAN)))
+        found = head(embeddings, backbone.places, backbone.no_mask)
+        found = functional.interpolate(found, (image_size, image_size), mode="bilinear", align_corners=False)
+        return functional.cross_entropy(found, thirds[chosen])
 
     losses = optimise(sam.parameters(), step, sizes.backbone_steps, sizes.pretraining_learning_rate, "SAM", progress)
     return sam.eval(), losses
@@ -128,16 +135,10 @@ def new_sam(numbers: Pictures, image_size: int) -> transformers.SamModel:
     )
 
 
-def grey_regions(image: numpy.ndarray) -> numpy.ndarray:
-    """The number of the connected region of like grey that each pixel of (H, W) lies in."""
+def grey_thirds(image: numpy.ndarray) -> numpy.ndarray:
+    """Which third of its picture's grey levels each pixel of (H, W) is in: 0 dark, 1, 2 bright."""
     smooth = scipy.ndimage.gaussian_filter(image.astype(float), SMOOTH)
-    levels = numpy.minimum(smooth / 256 * LEVELS, LEVELS - 1).astype(int)
-    regions, found = numpy.zeros(image.shape, dtype=int), 0
-    for level in range(LEVELS):
-        parts, count = scipy.ndimage.label(levels == level)
-        regions[parts > 0] = parts[parts > 0] + found
-        found += count
-    return regions
+    return numpy.digitize(smooth, numpy.quantile(smooth, [1 / THIRDS, 2 / THIRDS])).astype(numpy.int64)
 
 
 def _pixels(images: list[numpy.ndarray]) -> Tensor:

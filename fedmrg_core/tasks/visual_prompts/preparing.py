@@ -32,6 +32,8 @@ from fedmrg_core.tasks.visual_prompts.task import built_name
 DATA_SEED = 0  # the same pictures, and one way to split, for all seeds of a run: they differ in training alone
 STORED = REPOSITORY / "profiles" / "base_models"
 LEFT_OUT = "left_out.csv"
+# The numbers of the profile that a small frozen model is made of.
+SIZES = {"vit": ("width", "layers", "patch"), "sam": ("width", "layers", "patch", "window", "decoder_width")}
 
 
 def prepare_pictures(
@@ -119,12 +121,7 @@ def prepare_base_model(
     if sizes.backbone is not None:
         return {"backbone": sizes.backbone}
     name = built_name(Subject.read(read_summary(prepared)["subject"]))
-    pretraining = {key: getattr(sizes, key) for key in ("public_studies", "backbone_steps", "pretraining_batch_size")}
-    wanted = {
-        "model": name, "task": SAM_TASK if name == "sam" else VIT_TASK, "numbers": numbers.model_dump(mode="json"),
-        "pretraining": {**pretraining, "learning_rate": sizes.pretraining_learning_rate},
-        "image_size": profile.image_size, "version": data_source(data).version,
-    }  # fmt: skip
+    wanted = _wanted(name, profile, data)
     for place in (folder, STORED / profile.name / data):
         made_from = saved_description(place) or {}
         if {key: made_from.get(key) for key in wanted} == wanted and (place == folder or choice == "stored"):
@@ -137,3 +134,17 @@ def prepare_base_model(
     description = {**wanted, "loss": round(sum(last) / max(len(last), 1), 4)}
     save_base_model(folder, name, model, description)
     return description
+
+
+def _wanted(name: str, profile: Profile, data: str) -> dict[str, Any]:
+    """What a small frozen model of this profile is made from."""
+    sizes, numbers = profile.base_models, profile.pictures or Pictures()
+    pretraining = ("public_studies", "backbone_steps", "pretraining_batch_size", "pretraining_learning_rate")
+    return {
+        "model": name,
+        "task": SAM_TASK if name == "sam" else VIT_TASK,
+        "numbers": {key: getattr(numbers, key) for key in SIZES[name]},
+        "pretraining": {key: getattr(sizes, key) for key in pretraining},
+        "image_size": profile.image_size,
+        "version": data_source(data).version,
+    }
