@@ -20,6 +20,7 @@ from fedmrg_core.metrics.segmentation import DICE
 from fedmrg_core.runs.configuration import load_profile
 from fedmrg_core.runs.methods import load_methods
 from fedmrg_core.runs.run_configuration import read_configuration
+from fedmrg_core.tasks.visual_prompts import preparing
 from fedmrg_core.tasks.visual_prompts.client_pictures import check_changes, open_pictures, used_pictures
 from fedmrg_core.tasks.visual_prompts.evaluating import evaluate_run
 from fedmrg_core.tasks.visual_prompts.measures import AREA, DECLARED
@@ -239,3 +240,17 @@ def test_runs_of_other_tasks_do_not_mention_pictures():
 def test_the_configuration_is_read_back(finished):
     configuration = read_configuration(finished("phantom_masks", "generator"))
     assert configuration.task == "visual_prompts" and configuration.profile.pictures.prompts == 3
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_the_stored_frozen_model_is_the_one_that_the_profile_asks_for(data, inputs, tmp_path, monkeypatch):
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("the stored model was not taken")
+
+    monkeypatch.setattr(preparing, "pretrain_vit", refuse)
+    monkeypatch.setattr(preparing, "pretrain_sam", refuse)
+    prepared = inputs / "prepared" / data
+    made = prepare_base_model(tmp_path / "base", prepared, data, load_profile("smoke", data), progress=False)
+    assert made["loss"] < 0.5 and (tmp_path / "base" / made["model"] / "model.safetensors").is_file()
+    with pytest.raises(InputError, match="base_models is 'new'; expected stored or fresh"):
+        prepare_base_model(tmp_path / "base", prepared, data, load_profile("smoke", data), "new")
