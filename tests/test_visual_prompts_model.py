@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 
 import pytest
@@ -15,7 +16,7 @@ from fedmrg_core.prompts.generator import CrossAttentionBlock
 from fedmrg_core.runs.methods import Ownership, load_method, load_methods
 from fedmrg_core.tasks.visual_prompts.backbones import TokenBackbone, load_token_backbone
 from fedmrg_core.tasks.visual_prompts.base_model import new_sam, new_vit, save_base_model
-from fedmrg_core.tasks.visual_prompts.prompted_model import PromptedModel, build_prompted_model
+from fedmrg_core.tasks.visual_prompts.prompted_model import PromptedModel, build_prompted_model, shares
 from fedmrg_core.tasks.visual_prompts.sam import SamBackbone, load_sam
 from fedmrg_core.training.trained_model import parameter_counts
 
@@ -193,6 +194,15 @@ def test_a_static_prompt_travels_in_kilobytes(stored):
     }
     assert sent["head"] < sent["static"] < sent["generator"] < sent["full"]
     assert sent["static"] - sent["head"] == 3 * 16
+
+
+def test_the_share_that_travels_is_one_of_the_foundation_model(stored):
+    found = {method: shares(model_of(stored, method)) for method in ("generator", "lora", "full", "small-network")}
+    size = count(TokenBackbone(transformers.ViTModel.from_pretrained(stored / "vit" / "vit")))
+    assert {found[method]["foundation"] for method in ("generator", "lora", "full")} == {size}
+    assert found["full"]["share"] == (size + 3 * 16 + 3) / size and math.isnan(found["small-network"]["share"])
+    whole = shares(model_of(stored, "full", MASKS))
+    assert whole["share"] == 1  # encoder and mask decoder are what there is
 
 
 def test_colours_reach_a_grey_model_and_grey_a_coloured_one(tmp_path):

@@ -10,6 +10,7 @@ the head reads the frozen model as it came.
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 
 import peft
@@ -220,9 +221,13 @@ def check_image_size(image_size: int, backbone: TokenBackbone | SamBackbone) -> 
 
 
 def shares(model: PromptedModel) -> dict[str, float]:
-    """Parameters that travel, those of the foundation model, and the first as a share of the second."""
+    """Parameters that travel, those of the foundation model, and the first as a share of the second.
+
+    SAM's mask decoder belongs to the foundation model, a linear head does not; a small network has none (NaN).
+    """
     sent = sum(tensor.numel() for tensor in model.state(Ownership.SHARED).values())
-    frozen = sum(parameter.numel() for parameter in model.parameters()) - sum(
-        parameter.numel() for key, parameter in model.trainable().items() if not key.startswith("backbone/")
-    )
-    return {"sent": sent, "foundation": frozen, "share": sent / frozen if frozen else float("nan")}
+    added = {id(parameter) for key, parameter in model.trainable().items() if key.startswith("adapter/")}
+    parts = [model.backbone, model.head if isinstance(model.backbone, SamBackbone) else None]
+    held = [parameter for part in parts if part is not None for parameter in part.parameters()]
+    foundation = sum(parameter.numel() for parameter in held if id(parameter) not in added)
+    return {"sent": sent, "foundation": foundation, "share": sent / foundation if foundation else math.nan}
