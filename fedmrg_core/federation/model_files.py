@@ -9,7 +9,7 @@ from fedmrg_core.files.digests import check_files, digests_below
 from fedmrg_core.files.whole_files import read_json
 
 MANIFEST, NOTED = "manifest.json", "model_files"
-REMEDY = "go on with the run (notebook 06_federated_run): it writes its model again from the last checkpoint."
+REMEDY = "go on with the run by its notebook: it writes its model again from the last checkpoint."
 
 
 def model_digests(run_folder: pathlib.Path) -> dict[str, str]:

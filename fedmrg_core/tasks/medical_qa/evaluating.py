@@ -16,6 +16,7 @@ import pandas
 from fedmrg_core.adapters import BASE, GENERIC, answer_label
 from fedmrg_core.data.questions.question import Question
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.model_files import check_model
 from fedmrg_core.federation.model_task import load_chosen
 from fedmrg_core.federation.roster import read_client
 from fedmrg_core.federation.task import load_task
@@ -104,6 +105,7 @@ def _finished(run_folder: pathlib.Path) -> QuestionTask:
         raise InputError(
             f"{run_folder}: no model/shared.safetensors; finish the run with notebook 11b_medical_qa_run first."
         )
+    check_model(run_folder)
     task = load_task(run_folder)
     if not isinstance(task, QuestionTask):
         raise InputError(f"{run_folder}: its task answers no questions; expected a run of notebook 11b_medical_qa_run.")

@@ -12,6 +12,7 @@ import pandas
 
 from fedmrg_core.data.site_names import path_part
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.model_files import check_model
 from fedmrg_core.federation.model_task import load_chosen
 from fedmrg_core.federation.roster import read_roster
 from fedmrg_core.federation.task import load_task
@@ -41,6 +42,7 @@ def evaluate_run(run_folder: pathlib.Path) -> pandas.DataFrame:
     run_folder = run_folder.resolve()
     if not (run_folder / "model" / "shared.safetensors").is_file():
         raise InputError(f"{run_folder}: no model/shared.safetensors; finish the run with notebook 12_visual_prompts.")
+    check_model(run_folder)
     task = load_task(run_folder)
     if not isinstance(task, PictureTask):
         raise InputError(f"{run_folder}: its task has no pictures; expected a run of notebook 12_visual_prompts.")
