@@ -1,4 +1,4 @@
-"""Every stored reference of profile smoke can be held against a run: that is what `fedmrg verify --profile smoke` does."""
+"""Every stored reference of profile smoke can be held against a run, as `fedmrg verify --profile smoke` does."""
 
 from __future__ import annotations
 
