@@ -75,6 +75,7 @@ class ReportGenerator(ReportModel):
         self.encoder = encoder
         scale = self.llm.embedding_scale()
         self.projection = VisualProjection(encoder.width, self.llm.width, scale)
+        self.feature_width = self.llm.width
         surroundings = Surroundings(encoder.width, self.llm.width, scale, tokenizer, self.llm.embed)
         self.prompt_source = method.prompt_type.build(method, method.prompt_numbers(), surroundings)
         instruction = tokenizer(INSTRUCTION, add_special_tokens=False).input_ids

@@ -185,7 +185,7 @@ for metric, value in messages[one][METRICS].items():
 # Here one tries to send its specialised adapter along:
 
 # %%
-declared = leaving(method, model.validated)
+declared = leaving(method, model.validated, model.feature_width)
 declared.check(messages[one], declared.training)  # raises nothing
 own = {key: t for key, t in updates[one].state.part("personal").items() if key.startswith("specialised_adapter")}
 try:

@@ -74,7 +74,7 @@ class FakeTask:
     def leaving(self) -> Declaration:
         """The model, a prototype and one loss each."""
         modules = sorted({key.partition("/")[0] for key in self.initial_shared()})
-        return Declaration(tuple(modules), True, ("train_loss",), ("validation_loss",), ("test_loss",))
+        return Declaration(tuple(modules), 4, ("train_loss",), ("validation_loss",), ("test_loss",))
 
     def save_shared(self, folder: pathlib.Path, shared: dict[str, Tensor]) -> None:
         safetensors.torch.save_file(shared, folder / "shared.safetensors")

@@ -239,6 +239,6 @@ def test_readme_is_short():
 
 
 def test_the_page_of_what_leaves_a_hospital_is_the_declared_list() -> None:
-    rows = leaving(load_method("fedmrg"), ("generic_adapter", "specialised_adapter")).rows()
+    rows = leaving(load_method("fedmrg"), ("generic_adapter", "specialised_adapter"), 160).rows()
     table = "\n".join(f"| {row['when']} | {row['what']} | {row['names']} |" for row in rows)
     assert table in (REPOSITORY / "docs" / "what_leaves_a_hospital.md").read_text(encoding="utf-8")

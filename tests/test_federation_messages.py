@@ -78,7 +78,7 @@ def test_the_ledger_counts_arrays_of_any_length_as_flower_writes_them(length: in
     content = RecordDict(
         {"arrays": messages.to_record(tensors), "prototypes": prototypes, "nothing": ArrayRecord(), "config": config}
     )
-    message = types.SimpleNamespace(content=content, has_content=lambda: True)
+    message = types.SimpleNamespace(content=content, has_content=lambda: True, has_error=lambda: False)
     rows = ledger.count_message(message, round_number=1, phase="train", client="a", direction="up")
     sizes = {row.module: row.bytes for row in rows}
     written = recorddict_to_proto(content)

@@ -26,7 +26,7 @@ def test_every_method_sends_what_it_declares_and_no_more(base_models: pathlib.Pa
     """
     method = load_method(name)
     model, studies = build_report_generator(PROFILE, method, base_models, 0), small_studies()
-    declared = leaving(method, model.validated)
+    declared = leaving(method, model.validated, model.feature_width)
     shared = {key: tensor.clone() for key, tensor in model.state(Ownership.SHARED).items()}
     shared |= initial_controls(model) if method.client.control_variates else {}
     state, prototypes, trained = None, {}, set()
@@ -38,13 +38,13 @@ def test_every_method_sends_what_it_declares_and_no_more(base_models: pathlib.Pa
         state, trained = update.state, trained | set(update.metrics)
         prototypes = {} if update.prototype is None else {"a": update.prototype, "b": update.prototype + 1}
         assert {module_of(key) for key in update.shared} == set(declared.modules)
-        assert (update.prototype is not None) == declared.prototype
+        assert (0 if update.prototype is None else len(update.prototype)) == declared.prototype
     assert trained == set(declared.training)
     measures, _ = validate_client(model, studies, shared, state, client="a", profile=PROFILE, method=method)
     assert set(measures) == set(declared.validation)
 
 
-DECLARED = Declaration(("encoder",), False, ("train_loss",), ("validation_loss",))
+DECLARED = Declaration(("encoder",), 0, ("train_loss",), ("validation_loss",))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_tensors_of_another_module_are_not_sent():
 
 
 def test_the_list_can_be_printed():
-    rows = leaving(load_method("fedmrg"), ("generic_adapter", "specialised_adapter")).rows()
+    rows = leaving(load_method("fedmrg"), ("generic_adapter", "specialised_adapter"), 160).rows()
     names = " ".join(row["names"] for row in rows)
     assert "generic_adapter" in names and "prototype" in names and "validation_head_auroc" in names
     assert not any("specialised_adapter" in row["names"] for row in rows if row["what"] == "tensors of the modules")

@@ -93,7 +93,7 @@ def test_it_trains_travels_and_stays_as_its_row_says(model):
     assert not torch.equal(second.shared["bank_gate/weight"], shared["bank_gate/weight"])
     kept = second.state.tensors["personal/bank/weight"]
     assert not torch.equal(kept, model.initial_personal["bank/weight"])
-    declared = leaving(ROW, model.validated)
+    declared = leaving(ROW, model.validated, model.feature_width)
     assert set(declared.training) == set(first.metrics) and "bank" not in declared.modules
     assert {key.partition("/")[0] for key in first.shared} == set(declared.modules)
     measures, _ = validate_client(

@@ -37,14 +37,14 @@ class Declaration:
 
     Attributes:
         modules: whose tensors an update holds.
-        prototype: whether the mean feature of the training images goes with it.
+        prototype: numbers of the mean feature of the training images that goes with it; 0: none does.
         training: metrics that go with an update.
         validation: metrics that answer a validation.
         testing: metrics that answer a test, where whoever runs the server asks for one.
     """
 
     modules: tuple[str, ...]
-    prototype: bool
+    prototype: int
     training: tuple[str, ...]
     validation: tuple[str, ...]
     testing: tuple[str, ...] = ()
@@ -69,10 +69,11 @@ class Declaration:
 
     def rows(self) -> list[dict[str, str]]:
         """The list as rows of a table: when, what and which names."""
+        prototype = ("prototype",) if self.prototype else ()
         listed = [
             ("once", "who it is", ("name", "number of training studies", "fingerprint of the studies")),
             ("each round, after training", "tensors of the modules", self.modules),
-            ("each round, after training", "mean feature of the training images", ("prototype",) * self.prototype),
+            ("each round, after training", "mean feature of the training images", prototype),
             ("each round, after training", "numbers", (*self.training, *COUNTS)),
             ("each round, after validation", "numbers", (*self.validation, *COUNTS)),
             ("once at the end, if asked for", "numbers", (*self.testing, *COUNTS) if self.testing else ()),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Mapping
 
+import numpy
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from torch import Tensor
 
@@ -17,12 +19,10 @@ from fedmrg_core.federation.messages import (
     MODEL_DIGEST,
     MODEL_PACKED,
     MODEL_ROUND,
-    NEEDS_MODEL,
-    UnusableReply,
-    check_update,
     digest_of,
     to_record,
 )
+from fedmrg_core.federation.replies import ARRAY, Expected, UnusableReply, check_update, check_values, reading
 from fedmrg_core.runs.methods import Payload
 
 
@@ -36,6 +36,21 @@ class SentModel:
     full: ArrayRecord
     news: ArrayRecord | None  # for those who have the model before it; None: nothing that they have not
     packed: bool  # whether `news` is compressed
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """A usable training reply.
+
+    Attributes:
+        metrics: as they were sent.
+        reply: the message, with whole arrays in the order of their keys.
+        lengths: Euclidean length of the difference from the model sent, of parameters and of buffers.
+    """
+
+    metrics: dict[str, float]
+    reply: Message
+    lengths: dict[str, float]
 
 
 class Downlink:
@@ -86,43 +101,46 @@ class Downlink:
         return sent, unsent
 
     def read_update(
-        self,
-        reply: Message,
-        sent: SentModel,
-        prototype_length: int | None,
-        names: Collection[str],
-        store: Callable[[Message], Message],
-    ) -> tuple[dict[str, float], Message]:
+        self, reply: Message, sent: SentModel, expected: Expected, store: Callable[[Message], Message]
+    ) -> Update:
         """Check a training reply and unpack it.
 
         Args:
             reply: the hospital's message.
             sent: the model it was trained from.
-            prototype_length: D if any client has sent a prototype before.
-            names: of the metrics that are declared.
+            expected: what it has to hold, its arrays as the model has them.
             store: takes a message's unpacked arrays out of memory.
 
-        Returns:
-            Its metrics, and the message with whole arrays in the order of their keys.
-
         Raises:
-            UnusableReply: see :func:`fedmrg_core.federation.messages.check_update`, or what is packed makes no model.
+            UnusableReply: see :func:`fedmrg_core.federation.replies.check_update`, or what is packed makes no model.
         """
-        if not self.payload.compressed:
-            metrics = check_update(reply, self.shapes, prototype_length, names)
-            # Any order of keys is accepted; tensors and their files are kept in one.
-            record = reply.content[ARRAYS]
-            reply.content[ARRAYS] = ArrayRecord({key: record[key] for key in sorted(record)})
-            return metrics, reply
-        sizes = packed_sizes(self.shapes, self.payload, self.buffers)
-        expected = {name: (size,) for name, size in sizes.items()}
-        metrics = check_update(reply, expected, prototype_length, names, "uint8")
-        try:
-            model = unpack(reply.content[ARRAYS], sent.tensors, self.payload, self.buffers)
-        except ValueError as error:
-            raise UnusableReply(str(error)) from error
-        reply.content[ARRAYS] = to_record(model)
-        return metrics, store(reply)  # a few packed bytes became a whole model, and one waits for each hospital
+        with reading():
+            if not self.payload.compressed:
+                metrics = check_update(reply, expected)
+                # Any order of keys is accepted; tensors and their files are kept in one.
+                record = reply.content[ARRAYS]
+                reply.content[ARRAYS] = ArrayRecord({key: record[key] for key in sorted(record)})
+                return Update(metrics, reply, self._lengths(reply, sent))
+            sizes = packed_sizes(self.shapes, self.payload, self.buffers)
+            packed = {name: (size,) for name, size in sizes.items()}
+            metrics = check_update(reply, dataclasses.replace(expected, arrays=packed, dtype="uint8"))
+            try:
+                model = unpack(reply.content[ARRAYS], sent.tensors, self.payload, self.buffers)
+            except ValueError as error:
+                raise UnusableReply(ARRAY, str(error)) from error
+            for key, tensor in model.items():
+                check_values(key, tensor.numpy())
+            reply.content[ARRAYS] = to_record(model)
+            # A few packed bytes became a whole model, and one waits for each hospital.
+            return Update(metrics, store(reply), self._lengths(reply, sent))
+
+    def _lengths(self, reply: Message, sent: SentModel) -> dict[str, float]:
+        """How far parameters and buffers are from the model sent, one tensor in memory at a time."""
+        squares = dict.fromkeys(("parameters", "buffers"), 0.0)
+        for key, array in reply.content[ARRAYS].items():
+            difference = numpy.subtract(array.numpy(), sent.tensors[key].numpy(), dtype=float)
+            squares["buffers" if key in self.buffers else "parameters"] += float(numpy.square(difference).sum())
+        return {group: math.sqrt(value) for group, value in squares.items()}
 
 
 def with_model(
@@ -159,10 +177,3 @@ def in_full(message: Message, sent: SentModel) -> Message:
     )
     with_model(again, sent, news_only=False)
     return again
-
-
-def needs_model(reply: Message) -> bool:
-    """Whether a hospital has answered that it has not the model it was told of."""
-    if not reply.has_content() or CONFIG not in reply.content.config_records:
-        return False
-    return reply.content[CONFIG].get(NEEDS_MODEL) is True

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedmrg_core.federation.checkpoints import load_shared
+from fedmrg_core.federation.correspondence import Reply, arrived
 from fedmrg_core.federation.downlink import SentModel, with_model
 from fedmrg_core.federation.messages import (
     CONFIG,
@@ -21,13 +22,12 @@ from fedmrg_core.federation.messages import (
     SECONDS,
     STATE_ROUND,
     TEST,
-    UnusableReply,
-    check_metrics,
     digest_of,
     to_record,
 )
+from fedmrg_core.federation.replies import UnusableReply, read_metrics
 from fedmrg_core.federation.round_record import RoundRecord
-from fedmrg_core.federation.rounds import FederatedRounds, arrived
+from fedmrg_core.federation.rounds import FederatedRounds
 from fedmrg_core.files.whole_files import partial_folder, replace_folder
 from fedmrg_core.runs.run_folder import RunFolder
 
@@ -56,16 +56,16 @@ def finish(rounds: FederatedRounds, test: bool = False) -> None:
     partial = partial_folder(rounds.run_folder / "model")
     rounds.task.save_shared(partial, shared)
     replace_folder(partial, rounds.run_folder / "model")
-    rounds.meet_clients()
+    rounds.hospitals.meet()
     # Most hospitals have the model of the best round on their disk; who has not says so and is sent it.
     sent = SentModel(best.round_number, shared, digest_of(shared), to_record(shared), news=None, packed=False)
     outgoing = {}
-    for node, client in sorted(rounds.clients.items(), key=lambda item: item[1]):
+    for node, client in sorted(rounds.hospitals.clients.items(), key=lambda item: item[1]):
         message = Message(RecordDict({CONFIG: ConfigRecord({TEST: test})}), dst_node_id=node, message_type=FINISH)
         with_model(message, sent, news_only=True, more={STATE_ROUND: best.state_rounds.get(client, 0)})
         outgoing[client] = message
     record = RoundRecord(rounds.state.round_number, rounds.roster.names)
-    replies = rounds.exchange(record, "finish", outgoing, sent)
+    replies = rounds.hospitals.exchange(record, "finish", outgoing, sent)
     answers = _answers(rounds, replies, best.state_rounds)
     folder = RunFolder(rounds.run_folder)
     folder.write_csv(COST, record.ledger_rows())
@@ -74,19 +74,19 @@ def finish(rounds: FederatedRounds, test: bool = False) -> None:
             {"client": client, "metric": name, "value": value, "studies": int(metrics[EXAMPLES])}
             for client, metrics in answers.items()
             for name, value in sorted(metrics.items())
-            if name not in (EXAMPLES, SECONDS) and math.isfinite(value)
+            if name not in (EXAMPLES, SECONDS) and not math.isnan(value)
         ]
         folder.write_csv(TESTS, rows, ("client", "metric", "value", "studies"))
 
 
 def _answers(
-    rounds: FederatedRounds, replies: Mapping[str, Message], state_rounds: Mapping[str, int]
+    rounds: FederatedRounds, replies: Mapping[str, Reply], state_rounds: Mapping[str, int]
 ) -> dict[str, dict[str, float]]:
     """The metrics of each hospital that has finished; one that never trained has nothing to save."""
     answers, failed = {}, []
     for client in rounds.roster.names:
         try:
-            answers[client] = check_metrics(arrived(replies, client), rounds.task.leaving().testing)
+            answers[client] = read_metrics(arrived(replies, client), rounds.task.leaving().testing)
         except UnusableReply as reason:
             logger.warning("client %s has not saved its model: %s", client, reason)
             failed += [f"{client} ({reason})"] if state_rounds.get(client) else []

@@ -93,7 +93,7 @@ class ModelTask(abc.ABC):
         method = self.configuration.method
         terms = [*type(method.losses).model_fields, *terms_of_rules(method), "loss"]
         training = tuple(f"train_{name}" for name in terms)
-        return Declaration(modules_sent(method), False, training, self.validated, self.tested)
+        return Declaration(modules_sent(method), 0, training, self.validated, self.tested)
 
     def save_shared(self, folder: pathlib.Path, shared: dict[str, Tensor]) -> None:
         """Write shared.safetensors."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas
 from flwr.app import Message
@@ -40,10 +40,17 @@ class RoundRecord:
             client: {"round": round_number, "client": client, "status": OK, "reason": ""} for client in clients
         }
 
-    def count(self, message: Message, phase: str, client: str, direction: str) -> None:
-        """Enter a message into the ledger."""
+    def count(
+        self, message: Message, phase: str, client: str, direction: str, modules: Collection[str] | None = None
+    ) -> None:
+        """Enter a message into the ledger; of a hospital's message with the `modules` that are expected in it."""
         self.ledger += count_message(
-            message, round_number=self.round_number, phase=phase, client=client, direction=direction
+            message,
+            round_number=self.round_number,
+            phase=phase,
+            client=client,
+            direction=direction,
+            modules=modules,
         )
 
     def measured(self, client: str, metrics: Mapping[str, float], examples_column: str) -> None:

@@ -10,33 +10,29 @@ import logging
 import math
 import pathlib
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fedmrg_core.federation.checkpoints import BestRound, ServerState, load_checkpoint, save_checkpoint
-from fedmrg_core.federation.downlink import Downlink, SentModel, in_full, needs_model, with_model
+from fedmrg_core.federation.correspondence import Correspondence, Reply, arrived
+from fedmrg_core.federation.downlink import Downlink, SentModel, Update, with_model
 from fedmrg_core.federation.grid import stored_on_disk
 from fedmrg_core.federation.messages import (
     ARRAYS,
     BEST_ROUND,
-    CLIENT,
-    CONFIG,
     EXAMPLES,
-    FINGERPRINT,
-    LONGEST_NAME,
     METRICS,
     PROTOTYPES,
     STATE_ROUND,
-    UnusableReply,
-    check_metrics,
     from_record,
     to_record,
 )
-from fedmrg_core.federation.roster import ROSTER, Roster
+from fedmrg_core.federation.replies import Expected, UnusableReply, read_loss, read_metrics, too_long
+from fedmrg_core.federation.roster import Roster
 from fedmrg_core.federation.round_record import NOT_VALIDATED, RoundRecord, write_tables, write_timing
 from fedmrg_core.federation.server_rules import load_state, make_strategy, state_of
 from fedmrg_core.federation.task import SELECTION_MEASURE, Task, initial_model, run_fingerprint
@@ -77,14 +73,14 @@ class FederatedRounds:
         strategy: Strategy | None = None,
         report: Callable[[list[dict]], None] = log_round,
     ) -> None:
-        self.grid, self.run_folder, self.task, self.roster = grid, run_folder, task, roster
+        self.run_folder, self.task, self.roster = run_folder, task, roster
         self.settings, self.seed = task.configuration.profile.federation, task.configuration.seed
         method, buffers = task.configuration.method, frozenset(task.shared_buffers())
         self.strategy = strategy or make_strategy(method.server, buffers)
         self.first_choice = method.first_choice
         self.report = report
         self.fingerprint = run_fingerprint(task, roster)
-        self.clients: dict[int, str] = {}  # by node
+        self.hospitals = Correspondence(grid, roster, self.settings.round_timeout, task.leaving().modules)
         # Round 0 is the start: no state on any disk yet, and the model that every hospital makes from the seed itself.
         nothing_yet = dict.fromkeys(roster.names, 0)
         self.state = load_checkpoint(run_folder / "checkpoint", self.fingerprint) or ServerState(
@@ -120,7 +116,7 @@ class FederatedRounds:
     def _round(self, record: RoundRecord) -> None:
         """Train and validate once; `self.state` is the state after it."""
         # Everybody is waited for once. Later a hospital that is away must not cost each round the whole timeout.
-        self.meet_clients()
+        self.hospitals.meet()
         sampled = sampled_clients(self.roster.names, self.settings.participation, self.seed, record.round_number)
         resting = [client for client in self.roster.names if client not in sampled]
         for client in resting:
@@ -166,45 +162,6 @@ class FederatedRounds:
                 f"left out: {record.why_too_few()}."
             )
 
-    def meet_clients(self) -> None:
-        """Ask every node not met before which client it is; at first wait for all, at most `round_timeout`."""
-        deadline = time.monotonic() + (0.0 if self.clients else self.settings.round_timeout)
-        while len(nodes := list(self.grid.get_node_ids())) < len(self.roster.names):
-            if time.monotonic() >= deadline:
-                break
-            time.sleep(0.2)  # Flower's grid can be asked who is there, and tells nobody when someone comes
-        self.clients = {node: client for node, client in self.clients.items() if node in nodes}
-        questions = [
-            Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY)
-            for node in nodes
-            if node not in self.clients
-        ]
-        if not questions:
-            return
-        for reply in self.grid.send_and_receive(questions, timeout=self.settings.round_timeout):
-            node = reply.metadata.src_node_id
-            if reply.has_error():
-                logger.warning("node %d cannot take part: %s", node, reply.error.reason)
-                continue
-            # States are kept by name: an unknown name has none, and two nodes of one name would both train on it.
-            if (client := self._welcome(node, reply.content[CONFIG])) is not None:
-                self.clients[node] = client
-
-    def _welcome(self, node: int, answer: Mapping[str, object]) -> str | None:
-        """Hold what a node says of itself against clients.json; a node that is not expected takes no part."""
-        name = str(answer[CLIENT])[:LONGEST_NAME]
-        expected = self.roster.get(name)
-        if expected is None:
-            reason = f"is not in {ROSTER} ({', '.join(self.roster.names)}); add it there or correct its client.json"
-        elif name in self.clients.values():
-            reason = "takes part already on another node; give every hospital a name of its own"
-        elif answer[FINGERPRINT] != expected.fingerprint:
-            reason = f"has other studies than {ROSTER} says; write both anew from one client.json"
-        else:
-            return name
-        logger.warning("node %d cannot take part: client %r %s.", node, name, reason)
-        return None
-
     def _train(self, record: RoundRecord, sampled: Collection[str]) -> tuple[dict[str, Message], dict[str, Tensor]]:
         """Have the sampled clients train from the shared model.
 
@@ -214,40 +171,49 @@ class FederatedRounds:
         sent, prototypes = self.downlink.known(self.state), to_record(self.state.prototypes)
         # A hospital removes its older files in training, so it is told which round's it may still be asked for.
         best = self.state.best.state_rounds if self.state.best else {}
-        outgoing = self._addressed(
-            self.strategy.configure_train(record.round_number, sent.full, ConfigRecord(), self.grid), sampled
+        outgoing = self.hospitals.addressed(
+            self.strategy.configure_train(record.round_number, sent.full, ConfigRecord(), self.hospitals.grid), sampled
         )
         for client, message in outgoing.items():
             rounds = {STATE_ROUND: self.state.state_rounds[client], BEST_ROUND: best.get(client, 0)}
             with_model(message, sent, self._has_model(client), rounds)
             message.content[PROTOTYPES] = prototypes
-        replies = self.exchange(record, "train", outgoing, sent)
+        replies = self.hospitals.exchange(record, "train", outgoing, sent)
+        updates = self._readable(record, replies, sampled, sent)
         usable: dict[str, Message] = {}
         received: dict[str, Tensor] = {}
-        # Prototypes go to everybody in the next round: one of another length would break every hospital's contrast.
-        length = next((len(tensor) for tensor in self.state.prototypes.values()), None)
+        for client, update in updates.items():
+            record.measured(client, update.metrics, "num_examples")
+            content = update.reply.content
+            if PROTOTYPES in content:
+                # Under the name that the server knows the node by, whatever name came with it.
+                received[client] = next(iter(from_record(content[PROTOTYPES]).values()))
+            # Only the weight: Flower would average every metric, and refuses replies whose names differ.
+            weight = MetricRecord({EXAMPLES: update.metrics[EXAMPLES]})
+            update.reply.content = RecordDict({ARRAYS: content[ARRAYS], METRICS: weight})
+            usable[client] = update.reply
+        return usable, received
+
+    def _readable(
+        self, record: RoundRecord, replies: Mapping[str, Reply], sampled: Collection[str], sent: SentModel
+    ) -> dict[str, Update]:
+        """The updates that may be used, by client; the others are entered as left out."""
+        declared, updates = self.task.leaving(), {}
         for client in sampled:
+            examples = self.roster.get(client).train
+            expected = Expected(self.downlink.shapes, "float32", declared.prototype, declared.training, examples)
             try:
-                metrics, reply = self.downlink.read_update(
-                    arrived(replies, client),
-                    sent,
-                    length,
-                    self.task.leaving().training,
-                    lambda message: stored_on_disk(message, self.run_folder),
+                updates[client] = self.downlink.read_update(
+                    arrived(replies, client), sent, expected, lambda message: stored_on_disk(message, self.run_folder)
                 )
             except UnusableReply as reason:
                 record.leave_out(client, reason)
-                continue
-            record.measured(client, metrics, "num_examples")
-            if PROTOTYPES in reply.content:
-                # Under the name that the server knows the node by, whatever name came with it.
-                received[client] = next(iter(from_record(reply.content[PROTOTYPES]).values()))
-                length = len(received[client])
-            # Only the weight: Flower would average every metric, and refuses replies whose names differ.
-            weight = MetricRecord({EXAMPLES: metrics[EXAMPLES]})
-            reply.content = RecordDict({ARRAYS: reply.content[ARRAYS], METRICS: weight})
-            usable[client] = reply
-        return usable, received
+        for group in ("parameters", "buffers"):
+            refused = too_long({client: update.lengths[group] for client, update in updates.items()})
+            for client, reason in refused.items():
+                record.leave_out(client, reason)
+                del updates[client]
+        return updates
 
     def _has_model(self, client: str) -> bool:
         """Whether a client has the model that this round starts from."""
@@ -273,59 +239,24 @@ class FederatedRounds:
         Returns:
             `SELECTION_MEASURE` of each that answered.
         """
-        outgoing = self._addressed(
-            self.strategy.configure_evaluate(record.round_number, sent.full, ConfigRecord(), self.grid), clients
+        outgoing = self.hospitals.addressed(
+            self.strategy.configure_evaluate(record.round_number, sent.full, ConfigRecord(), self.hospitals.grid),
+            clients,
         )
         for client, message in outgoing.items():
             with_model(message, sent, client in taken or self._has_model(client), {STATE_ROUND: state_rounds[client]})
-        replies = self.exchange(record, "evaluate", outgoing, sent)
+        replies = self.hospitals.exchange(record, "evaluate", outgoing, sent)
         losses = {}
         for client in clients:
             try:
-                metrics = check_metrics(arrived(replies, client), self.task.leaving().validation)
-                loss = metrics.get(SELECTION_MEASURE, math.nan)
-                if not math.isfinite(
-                    loss
-                ):  # compares false with everything: rounds could not be told better from worse
-                    raise UnusableReply(f"{SELECTION_MEASURE} is {loss}")
+                metrics = read_metrics(arrived(replies, client), self.task.leaving().validation)
+                loss = read_loss(metrics, SELECTION_MEASURE)
             except UnusableReply as reason:
                 record.leave_out(client, reason, NOT_VALIDATED)
                 continue
             record.measured(client, metrics, "validation_examples")
             losses[client] = loss
         return losses
-
-    def _addressed(self, messages: Iterable[Message], clients: Collection[str]) -> dict[str, Message]:
-        """The messages to nodes that are one of `clients`, sorted by client."""
-        by_client = {self.clients.get(message.metadata.dst_node_id): message for message in messages}
-        return {client: by_client[client] for client in sorted(clients) if client in by_client}
-
-    def exchange(
-        self, record: RoundRecord, phase: str, outgoing: Mapping[str, Message], sent: SentModel
-    ) -> dict[str, Message]:
-        """Send messages and wait for the replies; those who turn out to need the whole model get it.
-
-        Returns:
-            Replies by client, errors among them.
-        """
-        replies = self._sent_and_received(record, phase, outgoing)
-        again = {
-            client: in_full(outgoing[client], sent) for client, reply in sorted(replies.items()) if needs_model(reply)
-        }
-        return replies | self._sent_and_received(record, phase, again) if again else replies
-
-    def _sent_and_received(
-        self, record: RoundRecord, phase: str, outgoing: Mapping[str, Message]
-    ) -> dict[str, Message]:
-        """Send messages and wait for the replies, keeping the ledger."""
-        for client, message in outgoing.items():  # bytes are spent whether or not an answer comes
-            record.count(message, phase, client, "down")
-        replies = {}
-        for reply in self.grid.send_and_receive(outgoing.values(), timeout=self.settings.round_timeout):
-            replies[self.clients[reply.metadata.src_node_id]] = reply
-        for client in sorted(replies):
-            record.count(replies[client], phase, client, "up")
-        return replies
 
 
 def sampled_clients(clients: Sequence[str], participation: float, seed: int, round_number: int) -> list[str]:
@@ -334,17 +265,6 @@ def sampled_clients(clients: Sequence[str], participation: float, seed: int, rou
     # A stream of its own for each round: a resumed run draws the same without having drawn the rounds before.
     chosen = numpy_stream(seed, "participation", round_number).permutation(sorted(clients))[:count].tolist()
     return [client for client in clients if client in chosen]
-
-
-def arrived(replies: Mapping[str, Message], client: str) -> Message:
-    """A client's reply.
-
-    Raises:
-        UnusableReply: there is none.
-    """
-    if client not in replies:
-        raise UnusableReply("sent nothing")
-    return replies[client]
 
 
 def _better(best: BestRound | None, new: BestRound) -> BestRound:

@@ -21,18 +21,19 @@ TESTED = (
 PAIRS = ({"generic_to_specialised", "specialised_to_generic"},)
 
 
-def leaving(method: ReportMethod, validated: Sequence[str]) -> Declaration:
+def leaving(method: ReportMethod, validated: Sequence[str], feature_width: int) -> Declaration:
     """The declared list.
 
     Args:
         method: which modules are shared, which losses and rules train them.
         validated: the ways to write whose loss validation measures, `ReportModel.validated`.
+        feature_width: D of `ReportModel.features`.
     """
     language = "validation_language_loss"
     head = ("validation_classification", "validation_head_auroc", "validation_head_f1_micro_14")
     return Declaration(
         modules=modules_sent(method),
-        prototype=bool(method.losses.contrast_inter or method.losses.contrast_intra),
+        prototype=feature_width if method.losses.contrast_inter or method.losses.contrast_intra else 0,
         training=tuple(f"train_{name}" for name in (*_terms(method), "loss")),
         validation=(
             "validation_loss",

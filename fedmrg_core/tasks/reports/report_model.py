@@ -40,6 +40,7 @@ class ReportModel(TrainedModel, abc.ABC):
         method: its row of methods.yaml.
         encoder: E.
         tokenizer: of the reports.
+        feature_width: D of `features`.
         adapters: the ways to write that training trains, the shared one first.
         answers: the ways to write that a finished run is asked for.
     """
@@ -47,6 +48,7 @@ class ReportModel(TrainedModel, abc.ABC):
     method: ReportMethod
     encoder: VisualEncoder
     tokenizer: transformers.PreTrainedTokenizerBase
+    feature_width: int
     # What h is made with; a model trained whole has its projection in its decoder.
     feature_modules = ("encoder", "projection", "decoder")
 

@@ -59,7 +59,7 @@ class ReportTask(ModelTask):
 
     def leaving(self) -> Declaration:
         """See :func:`fedmrg_core.tasks.reports.leaving.leaving`."""
-        return leaving(self.configuration.method, self.model.validated)
+        return leaving(self.configuration.method, self.model.validated, self.model.feature_width)
 
     @property
     def saver(self) -> AdapterSaver:

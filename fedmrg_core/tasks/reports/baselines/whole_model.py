@@ -86,6 +86,7 @@ class WholeModel(ReportModel):
         self.training_settings = profile.training
         self.tokenizer = tokenizer
         self.encoder = encoder
+        self.feature_width = sizes.width
         self.decoder = WholeDecoder(method.model, encoder.width, sizes, tokenizer)
         self.settle_ownership()
 
