@@ -217,9 +217,8 @@ numbers = st.integers(-(2**63), 2**63 - 1) | st.floats()
 names = st.sampled_from([ARRAYS, METRICS, PROTOTYPES, CONFIG, "num-examples", "train_loss", *SHAPES]) | st.text(
     max_size=9
 )
-config_values = (
-    numbers | st.text(max_size=9) | st.binary(max_size=9) | st.booleans() | st.lists(st.floats(), max_size=3)
-)
+lists = st.lists(st.floats(), max_size=3)
+config_values = numbers | st.text(max_size=9) | st.binary(max_size=9) | st.booleans() | lists
 shapes = st.sampled_from(sorted(SHAPES.values())) | st.lists(st.integers(0, 4), max_size=3).map(tuple)
 
 
