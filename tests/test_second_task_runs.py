@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -10,10 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 
+import numpy
 import pandas
+import psutil
 import pytest
 from federation_fake import everything
 from linear_task import CLIENTS, COUNTS, MEASURES, LinearHospital, LinearMethod
@@ -28,7 +33,9 @@ from fedmrg_core.evaluation.run_sets import load_runs
 from fedmrg_core.evaluation.seed_variance import FILE, read_seed_variance, write_seed_variance
 from fedmrg_core.evaluation.stored_runs import load_run
 from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, REPRODUCED, verdicts, verify
+from fedmrg_core.federation import simulation
 from fedmrg_core.federation.run import run_federation
+from fedmrg_core.federation.simulation import flower_home
 from fedmrg_core.federation.task import forget_tasks
 from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.runs.configuration import load_profile
@@ -139,7 +146,51 @@ def test_its_process_killed_with_its_workers(finished, tmp_path):
 
 def test_under_flwr_run_it_ends_with_the_same_bytes(finished, tmp_path):
     run(tmp_path, "scaffold", stop_after_round=1)
-    assert run(tmp_path, "scaffold", engine="simulation", test=True) == finished["scaffold"]
+    with listening(flower_home(tmp_path)) as addresses:
+        assert run(tmp_path, "scaffold", engine="simulation", test=True) == finished["scaffold"]
+    names = {name for name, _ in addresses}
+    assert {"gcs_server", "raylet"} <= names and {address for _, address in addresses} <= {
+        "127.0.0.1",
+        "::ffff:127.0.0.1",
+    }
+
+
+@contextlib.contextmanager
+def listening(home: pathlib.Path) -> Iterator[set[tuple[str, str]]]:
+    """Program and address of every socket that the processes of a FLWR_HOME listen on while this is open."""
+    found: set[tuple[str, str]] = set()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.3):
+            for process in psutil.process_iter():
+                with contextlib.suppress(psutil.Error, OSError):
+                    if process.environ().get("FLWR_HOME") == str(home):
+                        sockets = [c for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
+                        found.update((process.name(), connection.laddr.ip) for connection in sockets)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        watcher.join()
+
+
+def test_what_a_killed_simulation_has_left_is_removed(tmp_path):
+    left = pathlib.Path(tempfile.mkdtemp(prefix=simulation.RAY_PREFIX))
+    others = pathlib.Path(tempfile.mkdtemp(prefix="others-"))
+    try:
+        for folder in (left, others):  # a file that was tampered with removes nobody else's folder
+            home = flower_home(tmp_path)
+            home.mkdir()
+            (home / simulation.RAY_FOLDER).write_text(str(folder))
+            simulation.end_simulation(tmp_path)
+            assert not home.exists()
+        assert not left.exists() and others.exists()
+    finally:
+        others.rmdir()
 
 
 # ---- references, verify, tables ----
@@ -231,6 +282,38 @@ def test_the_workflow_does_not_make_its_runs(kept, again, monkeypatch):
         reruns.verify_references("smoke", ["plain"], rerun=True, data_root="", cores=1)
     rows = reruns.verify_references("smoke", [NAME], rerun=False, data_root="", cores=1)
     assert verdicts(rows) == {NAME: EQUAL}
+
+
+def cut_in_half(folder):
+    path = folder / "metrics.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[: len(lines) // 2]))
+
+
+def without_numbers(folder):
+    path = folder / "metrics.csv"
+    pandas.read_csv(path).assign(value=numpy.nan).to_csv(path, index=False)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        cut_in_half,
+        without_numbers,
+        lambda folder: (folder / "manifest.json").unlink(),
+        lambda folder: (folder / "files.sha256").unlink(),
+        lambda folder: (folder / "more.csv").write_text("a\n1\n"),
+    ],
+)
+def test_a_damaged_reference_is_told_and_has_its_own_exit_code(kept, again, monkeypatch, capsys, tmp_path, spoil):
+    """Half of its measures, none of them a number, a file too few or too many: nothing is held against it."""
+    shutil.copytree(kept / "reference", tmp_path / "reference")
+    spoil(tmp_path / "reference" / NAME)
+    monkeypatch.setattr(reruns, "reference_folder", lambda profile: tmp_path / "reference" / profile)
+    monkeypatch.setattr(reruns, "REPOSITORY", tmp_path)
+    rows = reruns.verify_references("smoke", [NAME], rerun=False, data_root="", cores=1)
+    assert reruns.print_verdict(rows, "smoke") == 4
+    assert "damaged reference" in (said := capsys.readouterr().out) and "restore the reference" in said
 
 
 def answers_of(folder: pathlib.Path, wrong: int) -> None:

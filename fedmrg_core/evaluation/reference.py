@@ -13,6 +13,7 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.seed_variance import FILE as SEED_VARIANCE
 from fedmrg_core.evaluation.seed_variance import seed_variance, write_seed_variance
 from fedmrg_core.evaluation.stored_runs import load_run, numbers_of
+from fedmrg_core.files.digests import INDEX, check_index, write_index
 from fedmrg_core.files.stored_tables import read_table
 from fedmrg_core.files.whole_files import partial_folder, remove_partial, replace_folder, write_text
 from fedmrg_core.runs.experiments import RunSettings
@@ -79,8 +80,18 @@ def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib
         if path.stem in figures and path.suffix in (".png", ".csv"):
             (partial / "figures").mkdir(exist_ok=True)
             shutil.copyfile(path, partial / "figures" / path.name)
+    write_index(partial)
     replace_folder(partial, target)
     return target
+
+
+def damage_of(folder: pathlib.Path) -> str:
+    """What is wrong with a stored reference's files, in a sentence; "" if they are those that were stored."""
+    try:
+        check_index(folder, "restore the reference from the repository.")
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _makers(name: str) -> str:
@@ -166,8 +177,12 @@ def store_benchmark(benchmark_folder: pathlib.Path, reference_folder: pathlib.Pa
 
 def reference_runs(reference_root: pathlib.Path, profile: str) -> list[RunSettings]:
     """The reference runs of a profile, in the order of their names."""
-    manifests = (reference_root / profile).glob("*/*/seed-*/manifest.json")
-    return [RunSettings.from_name(path.parent.relative_to(reference_root).as_posix()) for path in sorted(manifests)]
+    folders = {
+        path.parent.relative_to(reference_root).as_posix()
+        for file in ("manifest.json", INDEX)  # one that has lost its manifest is damaged, not gone
+        for path in (reference_root / profile).glob(f"*/*/seed-*/{file}")
+    }
+    return [RunSettings.from_name(name) for name in sorted(folders)]
 
 
 def finished_runs(

@@ -15,8 +15,8 @@ import pandas
 
 from fedmrg_core.data.sources import data_source
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.reference import reference_runs
-from fedmrg_core.evaluation.verify import EQUAL, NOT_REPRODUCED, REPRODUCED, exit_code, verdicts, verify
+from fedmrg_core.evaluation.reference import damage_of, reference_runs
+from fedmrg_core.evaluation.verify import DAMAGED, EQUAL, NOT_REPRODUCED, REPRODUCED, exit_code, verdicts, verify
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.paths import REPOSITORY, reference_folder
 from fedmrg_core.runs.arithmetic import EXACT_THREADS, exact_environment
@@ -42,7 +42,7 @@ def verify_references(
         exact: run with the arithmetic and threads of `make figures REPRODUCIBLE=exact`.
 
     Returns:
-        See :func:`fedmrg_core.evaluation.verify.verify`.
+        See :func:`fedmrg_core.evaluation.verify.verify`; a row for each reference that is damaged, which is not run.
 
     Raises:
         InputError: there is no reference run of the profile, or none that some name in `only` means, or one to run
@@ -53,6 +53,7 @@ def verify_references(
     if not runs:
         raise InputError(f"verify: profile {profile!r} has no reference run; there are none in {root / profile}.")
     chosen = [run for run in runs if not only or _names(run) & set(only)]
+    damage = {run.name: damage_of(root / run.name) for run in chosen}
     for name in only:
         if not any(name in _names(run) for run in runs):
             known = ", ".join(dict.fromkeys(name for run in runs for name in (run.method, run.data)))
@@ -60,11 +61,14 @@ def verify_references(
                 f"verify: no reference run of profile {profile!r} is called {name!r}; expected one of {known}, or the "
                 "name of a run."
             )
+    chosen = [run for run in chosen if not damage[run.name]]
     if rerun:
         targets = {run: _target(run) for run in chosen}  # of all before the first is run
         for run, target in targets.items():
             _run_again(run, target, data_root, cores, exact)
-    return verify(root, REPOSITORY / "results", [run.name for run in chosen])
+    rows = verify(root, REPOSITORY / "results", [run.name for run in chosen])
+    found = [{"run": name, "status": DAMAGED, "note": sentence} for name, sentence in damage.items() if sentence]
+    return pandas.concat([pandas.DataFrame(found, columns=rows.columns), rows], ignore_index=True) if found else rows
 
 
 def _target(run: RunSettings) -> str:

@@ -23,7 +23,7 @@ from fedmrg_core.runs.measures import Answers, Place
 from fedmrg_core.runs.training_code import training_code_hash
 
 EQUAL, REPRODUCED = "equal to the digit", "reproduced within chance"
-NOT_REPRODUCED, NOT_RUN = "not reproduced", "not run"
+NOT_REPRODUCED, NOT_RUN, DAMAGED = "not reproduced", "not run", "damaged reference"
 COLUMNS = (
     "run",
     "scope",  # a client, home (all of them), unseen; wire: mean bytes of a client and round; federation: rounds
@@ -38,8 +38,8 @@ COLUMNS = (
     "note",
 )
 # 2 is bad input, as everywhere on the command line.
-EXIT_CODES = {EQUAL: 0, REPRODUCED: 0, NOT_REPRODUCED: 1, NOT_RUN: 3}
-SEVERITY = (NOT_REPRODUCED, NOT_RUN, REPRODUCED, EQUAL)  # the first that a run has is its verdict
+EXIT_CODES = {EQUAL: 0, REPRODUCED: 0, NOT_REPRODUCED: 1, NOT_RUN: 3, DAMAGED: 4}
+SEVERITY = (DAMAGED, NOT_REPRODUCED, NOT_RUN, REPRODUCED, EQUAL)  # the first that a run has is its verdict
 BYTES_TOLERANCE = 1e-3  # of the bytes: some numbers in a message are written with as many digits as they have
 
 
@@ -87,7 +87,7 @@ def verdicts(rows: pandas.DataFrame) -> dict[str, str]:
 
 
 def exit_code(rows: pandas.DataFrame) -> int:
-    """0: everything reproduced; 1: something was not; 3: nothing failed, but something, or everything, was not run."""
+    """0: reproduced; 1: something was not; 3: nothing failed, but something was not run; 4: a reference is damaged."""
     found = set(rows["status"]) or {NOT_RUN}
     return EXIT_CODES[next(status for status in SEVERITY if status in found)]
 

@@ -1,7 +1,8 @@
 """Engine (b): the same two apps under `flwr run`, on a SuperLink of the run's own that ends with it.
 
 Flower and Ray start processes that detach themselves. All of them inherit this run's FLWR_HOME, which tells them from
-anybody else's: they are found by it and ended, also those that a crash of an earlier attempt has left.
+anybody else's: they are found by it and ended, also those that a crash of an earlier attempt has left. All of them
+listen on loopback alone, and Ray's ask for a token that this run has drawn: other users of the machine stay outside.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import socket
 import subprocess
@@ -21,6 +23,7 @@ import urllib.request
 import psutil
 import torch
 
+RAY_FOLDER, RAY_PREFIX = "ray-folder", "fedmrg-ray-"  # in FLWR_HOME: where Ray's temporary folder is; how it begins
 STARTUP_SECONDS = 60.0  # the SuperLink imports half of Flower before it answers
 
 
@@ -46,8 +49,9 @@ def run_simulation(
     home = flower_home(run_folder)
     port = _free_port()
     # Ray's sockets need a short path.
-    with tempfile.TemporaryDirectory(prefix="ray-") as ray_folder:
+    with tempfile.TemporaryDirectory(prefix=RAY_PREFIX) as ray_folder:
         environment = _environment(home, pathlib.Path(ray_folder))
+        (home / RAY_FOLDER).write_text(ray_folder, encoding="utf-8")
         _write_app(home, run_folder.resolve(), last_round, test)
         (home / "config.toml").write_text(
             f'[superlink]\ndefault = "own"\n\n[superlink.own]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
@@ -68,9 +72,14 @@ def flower_home(run_folder: pathlib.Path) -> pathlib.Path:
 
 
 def end_simulation(run_folder: pathlib.Path) -> None:
-    """End what a simulation of this run folder has running, and remove its FLWR_HOME."""
-    end_processes(flower_home(run_folder))
-    shutil.rmtree(flower_home(run_folder), ignore_errors=True)
+    """End what a simulation of this run folder has running, and remove its FLWR_HOME and the folder of its Ray."""
+    home = flower_home(run_folder)
+    end_processes(home)
+    if (home / RAY_FOLDER).is_file():  # an attempt was killed: its temporary folder is still there
+        left = pathlib.Path((home / RAY_FOLDER).read_text(encoding="utf-8"))
+        if left.name.startswith(RAY_PREFIX) and left.parent == pathlib.Path(tempfile.gettempdir()):
+            shutil.rmtree(left, ignore_errors=True)
+    shutil.rmtree(home, ignore_errors=True)
 
 
 def end_processes(home: pathlib.Path, patience: float = 5.0) -> None:
@@ -102,6 +111,10 @@ def _environment(home: pathlib.Path, ray_folder: pathlib.Path) -> dict[str, str]
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "RAY_TMPDIR": str(ray_folder),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # On Linux, too, Ray then takes the loopback address for its own: Flower passes no address on to it.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "PYTHONUNBUFFERED": "1",
         # Flower starts its parts by name, and they must import what this process imports.
         "PATH": os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ.get("PATH", "")]),

@@ -55,6 +55,40 @@ def check_files(folder: pathlib.Path, digests: Mapping[str, str], remedy: str) -
         check_file(folder / name, digest, remedy)
 
 
+def write_index(folder: pathlib.Path) -> None:
+    """Note every file of a folder that is complete, and of those below it, in its `INDEX`."""
+    _write(folder, {name: digest for name, digest in digests_below(folder).items() if name != INDEX})
+
+
+def check_index(folder: pathlib.Path, remedy: str) -> None:
+    """Hold a folder against the `INDEX` that was written into it: the same files, each with the same bytes.
+
+    Raises:
+        InputError: names the first file that is missing, too many or another.
+    """
+    noted = _read(folder)
+    if not noted:
+        raise InputError(f"{folder / INDEX} is missing or empty; {remedy}")
+    check_files(folder, noted, remedy)
+    more = sorted(
+        {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {INDEX, *noted}
+    )
+    if more:
+        raise InputError(f"{folder / more[0]} does not belong there; {remedy}")
+
+
+def _write(folder: pathlib.Path, noted: Mapping[str, str]) -> None:
+    write_text(folder / INDEX, "".join(f"{digest}  {name}\n" for name, digest in sorted(noted.items())))
+
+
+def _read(folder: pathlib.Path) -> dict[str, str]:
+    path = folder / INDEX
+    if not path.is_file():
+        return {}
+    parts = (line.partition("  ") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+    return {name: digest for digest, _, name in parts}
+
+
 class NotedFolder:
     """A flat folder whose files are noted in its `INDEX` as they are written.
 
@@ -72,13 +106,8 @@ class NotedFolder:
         """Note files that were just written, and forget those that are gone."""
         noted = {name: digest for name, digest in self.noted().items() if (self.folder / name).is_file()}
         noted |= {path.name: file_digest(path) for path in paths}
-        lines = [f"{digest}  {name}\n" for name, digest in sorted(noted.items())]
-        write_text(self.folder / INDEX, "".join(lines))
+        _write(self.folder, noted)
 
     def noted(self) -> dict[str, str]:
         """Digest by file name; none where no file was noted."""
-        path = self.folder / INDEX
-        if not path.is_file():
-            return {}
-        parts = (line.partition("  ") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-        return {name: digest for digest, _, name in parts}
+        return _read(self.folder)
