@@ -19,7 +19,7 @@ from fedmrg_core.data.site_names import shortened, with_digest
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import is_synthetic, synthetic_note
-from fedmrg_core.files.stored_tables import read_table
+from fedmrg_core.files.stored_tables import read_table, table_text
 from fedmrg_core.files.whole_files import atomic_file, write_text
 
 PALETTE = "colorblind"
@@ -164,7 +164,7 @@ def save_figure(
         with atomic_file(path) as temporary:
             figure.savefig(temporary, format=kind, metadata=entries, dpi=200)
         paths.append(path)
-    write_text(folder / f"{name}.csv", data.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / f"{name}.csv", table_text(data))
     plt.close(figure)
     return [*paths, folder / f"{name}.csv"]
 

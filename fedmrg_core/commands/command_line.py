@@ -14,6 +14,7 @@ import fedmrg_core
 from fedmrg_core.commands import federation
 from fedmrg_core.commands.described import DescribedCommand
 from fedmrg_core.errors import InputError
+from fedmrg_core.files.stored_tables import table_text
 
 BAD_INPUT, FAILED = 2, 1  # exit codes
 TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods", ".json", ".jsonl", ".parquet")  # what no file of lines is called
@@ -89,7 +90,7 @@ def score(
     scored = score_reports(read_reports(file), meteor, seed)
     print(scored.to_string(index=False, float_format="{:.4f}".format, na_rep=""))
     if output is not None:
-        write_text(output, scored.to_csv(index=False, lineterminator="\n"))
+        write_text(output, table_text(scored))
 
 
 @app.command("check-data")

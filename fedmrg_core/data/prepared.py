@@ -44,6 +44,7 @@ from fedmrg_core.data.site_names import find_sites
 from fedmrg_core.data.sources import DATA_SOURCES, call_loader, call_public_corpus, data_source
 from fedmrg_core.data.study import STUDY_FEATURES, LeftOut, LoadedStudies, check_studies
 from fedmrg_core.errors import InputError
+from fedmrg_core.files.stored_tables import text_of_cell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +155,9 @@ def load_prepared(folder: pathlib.Path) -> Prepared:
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         with (folder / LEFT_OUT).open(newline="", encoding="utf-8") as handle:
-            left_out = [LeftOut(**row) for row in csv.DictReader(handle)]
+            left_out = [
+                LeftOut(**{name: text_of_cell(cell) for name, cell in row.items()}) for row in csv.DictReader(handle)
+            ]
         studies = datasets.load_from_disk(str(folder / STUDIES), keep_in_memory=False)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(

@@ -13,6 +13,7 @@ from fedmrg_core.data.report_words import why_no_report
 from fedmrg_core.data.row_files import values_of
 from fedmrg_core.data.site_names import check_site_name
 from fedmrg_core.errors import InputError
+from fedmrg_core.files.stored_tables import cell_text
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 
@@ -61,7 +62,7 @@ class LoadedStudies:
         with path.open("w", newline="", encoding="utf-8") as handle:
             writer = csv.writer(handle)
             writer.writerow([field.name for field in dataclasses.fields(LeftOut)])
-            writer.writerows(dataclasses.astuple(row) for row in self.left_out)
+            writer.writerows(map(cell_text, dataclasses.astuple(row)) for row in self.left_out)
 
 
 def check_studies(studies: datasets.Dataset, source: str) -> None:

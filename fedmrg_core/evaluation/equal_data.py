@@ -20,7 +20,7 @@ import pandas
 from fedmrg_core.data.prepared import Prepared
 from fedmrg_core.data.study import STUDY_FEATURES
 from fedmrg_core.errors import InputError
-from fedmrg_core.files.stored_tables import read_table
+from fedmrg_core.files.stored_tables import read_table, table_text
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.paths import REPOSITORY
 
@@ -115,7 +115,7 @@ def record_equal_data(older: Prepared, current: Prepared, file: pathlib.Path = F
     table = read_equal_data(file) if file.is_file() else pandas.DataFrame(columns=list(COLUMNS))
     kept = table[table["fingerprint"] != older.fingerprint]
     table = pandas.concat([kept, pandas.DataFrame([row])], ignore_index=True).sort_values(["data", "fingerprint"])
-    write_text(file, table[list(COLUMNS)].to_csv(index=False, lineterminator="\n"))
+    write_text(file, table_text(table[list(COLUMNS)]))
     _table.cache_clear()
     return found
 

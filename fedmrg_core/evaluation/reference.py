@@ -14,7 +14,7 @@ from fedmrg_core.evaluation.seed_variance import FILE as SEED_VARIANCE
 from fedmrg_core.evaluation.seed_variance import seed_variance, write_seed_variance
 from fedmrg_core.evaluation.stored_runs import load_run, numbers_of
 from fedmrg_core.files.digests import INDEX, check_index, write_index
-from fedmrg_core.files.stored_tables import read_table
+from fedmrg_core.files.stored_tables import read_table, table_text
 from fedmrg_core.files.whole_files import partial_folder, remove_partial, replace_folder, write_text
 from fedmrg_core.runs.experiments import RunSettings
 from fedmrg_core.runs.measures import PREDICTIONS, STUDY_SCORES, Measures, measures_of
@@ -109,7 +109,7 @@ def _store_tables(run_folder: pathlib.Path, partial: pathlib.Path, data: str, me
             shutil.copyfile(run_folder / file, partial / file)
         else:
             table = publishing.publishable_table(data, read_table(run_folder / file, ("studies",), "make it again"))
-            write_text(partial / file, table.to_csv(index=False, lineterminator="\n"))
+            write_text(partial / file, table_text(table))
     path = run_folder / "rounds.csv"
     if not path.is_file():
         return True
@@ -126,7 +126,7 @@ def _store_answers(run_folder: pathlib.Path, partial: pathlib.Path, data: str, m
     answers = measures.read_answers(run_folder / PREDICTIONS[0])
     whole = publishing.shows_studies(data)
     kept, file = (answers, PREDICTIONS[1]) if whole else (measures.study_scores(answers), STUDY_SCORES)
-    text = kept.to_csv(index=False, lineterminator="\n")
+    text = table_text(kept)
     (partial / file).write_bytes(gzip.compress(text.encode(), mtime=0))
 
 

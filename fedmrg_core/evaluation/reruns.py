@@ -17,6 +17,7 @@ from fedmrg_core.data.sources import data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.reference import damage_of, reference_runs
 from fedmrg_core.evaluation.verify import DAMAGED, EQUAL, NOT_REPRODUCED, REPRODUCED, exit_code, verdicts, verify
+from fedmrg_core.files.stored_tables import table_text
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.paths import REPOSITORY, reference_folder
 from fedmrg_core.runs.arithmetic import EXACT_THREADS, exact_environment
@@ -117,7 +118,7 @@ def print_verdict(rows: pandas.DataFrame, profile: str) -> int:
         The exit code.
     """
     table = REPOSITORY / "report" / f"verify-{profile}.csv"
-    write_text(table, rows.to_csv(index=False, lineterminator="\n"))
+    write_text(table, table_text(rows))
     found = verdicts(rows)
     for name, verdict in found.items():
         print(f"{name}: {_sentence(rows[rows['run'] == name], verdict)}")

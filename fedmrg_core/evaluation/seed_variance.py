@@ -28,7 +28,7 @@ from fedmrg_core.data.sources import data_family
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.answers import NUMBER, answers_of, stored_numbers
 from fedmrg_core.evaluation.stored_runs import Run
-from fedmrg_core.files.stored_tables import read_table
+from fedmrg_core.files.stored_tables import read_table, table_text
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.metrics.statistics import difference_statistics, jackknife_error
 from fedmrg_core.runs.measures import Answers
@@ -145,7 +145,7 @@ def _excesses(seeds: Sequence[Answers], name: str, measures: Iterable[str]) -> I
 
 def write_seed_variance(path: pathlib.Path, table: pandas.DataFrame) -> None:
     """Write seed_variance.csv atomically, nine digits a number."""
-    write_text(path, table.to_csv(index=False, lineterminator="\n", float_format="%.9g"))
+    write_text(path, table_text(table, float_format="%.9g"))
 
 
 def read_seed_variance(path: pathlib.Path) -> pandas.DataFrame:

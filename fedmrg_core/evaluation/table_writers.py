@@ -10,6 +10,7 @@ import pandas
 
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.evaluation.stored_runs import is_synthetic, synthetic_note
+from fedmrg_core.files.stored_tables import table_text
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.metrics.statistics import CONFIDENCE
 from fedmrg_core.runs.measures import Measures
@@ -84,7 +85,7 @@ def write_pages(
     """
     folder = pathlib.Path(out_folder)
     texts = {
-        ".csv": table.to_csv(index=False, lineterminator="\n"),
+        ".csv": table_text(table),
         ".md": _markdown(pages, below),
         ".tex": _latex(pages, below),
     }

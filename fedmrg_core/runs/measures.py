@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 import pandas
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.files.stored_tables import read_table
+from fedmrg_core.files.stored_tables import read_table, table_text
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.metrics.statistics import RESAMPLES, StudyStatistics, bootstrap_intervals, mean_statistics
 from fedmrg_core.runs.methods import Method
@@ -177,7 +177,7 @@ class Measures:
         """
         answers = self._checked(answers, run_folder)[self._columns("study_id", "site")]
         metrics = self.score(answers, root_seed)
-        write_text(run_folder / PREDICTIONS[0], answers.to_csv(index=False, lineterminator="\n"))
+        write_text(run_folder / PREDICTIONS[0], table_text(answers))
         write_metrics(run_folder / "metrics.csv", metrics)
 
     def score(self, answers: pandas.DataFrame, root_seed: int, resamples: int = RESAMPLES) -> pandas.DataFrame:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas
 
-from fedmrg_core.files.stored_tables import read_table
+from fedmrg_core.files.stored_tables import read_table, table_text
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.metrics.diversity import harmonic_mean, worst_client
 
@@ -22,7 +22,7 @@ SUMMARIES = {"worst_client": worst_client, "harmonic_mean": harmonic_mean}  # ov
 def write_metrics(path: pathlib.Path | str, metrics: pandas.DataFrame) -> None:
     """Write metrics.csv atomically."""
     table = metrics[list(METRIC_COLUMNS)]
-    write_text(pathlib.Path(path), table.to_csv(index=False, lineterminator="\n"))
+    write_text(pathlib.Path(path), table_text(table))
 
 
 def read_metrics(path: pathlib.Path | str) -> pandas.DataFrame:

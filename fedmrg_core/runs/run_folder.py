@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedmrg_core.files.code_state import source_state
+from fedmrg_core.files.stored_tables import cell_text
 from fedmrg_core.files.whole_files import atomic_file, write_text
 from fedmrg_core.runs.arithmetic import arithmetic_of
 
@@ -134,4 +135,6 @@ def installed_packages() -> dict[str, str]:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return cell_text(value)
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value

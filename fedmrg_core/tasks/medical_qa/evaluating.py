@@ -21,6 +21,7 @@ from fedmrg_core.federation.model_task import load_chosen
 from fedmrg_core.federation.roster import read_client
 from fedmrg_core.federation.task import load_task
 from fedmrg_core.federation.workers import side_by_side, worker_count
+from fedmrg_core.files.stored_tables import table_text
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.runs.measures import PREDICTIONS
 from fedmrg_core.runs.methods import Ownership
@@ -68,7 +69,7 @@ def evaluate_run(run_folder: pathlib.Path, workers: int = 1) -> pandas.DataFrame
     answers = pandas.concat(tables[: len(places)], ignore_index=True)
     matrix = pandas.concat(tables[len(places) :], ignore_index=True)
     metrics = _metrics(task, answers)
-    write_text(run_folder / PREDICTIONS[0], answers.to_csv(index=False, lineterminator="\n"))
+    write_text(run_folder / PREDICTIONS[0], table_text(answers))
     _write_matrices(run_folder, matrix)
     write_metrics(run_folder / "metrics.csv", metrics)
     return metrics
@@ -85,10 +86,10 @@ def _metrics(task: QuestionTask, answers: pandas.DataFrame) -> pandas.DataFrame:
 
 def _write_matrices(run_folder: pathlib.Path, matrix: pandas.DataFrame) -> None:
     chosen, kept = matrix[matrix["round"] == CHOSEN], matrix[matrix["round"] != CHOSEN]
-    write_text(run_folder / MATRIX, chosen[list(MATRIX_COLUMNS)].to_csv(index=False, lineterminator="\n"))
+    write_text(run_folder / MATRIX, table_text(chosen[list(MATRIX_COLUMNS)]))
     if len(kept):
         table = kept[["round", *MATRIX_COLUMNS]]
-        write_text(run_folder / MATRIX_BY_ROUND, table.to_csv(index=False, lineterminator="\n"))
+        write_text(run_folder / MATRIX_BY_ROUND, table_text(table))
 
 
 def test_sets(run_folder: pathlib.Path) -> Iterator[TestSet]:

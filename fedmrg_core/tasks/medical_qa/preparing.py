@@ -17,6 +17,7 @@ from fedmrg_core.data.questions.world import SIZES
 from fedmrg_core.data.sources import MEDICAL_QA, check_data_parameters, data_source
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
+from fedmrg_core.files.stored_tables import table_text
 from fedmrg_core.files.whole_files import partial_folder, replace_folder, write_text
 from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.runs.configuration import Profile, Questions
@@ -62,7 +63,7 @@ def prepare_questions(
     partial = partial_folder(folder)
     write_questions(partial / PREPARED, loaded.questions)
     left_out = pandas.DataFrame([dataclasses.asdict(row) for row in loaded.left_out], columns=_LEFT_OUT_COLUMNS)
-    write_text(partial / LEFT_OUT, left_out.to_csv(index=False, lineterminator="\n"))
+    write_text(partial / LEFT_OUT, table_text(left_out))
     write_text(partial / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     replace_folder(partial, folder)
     return summary

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from fedmrg_core.adapters import ADAPTER_MODULES, GENERIC, SPECIALISED
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
+from fedmrg_core.files.stored_tables import table_text
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.seeds import numpy_stream, torch_threads
 from fedmrg_core.tasks.reports.fine_tuning import train_alone
@@ -61,7 +62,7 @@ def evaluate_adaptation(folder: pathlib.Path) -> pandas.DataFrame:
     scored = score_predictions(reports, settings.seed, settings.profile.bootstrap_samples)
     scored = scored[(scored["scope"] == "unseen") & scored["adapter"].isin(labels)]
     table = scored.assign(count=scored["adapter"].map(labels))[list(COLUMNS)].reset_index(drop=True)
-    write_text(folder / "adaptation.csv", table.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "adaptation.csv", table_text(table))
     return table
 
 

@@ -17,7 +17,7 @@ import pandas
 
 from fedmrg_core.data.findings import FINDINGS, STATES
 from fedmrg_core.errors import InputError
-from fedmrg_core.files.stored_tables import read_table
+from fedmrg_core.files.stored_tables import read_table, table_text
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.metrics.diversity import diversity
 from fedmrg_core.metrics.normalise import normalise
@@ -65,7 +65,7 @@ def write_predictions(path: pathlib.Path | str, predictions: pandas.DataFrame) -
     """
     check_predictions(predictions, str(path))
     columns = [*COLUMNS, *(["system"] if "system" in predictions else [])]
-    write_text(pathlib.Path(path), predictions[columns].to_csv(index=False, lineterminator="\n"))
+    write_text(pathlib.Path(path), table_text(predictions[columns]))
 
 
 def read_predictions(path: pathlib.Path | str) -> pandas.DataFrame:

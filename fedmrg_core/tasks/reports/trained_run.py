@@ -19,6 +19,7 @@ from fedmrg_core.data.site_names import path_part
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.federation.model_task import load_chosen
 from fedmrg_core.federation.workers import side_by_side, worker_count
+from fedmrg_core.files.stored_tables import table_text
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.metrics.clinical import head_auroc
 from fedmrg_core.runs.methods import Method, Ownership
@@ -219,7 +220,7 @@ def _store_features(folder: pathlib.Path, run: FinishedRun, workers: int) -> dic
     features = numpy.concatenate(side_by_side(features_of, sets, workers, "features"))
     table = pandas.concat(frames, ignore_index=True)
     RunFolder(folder).write_safetensors("features.safetensors", {"features": torch.from_numpy(features)})
-    write_text(folder / "features.csv", table.to_csv(index=False))
+    write_text(folder / "features.csv", table_text(table))
     return dict(zip(table.study_id, features, strict=True))
 
 

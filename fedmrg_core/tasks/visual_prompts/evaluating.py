@@ -16,6 +16,7 @@ from fedmrg_core.federation.model_files import check_model
 from fedmrg_core.federation.model_task import load_chosen
 from fedmrg_core.federation.roster import read_roster
 from fedmrg_core.federation.task import load_task
+from fedmrg_core.files.stored_tables import table_text
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.runs.measures import PREDICTIONS
 from fedmrg_core.runs.methods import Ownership
@@ -50,7 +51,7 @@ def evaluate_run(run_folder: pathlib.Path) -> pandas.DataFrame:
         answers = pandas.concat([*_at_home(task), *_unseen(task)], ignore_index=True)
     profile, seed = task.configuration.profile, task.configuration.seed
     metrics = DECLARED.score(answers, seed, profile.bootstrap_samples)
-    write_text(run_folder / PREDICTIONS[0], answers.to_csv(index=False, lineterminator="\n"))
+    write_text(run_folder / PREDICTIONS[0], table_text(answers))
     write_metrics(run_folder / "metrics.csv", metrics)
     return metrics
 

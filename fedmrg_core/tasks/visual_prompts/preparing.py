@@ -14,6 +14,7 @@ from fedmrg_core.data.site_names import find_sites, path_part, read_sites
 from fedmrg_core.data.sources import VISUAL_PROMPTS, call_loader, check_data_parameters, data_source
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
+from fedmrg_core.files.stored_tables import table_text
 from fedmrg_core.files.whole_files import partial_folder, read_json, replace_folder, write_text
 from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.runs.configuration import Pictures, Profile
@@ -74,7 +75,7 @@ def prepare_pictures(
     left_out = pandas.DataFrame(
         [dataclasses.asdict(row) for row in loaded.left_out], columns=["study_id", "item", "reason"]
     )
-    write_text(partial / LEFT_OUT, left_out.to_csv(index=False, lineterminator="\n"))
+    write_text(partial / LEFT_OUT, table_text(left_out))
     write_text(partial / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     replace_folder(partial, folder)
     return summary
