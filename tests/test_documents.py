@@ -8,6 +8,7 @@ import re
 import pandas
 import pytest
 
+from fedmrg_core.federation import replies
 from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.runs.methods import load_method
 from fedmrg_core.tasks.reports.leaving import leaving
@@ -242,3 +243,14 @@ def test_the_page_of_what_leaves_a_hospital_is_the_declared_list() -> None:
     rows = leaving(load_method("fedmrg"), ("generic_adapter", "specialised_adapter"), 160).rows()
     table = "\n".join(f"| {row['when']} | {row['what']} | {row['names']} |" for row in rows)
     assert table in (REPOSITORY / "docs" / "what_leaves_a_hospital.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_promises_has_every_code_and_names_tests_that_are_there() -> None:
+    page = (REPOSITORY / "docs" / "promised.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `([a-z]+)` \|", page, re.MULTILINE) == list(replies.CODES)
+    named = set(re.findall(r"`(tests/\w+\.py)`", page))
+    assert named and all((REPOSITORY / name).is_file() for name in named)
+    assert (
+        f"above {replies.LARGEST:.0e}".replace("e+0", "e") in page
+        and f"more than {replies.NORM_FACTOR:g} times" in page
+    )

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from fedmrg_core.commands.command_line import app
 from fedmrg_core.commands.html_report import figure_caption, write_html_report
 from fedmrg_core.commands.measure_names import measure_name
-from fedmrg_core.commands.notebook_pages import LEFT_OUT
+from fedmrg_core.commands.notebook_pages import LEFT_OUT, write_notebook_page
 from fedmrg_core.commands.run_summary import DATA_NAMES, summarise
 from fedmrg_core.data.sources import sources_of
 from fedmrg_core.errors import InputError
@@ -161,6 +161,27 @@ def test_every_name_is_text_and_nothing_comes_from_elsewhere(run, tmp_path):
     assert ".../Our hospital" in notebook_page
     assert "data:image/svg+xml" in notebook_page and "or $x" in notebook_page  # a formula, and a dollar
     assert "07 · Evaluation" in page and TEXTS[3] in html.unescape(notebook_page)
+
+
+HOSTILE = (
+    "<style>#T th{color:red}</style><table onclick='a()'><tr><td style='color: red; background: url(http://x)'>4</td>"
+    "</tr></table><script>alert(1)</script><img src=x onerror=alert(2)><iframe src='http://x'></iframe>"
+    "<a href='javascript:alert(3)'>b</a><svg onload=alert(4)></svg><script>alert(5)"
+)
+
+
+def test_html_of_cells_is_sanitised_and_pages_run_nothing(tmp_path):
+    notebook = nbformat.v4.new_notebook()
+    data = {"text/html": HOSTILE, "application/javascript": "alert(6)", "image/svg+xml": "<svg onload='alert(7)'/>"}
+    cell = nbformat.v4.new_code_cell("1", outputs=[nbformat.v4.new_output("display_data", data=data)])
+    notebook.cells = [nbformat.v4.new_markdown_cell("# A page"), cell]
+    write_notebook_page(notebook, tmp_path / "page.html", private=False)
+    page = (tmp_path / "page.html").read_text()
+    body = page[page.index("<body>") :]
+    for forbidden in ("alert", "onclick", "onerror", "<iframe", "<svg", "<script", "javascript", "#T th", "url("):
+        assert forbidden not in body, forbidden
+    assert re.search(r"<table>(<tbody>)?<tr><td[^>]*>4</td>", body)
+    assert "default-src 'none'" in page and "script-src" not in page
 
 
 def test_figures_have_captions_of_their_scripts(run, tmp_path):

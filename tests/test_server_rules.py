@@ -262,7 +262,7 @@ def test_hospitals_that_share_nothing_keep_each_its_own_best_round(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def validate(self, shared, state):
-        return {"validation_loss": float(state.tensors["optimiser/momentum"][0])}, state, 2  # up and down
+        return {"validation_loss": 10 + float(state.tensors["optimiser/momentum"][0])}, state, 2  # up and down
 
     monkeypatch.setattr(FakeHospital, "validate", validate)
     run_federation(tmp_path, fake_configuration(rounds=6, task="fake-alone"), progress=False)

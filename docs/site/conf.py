@@ -18,6 +18,7 @@ site_sections = {
         "docs/layout",
         "docs/hospitals",
         "docs/what_leaves_a_hospital",
+        "docs/promised",
         "docs/contracts",
         "docs/prompts",
         "docs/medical_qa",

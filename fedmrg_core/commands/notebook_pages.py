@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 INJECTED = "injected-parameters"
+# A page runs no script and asks no other machine for anything, whatever stands in it.
+POLICY = "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'"
+# What a table or a line of text needs. Pictures are outputs of their own.
+TAGS = "a b br caption code div em h1 h2 h3 h4 hr i li ol p pre small span strong table tbody td th thead tr ul".split()
+ATTRIBUTES = {"*": ["class", "colspan", "rowspan", "style"]}
 LEFT_OUT = "What this cell printed or drew is left out: no study of this data set must be published.\n"
+_NO_TEXT = re.compile(r"<(style|script)\b.*?(</\1\s*>|$)", re.DOTALL | re.IGNORECASE)
 _FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.DOTALL)
 # Matplotlib knows no brackets of a given size, and wants braces around a fraction's parts.
 _SPELLINGS = ((r"\\[bB]igg?(?![a-zA-Z])", ""), (r"\\frac(\w)(\w)", r"\\frac{\1}{\2}"))
@@ -64,7 +70,7 @@ def write_notebook_page(notebook: NotebookNode, page: pathlib.Path, private: boo
     folders = _given_folders(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            outputs = [without_paths(output, folders) for output in stripped_outputs(cell)]
+            outputs = [_harmless(without_paths(output, folders)) for output in stripped_outputs(cell)]
             cell.outputs = [_nothing()] if private and outputs else outputs
             if INJECTED in cell.metadata.get("tags", []):
                 cell.source = without_paths(cell.source, folders)
@@ -79,7 +85,8 @@ def write_notebook_page(notebook: NotebookNode, page: pathlib.Path, private: boo
 
 def html_page(title: str, style: str, body: str) -> str:
     """A whole page; the title is escaped, the body is HTML."""
-    head = f'<head><meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style></head>'
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    head = f'<head><meta charset="utf-8">{policy}<title>{html.escape(title)}</title><style>{style}</style></head>'
     return f'<!doctype html><html lang="en">{head}<body>\n{body}\n</body></html>\n'
 
 
@@ -88,6 +95,16 @@ def _given_folders(notebook: NotebookNode) -> dict[str, str]:
     given = notebook.metadata.get("papermill", {}).get("parameters", {})
     paths = [value for value in given.values() if isinstance(value, str) and os.path.isabs(value)]
     return {path: f".../{pathlib.PurePath(path).name}" for path in paths}
+
+
+def _harmless(output: NotebookNode) -> NotebookNode:
+    """An output whose HTML has tags of `TAGS` alone: a report or a site's name may have come with others."""
+    from nbconvert.preprocessors.sanitize import SanitizeHTML
+
+    data = output.get("data", {})
+    if "text/html" in data:  # what stands inside these two is no text to show
+        data["text/html"] = _NO_TEXT.sub("", data["text/html"])
+    return SanitizeHTML(tags=TAGS, attributes=ATTRIBUTES, strip=True).sanitize_code_outputs([output])[0]
 
 
 def _nothing() -> NotebookNode:

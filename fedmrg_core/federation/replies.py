@@ -28,10 +28,9 @@ from fedmrg_core.federation.messages import (
     SECONDS,
 )
 
-# Codes. The page docs/promised.md says what each one means.
-SILENT, ERROR, IDENTITY, RECORD, METRIC, COUNT, ARRAY, RANGE, NORM, UNREADABLE = (
-    "silent", "error", "identity", "record", "metric", "count", "array", "range", "norm", "unreadable",
-)  # fmt: skip
+# The page docs/promised.md says what each one means.
+CODES = ("silent", "error", "identity", "record", "metric", "count", "array", "range", "norm", "unreadable")
+SILENT, ERROR, IDENTITY, RECORD, METRIC, COUNT, ARRAY, RANGE, NORM, UNREADABLE = CODES
 
 LONGEST_NAME = 60  # characters of a name that a hospital chose, in a message
 LARGEST = 1e8  # magnitude of a tensor's number or of a metric [ours]

@@ -21,7 +21,7 @@ from fedmrg_core.runs.task_registry import make_task
 from fedmrg_core.runs.training_code import training_code_hash
 from fedmrg_core.training.client_state import HospitalState, LocalUpdate
 
-# Validation chooses the round with the lowest mean of this measure over the clients [ours].
+# Validation chooses the round with the lowest mean of this measure over the clients [ours]; a loss, never negative.
 SELECTION_MEASURE = "validation_loss"
 
 
