@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pathlib
+import re
 import shutil
+import subprocess
+import sys
 
 import pytest
+import safetensors.torch
+import torch
 from federation_fake import everything, fake_configuration
 
 from fedmrg_core.errors import InputError
@@ -13,6 +20,8 @@ from fedmrg_core.federation.hospital import HospitalDisk
 from fedmrg_core.federation.model_files import check_model
 from fedmrg_core.federation.run import run_federation
 from fedmrg_core.files.digests import INDEX, NotedFolder
+from fedmrg_core.files.tensor_files import write_tensors
+from fedmrg_core.files.whole_files import writable
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +103,44 @@ def test_a_run_writes_its_model_again(finished: pathlib.Path, tmp_path: pathlib.
     run_federation(folder, fake_configuration(), progress=False)
     check_model(folder)
     assert everything(folder) == everything(finished)
+
+
+# ---- a disk that takes nothing more ----
+
+LIMITED = (
+    "import pathlib, resource, signal, sys; from federation_fake import fake_configuration;"
+    "from fedmrg_core.federation.run import run_federation;"
+    "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY));"
+    "run_federation(pathlib.Path(sys.argv[1]), fake_configuration(), progress=False)"
+)
+
+
+@pytest.mark.parametrize("room", [500, 2000])  # bytes a file may have: too few for the configuration, for a checkpoint
+def test_without_room_it_ends_in_a_sentence_and_goes_on_with_room(finished, tmp_path, room):
+    here = pathlib.Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path), str(room)],
+        env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert re.search(r"InputError: .*: there is no room left to write it; make some, and start the same", done.stderr)
+    run_federation(tmp_path, fake_configuration(), progress=False)
+    assert everything(tmp_path) == everything(finished)
+
+
+@pytest.mark.parametrize(("number", "sentence"), [(errno.ENOSPC, "no room left"), (errno.EROFS, "must not be written")])
+def test_tensors_name_their_file_where_the_disk_takes_nothing(tmp_path, monkeypatch, number, sentence):
+    def refuse(tensors, path):
+        raise safetensors.SafetensorError(f"Error while serializing: I/O error: something (os error {number})")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", refuse)
+    with pytest.raises(InputError, match=rf"state.safetensors: .*{sentence}.*, and try again"):
+        with writable(tmp_path, "try again."):
+            write_tensors(tmp_path / "state.safetensors", {"a": torch.zeros(2)})
+
+
+def test_other_errors_pass(tmp_path):
+    with pytest.raises(IsADirectoryError), writable(tmp_path, "try again."):
+        tmp_path.read_text()

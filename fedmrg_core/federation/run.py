@@ -23,7 +23,7 @@ from fedmrg_core.federation.rounds import TooFewClients
 from fedmrg_core.federation.simulation import end_simulation, run_simulation
 from fedmrg_core.federation.task import Task, forget_tasks, load_task, run_fingerprint
 from fedmrg_core.federation.workers import worker_count
-from fedmrg_core.files.whole_files import remove_partial
+from fedmrg_core.files.whole_files import remove_partial, writable
 from fedmrg_core.runs.run_configuration import RunConfiguration, configure_run, read_configuration, write_configuration
 from fedmrg_core.runs.run_folder import RunFolder
 from fedmrg_core.runs.training_code import training_code_hash
@@ -59,7 +59,7 @@ def run_federation(
             bytes do not depend on it.
 
     Raises:
-        InputError: the folder holds another run, is in use, or the data or base models are missing.
+        InputError: the folder holds another run, is in use or cannot be written, or data or base models are missing.
         TooFewClients: in some round fewer than `min_clients` were left.
         Unfinished: a hospital did not save its part of the model.
         RuntimeError: the simulation ended before its last round.
@@ -68,8 +68,9 @@ def run_federation(
         raise InputError(f"engine: {engine!r} is unknown; expected in-process or simulation.")
     if stop_after_round is not None and stop_after_round < 1:
         raise InputError(f"stop_after_round is {stop_after_round}; expected a round from 1, or nothing.")
-    run_folder.mkdir(parents=True, exist_ok=True)
-    with _locked(run_folder):
+    with writable(run_folder, server_app.GO_ON):
+        run_folder.mkdir(parents=True, exist_ok=True)
+    with writable(run_folder, server_app.GO_ON), _locked(run_folder):
         configuration = write_configuration(run_folder, configuration)
         end_simulation(run_folder)  # one that outlived its killed parent must not write here any more
         remove_partial(run_folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pathlib
 import sys
@@ -14,10 +15,11 @@ from fedmrg_core.federation.finish import finish
 from fedmrg_core.federation.roster import read_roster
 from fedmrg_core.federation.rounds import FederatedRounds, log_round
 from fedmrg_core.federation.task import SELECTION_MEASURE, load_task
-from fedmrg_core.files.whole_files import write_text
+from fedmrg_core.files.whole_files import writable, write_text
 from fedmrg_core.seeds import torch_threads
 
 FAILURE_FILE = "failure.txt"  # the sentence a run ended with that did not reach its last round
+GO_ON = "start the same command again: the run goes on from its last round."
 
 app = ServerApp()
 
@@ -29,32 +31,38 @@ def main(grid: Grid, context: Context) -> None:
     On an error its sentence is left in the run folder, for whoever waits in another process.
     """
     run_folder = pathlib.Path(str(context.run_config["run-folder"]))
-    last_round = int(context.run_config["last-round"])
     try:
-        task = load_task(run_folder)
-        configuration = task.configuration
-        rounds = FederatedRounds(grid, run_folder, task, read_roster(run_folder))
-        if context.run_config["log"]:
-            logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
-            logging.getLogger("fedmrg_core").setLevel(logging.INFO)
-        with tqdm(
-            total=last_round,
-            initial=min(rounds.state.round_number, last_round),
-            desc="rounds",
-            disable=not context.run_config["progress"],
-        ) as bar:
-
-            def report(rows: list[dict]) -> None:
-                log_round(rows)
-                bar.update()
-                losses = {row["client"]: row.get(SELECTION_MEASURE) for row in rows}
-                bar.set_postfix({name: "left out" if v is None else f"{v:.3f}" for name, v in losses.items()})
-
-            rounds.report = report
-            with torch_threads(configuration.threads):  # what the server computes depends on it as well
-                rounds.run(last_round)
-                if last_round == configuration.profile.federation.rounds:
-                    finish(rounds, test=bool(context.run_config["test"]))
+        with writable(run_folder, GO_ON):
+            _run(grid, context, run_folder)
     except Exception as error:
-        write_text(run_folder / FAILURE_FILE, f"{type(error).__name__}: {error}\n")
+        with contextlib.suppress(OSError):  # a full disk takes this no more than it took the rest
+            write_text(run_folder / FAILURE_FILE, f"{type(error).__name__}: {error}\n")
         raise
+
+
+def _run(grid: Grid, context: Context, run_folder: pathlib.Path) -> None:
+    last_round = int(context.run_config["last-round"])
+    task = load_task(run_folder)
+    configuration = task.configuration
+    rounds = FederatedRounds(grid, run_folder, task, read_roster(run_folder))
+    if context.run_config["log"]:
+        logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+        logging.getLogger("fedmrg_core").setLevel(logging.INFO)
+    with tqdm(
+        total=last_round,
+        initial=min(rounds.state.round_number, last_round),
+        desc="rounds",
+        disable=not context.run_config["progress"],
+    ) as bar:
+
+        def report(rows: list[dict]) -> None:
+            log_round(rows)
+            bar.update()
+            losses = {row["client"]: row.get(SELECTION_MEASURE) for row in rows}
+            bar.set_postfix({name: "left out" if v is None else f"{v:.3f}" for name, v in losses.items()})
+
+        rounds.report = report
+        with torch_threads(configuration.threads):  # what the server computes depends on it as well
+            rounds.run(last_round)
+            if last_round == configuration.profile.federation.rounds:
+                finish(rounds, test=bool(context.run_config["test"]))

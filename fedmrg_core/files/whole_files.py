@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -12,6 +13,31 @@ from collections.abc import Iterator
 from fedmrg_core.errors import InputError
 
 PARTIAL = ".partial"  # ends the name of what is still being written
+# What a disk may say of itself: no room, a quota, a limit; not to be written to.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@contextlib.contextmanager
+def writable(folder: pathlib.Path, then: str) -> Iterator[None]:
+    """While this is open, a disk that takes nothing more ends in one sentence.
+
+    Args:
+        folder: named where the error names no file.
+        then: how it goes on, to end the sentence.
+
+    Raises:
+        InputError: the disk is full, or a file or folder must not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or folder
+        if error.errno in _FULL:
+            raise InputError(f"{place}: there is no room left to write it; make some, and {then}") from error
+        if error.errno in _CLOSED:
+            raise InputError(f"{place}: it must not be written here; make its folder writable, and {then}") from error
+        raise
 
 
 @contextlib.contextmanager
