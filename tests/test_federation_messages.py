@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import types
 
+import flwr.app
 import numpy
 import pandas
 import pytest
@@ -17,6 +19,7 @@ from flwr.common.serde import recorddict_to_proto
 from flwr.proto.message_pb2 import Message
 
 from fedmrg_core.federation import grid, hospital, ledger, messages
+from fedmrg_core.federation.reply_store import ReplyStore, StoredArray
 from fedmrg_core.federation.run import run_federation
 
 
@@ -138,8 +141,25 @@ def test_replies_wait_on_disk(tmp_path: pathlib.Path) -> None:
     values = torch.randn(7, 3)
     with (tmp_path / "spool").open("w+b") as file:
         plain = messages.to_record({"encoder/w": values})["encoder/w"]
-        stored = grid.StoredArray(plain, file)
+        stored = StoredArray(plain, file)
         file.flush()
         assert "data" not in vars(stored)
         assert stored.data == plain.data
         numpy.testing.assert_array_equal(stored.numpy(), values.numpy())
+
+
+def test_replies_of_many_hospitals_wait_in_one_open_file(tmp_path: pathlib.Path) -> None:
+    store, before = ReplyStore(tmp_path), len(os.listdir("/dev/fd"))
+    with grid.InProcessGrid(None, [], {}, tmp_path).identity():
+        question = flwr.app.Message(RecordDict(), dst_node_id=2, message_type="train")
+        kept = [
+            store.keep(flwr.app.Message(RecordDict({"arrays": messages.to_record({"a/w": values})}), reply_to=question))
+            for values in torch.arange(400.0).reshape(100, 4)
+        ]
+        assert len(os.listdir("/dev/fd")) <= before + 1
+        store.renew()  # arrays of the round before can still be read
+        more = store.keep(flwr.app.Message(RecordDict({"arrays": messages.to_record({})}), reply_to=question))
+    values = [messages.from_record(reply.content["arrays"])["a/w"] for reply in kept]
+    assert torch.equal(torch.stack(values), torch.arange(400.0).reshape(100, 4)) and not more.content["arrays"]
+    del kept, values
+    assert len(os.listdir("/dev/fd")) <= before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 import numpy
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
@@ -23,6 +23,7 @@ from fedmrg_core.federation.messages import (
     to_record,
 )
 from fedmrg_core.federation.replies import ARRAY, Expected, UnusableReply, check_update, check_values, reading
+from fedmrg_core.federation.reply_store import ReplyStore
 from fedmrg_core.runs.methods import Payload
 
 
@@ -100,9 +101,7 @@ class Downlink:
         )
         return sent, unsent
 
-    def read_update(
-        self, reply: Message, sent: SentModel, expected: Expected, store: Callable[[Message], Message]
-    ) -> Update:
+    def read_update(self, reply: Message, sent: SentModel, expected: Expected, store: ReplyStore) -> Update:
         """Check a training reply and unpack it.
 
         Args:
@@ -132,7 +131,7 @@ class Downlink:
                 check_values(key, tensor.numpy())
             reply.content[ARRAYS] = to_record(model)
             # A few packed bytes became a whole model, and one waits for each hospital.
-            return Update(metrics, store(reply), self._lengths(reply, sent))
+            return Update(metrics, store.keep(reply), self._lengths(reply, sent))
 
     def _lengths(self, reply: Message, sent: SentModel) -> dict[str, float]:
         """How far parameters and buffers are from the model sent, one tensor in memory at a time."""

@@ -8,14 +8,11 @@ of a reply wait on disk until the strategy reads them, as they would in a SuperL
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection
-from typing import IO
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.serde import array_from_proto, array_to_proto, message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
@@ -26,6 +23,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from tqdm.auto import tqdm
 
 from fedmrg_core.federation.messages import error_reply
+from fedmrg_core.federation.reply_store import ReplyStore
 from fedmrg_core.federation.workers import Workers
 
 Part = tuple[str, str, bytes]  # of a message: the names of a record and of an array in it, and the array serialised
@@ -33,21 +31,6 @@ Part = tuple[str, str, bytes]  # of a message: the names of a record and of an a
 RUN_ID = 1  # any number: one run to a grid
 SERVER_NODE = 1
 FIRST_CLIENT_NODE = 2
-
-
-class StoredArray(Array):
-    """An array whose bytes lie in an open file and are read each time they are asked for."""
-
-    def __init__(self, array: Array, file: IO[bytes]) -> None:
-        place = (file, file.tell(), len(array.data))
-        file.write(array.data)
-        self.__dict__.update(dtype=array.dtype, shape=array.shape, stype=array.stype, _place=place)
-
-    @property
-    def data(self) -> bytes:  # type: ignore[override]
-        """The serialised array."""
-        file, start, length = self.__dict__["_place"]
-        return os.pread(file.fileno(), length, start)
 
 
 class InProcessGrid(Grid):
@@ -70,7 +53,7 @@ class InProcessGrid(Grid):
         run_config: Mapping[str, str | int],
         folder: pathlib.Path,
     ) -> None:
-        self._app, self._folder = client_app, folder
+        self._app, self._store = client_app, ReplyStore(folder)
         self._contexts = {
             node: Context(
                 run_id=RUN_ID, node_id=node, node_config=config, state=RecordDict(), run_config=dict(run_config)
@@ -132,6 +115,7 @@ class InProcessGrid(Grid):
             The messages' ids.
         """
         ids = []
+        self._store.renew()
         for message in messages:
             self._pushed += 1
             message.metadata.__dict__["_message_id"] = f"{self._pushed:036d}"  # as long as Flower's ids
@@ -152,7 +136,7 @@ class InProcessGrid(Grid):
     def _deliver(self, message: Message) -> Message | None:
         node = message.metadata.dst_node_id
         reply = self.answer(node, _over_the_wire(message))
-        return None if reply is None else stored_on_disk(_over_the_wire(reply), self._folder)
+        return None if reply is None else self._store.keep(_over_the_wire(reply))
 
     def answer(self, node: int, received: Message) -> Message | None:
         """What the client app on a node answers to a message that has arrived there."""
@@ -197,6 +181,7 @@ class WorkerGrid(InProcessGrid):
         """
         sent: list[str] = []
         messages = list(messages)
+        self._store.renew()
 
         def tasks() -> Iterator[tuple[int, bytes, list[Part]]]:
             for message in messages:
@@ -226,12 +211,11 @@ class WorkerGrid(InProcessGrid):
         """A reply, its arrays on disk one by one."""
         frame = connection.recv()
         message = None if frame is None else _put_together(frame, ())
-        file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - open as long as one of its arrays lives
         while (part := connection.recv()) is not None:
             name, key, content = part
             array = array_from_proto(ArrayProto.FromString(content))
-            message.content.array_records[name][key] = StoredArray(array, file)
-        file.flush()
+            message.content.array_records[name][key] = self._store.array(array)
+        self._store.flush()
         return message
 
 
@@ -266,20 +250,4 @@ def _put_together(frame: bytes, arrays: Iterable[Part]) -> Message:
     message = message_from_proto(MessageProto.FromString(frame))
     for name, key, content in arrays:
         message.content.array_records[name][key] = array_from_proto(ArrayProto.FromString(content))
-    return message
-
-
-def stored_on_disk(message: Message, folder: pathlib.Path) -> Message:
-    """The same message, its arrays in a file of `folder` that has no name and vanishes with them."""
-    if not message.has_content() or not message.content.array_records:
-        return message
-    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open as long as one of its arrays lives
-    content: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = dict(message.content)
-    for name, record in message.content.array_records.items():
-        stored = ArrayRecord()
-        for key in list(record):
-            stored[key] = StoredArray(record.pop(key), file)
-        content[name] = stored
-    file.flush()
-    message.content = RecordDict(content)
     return message

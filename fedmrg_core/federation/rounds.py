@@ -20,7 +20,6 @@ from torch import Tensor
 from fedmrg_core.federation.checkpoints import BestRound, ServerState, load_checkpoint, save_checkpoint
 from fedmrg_core.federation.correspondence import Correspondence, Reply, arrived
 from fedmrg_core.federation.downlink import Downlink, SentModel, Update, with_model
-from fedmrg_core.federation.grid import stored_on_disk
 from fedmrg_core.federation.messages import (
     ARRAYS,
     BEST_ROUND,
@@ -32,6 +31,7 @@ from fedmrg_core.federation.messages import (
     to_record,
 )
 from fedmrg_core.federation.replies import Expected, UnusableReply, read_loss, read_metrics, too_long
+from fedmrg_core.federation.reply_store import ReplyStore
 from fedmrg_core.federation.roster import Roster
 from fedmrg_core.federation.round_record import NOT_VALIDATED, RoundRecord, write_tables, write_timing
 from fedmrg_core.federation.server_rules import load_state, make_strategy, state_of
@@ -198,14 +198,12 @@ class FederatedRounds:
         self, record: RoundRecord, replies: Mapping[str, Reply], sampled: Collection[str], sent: SentModel
     ) -> dict[str, Update]:
         """The updates that may be used, by client; the others are entered as left out."""
-        declared, updates = self.task.leaving(), {}
+        declared, updates, store = self.task.leaving(), {}, ReplyStore(self.run_folder)
         for client in sampled:
             examples = self.roster.get(client).train
             expected = Expected(self.downlink.shapes, "float32", declared.prototype, declared.training, examples)
             try:
-                updates[client] = self.downlink.read_update(
-                    arrived(replies, client), sent, expected, lambda message: stored_on_disk(message, self.run_folder)
-                )
+                updates[client] = self.downlink.read_update(arrived(replies, client), sent, expected, store)
             except UnusableReply as reason:
                 record.leave_out(client, reason)
         for group in ("parameters", "buffers"):
