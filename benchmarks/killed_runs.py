@@ -37,7 +37,7 @@ def make_run(folder: pathlib.Path, rounds: int) -> pathlib.Path:
     profile, method = settings.load()
     federation = profile.federation.model_copy(update={"rounds": rounds})
     inputs = {name: REPOSITORY / name / "smoke" / "phantom" for name in ("prepared", "base_models")}
-    for name, path in inputs.items():
+    for path in inputs.values():
         if not path.is_dir():
             raise SystemExit(f"{path.relative_to(REPOSITORY)} is missing; run make figures first.")
     folder.mkdir(parents=True)
