@@ -260,7 +260,7 @@ def finish_run(run: bytes32, round: uint256):
     self._check_coordinator(run)
     assert not self.runs[run].open, "round open"
     assert not self.runs[run].finished, "run finished"
-    assert 0 < round and round <= self.runs[run].round, "wrong round"
+    assert round <= self.runs[run].round, "wrong round"
     self.runs[run].finished = True
     self.runs[run].chosen = round
     log RunFinished(run=run, round=round, model=self.model[run][round])
