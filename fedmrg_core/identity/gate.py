@@ -6,7 +6,6 @@ that is run again is still open there, and one that counts is closed sooner or l
 
 from __future__ import annotations
 
-import json
 import logging
 import pathlib
 import time
@@ -20,7 +19,7 @@ from fedmrg_core.federation.messages import UnusableReply
 from fedmrg_core.files.whole_files import read_json, write_text
 from fedmrg_core.identity.admission import ADMITTED, Inadmissible, Update, check_update, read_update
 from fedmrg_core.identity.members import COORDINATOR, identity_folder, open_registry, read_members
-from fedmrg_core.identity.records import ROUNDS, round_path, write_tables
+from fedmrg_core.identity.records import ROUNDS, round_path, round_text, write_tables
 from fedmrg_core.identity.statement import CHAIN_SECONDS, RECORD
 
 logger = logging.getLogger(__name__)
@@ -136,7 +135,7 @@ class ChainGate:
             "model": model,
             "clients": {client: self._rows[client] for client in sorted(self._rows)},
         }
-        write_text(round_path(self.run_folder, round_number), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_text(round_path(self.run_folder, round_number), round_text(content))
 
     def _timed(self, action: Callable[[], Result]) -> Result:
         started = time.perf_counter()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import csv
 import io
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,7 @@ ROUNDS, TABLE, GAS, TIMING = "rounds", "identity.csv", "gas.csv", "chain_timing.
 COLUMNS = ("round", "client", "identity", "code", "weight", "update")
 # Which function an event is of; an acceptance comes with the end of its round.
 FUNCTIONS = {
+    "Deployed": "deploy",
     "Registered": "register", "KeyRotated": "rotate", "Revoked": "revoke", "RunOpened": "open_run", "Funded": "fund",
     "RoundOpened": "open_round", "Committed": "commit", "RoundClosed": "close_round", "RunFinished": "finish_run",
     "Sealed": "seal", "Withdrawn": "withdraw",
@@ -38,6 +40,11 @@ def round_path(run_folder: pathlib.Path, round_number: int) -> pathlib.Path:
 def read_rounds(run_folder: pathlib.Path) -> list[dict[str, Any]]:
     """What the server wrote down of every round, in their order."""
     return [read_json(path) for path in sorted((identity_folder(run_folder) / ROUNDS).glob("round-*.json"))]
+
+
+def round_text(content: dict[str, Any]) -> str:
+    """The text of what the server writes down of a round."""
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def table_text(rounds: list[dict[str, Any]], identities: Mapping[str, int]) -> str:
@@ -83,5 +90,6 @@ def gas_rows(members: Members, registry: Registry) -> list[dict[str, Any]]:
 
 def belongs(event: Event, members: Members) -> bool:
     """Whether an event is of this run or of one of its members."""
-    numbers = {members.coordinator, *members.identities.values()}
-    return event.values.get("run") == members.run or ("run" not in event.values and event.values["identity"] in numbers)
+    if "run" in event.values:
+        return event.values["run"] == members.run
+    return event.name == "Deployed" or event.values["identity"] in {members.coordinator, *members.identities.values()}

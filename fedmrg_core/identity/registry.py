@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 from eth_account.signers.local import LocalAccount
 from eth_utils import ValidationError
+from eth_utils.abi import event_abi_to_log_topic
+from hexbytes import HexBytes
 from web3 import Web3
+from web3._utils.events import get_event_data
 from web3.contract import Contract as BoundContract
 from web3.exceptions import BadFunctionCallOutput, Web3ValidationError
-from web3.logs import DISCARD
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.identity.chain import Chain, Receipt, Refused
@@ -196,31 +200,16 @@ class Registry:
 
     def events(self, since: int = 0) -> list[Event]:
         """Everything the contract has done from a block on, in its order."""
-        return [self._event(log) for log in self.chain.logs(self.address, since)]
+        return [
+            decoded_event(log, Web3.to_hex(log["transactionHash"]), log["blockNumber"])
+            for log in self.chain.logs(self.address, since)
+        ]
 
     def gas_of(self, transaction: str) -> int:
         """Units of gas that a transaction took."""
         if transaction not in self._gas:
             self._gas[transaction] = self.chain.receipt(transaction).gas
         return self._gas[transaction]
-
-    def events_of(self, receipt: Receipt) -> list[Event]:
-        """What one transaction has done."""
-        return [self._event(log) for log in receipt.raw["logs"]]
-
-    def called(self, data: bytes) -> tuple[str, dict[str, Any]]:
-        """Name and arguments of the function that a transaction's data call."""
-        function, arguments = self._contract.decode_function_input(data)
-        return function.fn_name, {key: _plain(value) for key, value in arguments.items()}
-
-    def _event(self, log: Any) -> Event:
-        for event in self._contract.events:
-            found = event().process_receipt({"logs": [log]}, errors=DISCARD)
-            if found:
-                values = {key: _plain(value) for key, value in found[0]["args"].items()}
-                where = found[0]
-                return Event(where["event"], values, Web3.to_hex(where["transactionHash"]), where["blockNumber"])
-        raise InputError(f"contract {self.address} has an event that registry.vy does not know; expected that contract.")
 
     def _read(self, name: str, *arguments: Any) -> Any:
         function = getattr(self._contract.functions, name)(*arguments)
@@ -245,6 +234,42 @@ def deploy(chain: Chain, account: LocalAccount) -> str:
         Its address.
     """
     return chain.send(account, None, contract().bytecode, GAS["deploy"]).contract
+
+
+def decoded_call(data: bytes) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of the function that a transaction's data call.
+
+    Raises:
+        ValueError: the contract has no such function.
+    """
+    function, arguments = _offline().decode_function_input(data)
+    return function.fn_name, {key: _plain(value) for key, value in arguments.items()}
+
+
+def decoded_event(log: Mapping[str, Any], transaction: str, block: int) -> Event:
+    """An event from its topics and data.
+
+    Raises:
+        ValueError: the contract has no such event.
+    """
+    topics = [bytes(HexBytes(topic)) for topic in log["topics"]]
+    abi = _event_abis().get(topics[0]) if topics else None
+    if abi is None:
+        raise ValueError("an event that registry.vy does not know")
+    told = dict(log, address="0x" + "00" * 20, topics=list(map(HexBytes, topics)), data=HexBytes(log["data"]))
+    zero = {"transactionHash": HexBytes(0), "blockHash": HexBytes(0), "logIndex": 0, "transactionIndex": 0, "blockNumber": 0}
+    values = get_event_data(_offline().w3.codec, abi, {**told, **zero})["args"]
+    return Event(abi["name"], {key: _plain(value) for key, value in values.items()}, transaction, block)
+
+
+@functools.cache
+def _offline() -> Any:
+    return Web3().eth.contract(abi=contract().abi)
+
+
+@functools.cache
+def _event_abis() -> dict[bytes, Any]:
+    return {event_abi_to_log_topic(abi): abi for abi in contract().abi if abi["type"] == "event"}
 
 
 def _plain(value: Any) -> Any:

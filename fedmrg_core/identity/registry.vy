@@ -25,6 +25,9 @@ struct Run:
     chosen: uint256  # the round whose model was chosen, once finished
     evidence: bytes32  # SHA-256 of the evidence, once sealed
 
+event Deployed:
+    deployer: indexed(address)
+
 event Registered:
     identity: indexed(uint256)
     owner: indexed(address)
@@ -93,6 +96,11 @@ model: public(HashMap[bytes32, HashMap[uint256, bytes32]])  # run, the round aft
 commitment: public(HashMap[bytes32, HashMap[uint256, HashMap[uint256, bytes32]]])  # run, round, identity
 accepted: HashMap[bytes32, HashMap[uint256, HashMap[uint256, bool]]]  # run, round, identity
 weight: public(HashMap[bytes32, HashMap[uint256, uint256]])  # run, identity; not yet paid for
+
+
+@deploy
+def __init__():
+    log Deployed(deployer=msg.sender)
 
 
 # ---- identities ----
