@@ -88,7 +88,7 @@ def open_gate(run_folder: pathlib.Path, configuration: RunConfiguration) -> Gate
 
 
 def enrol(run_folder: pathlib.Path, task: Task, roster: Roster) -> None:
-    """On one machine, before the first round: make and register the identities of all clients, where the run asks so."""
+    """On one machine, before round 1: make and register identities of all clients, where the run asks so."""
     if task.configuration.identities is not None:
         _part("enrolment").enrol(run_folder, task, roster)
 

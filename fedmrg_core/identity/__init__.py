@@ -1,1 +1,1 @@
-"""Identities on a chain: who may contribute to a run, what was contributed, and an audit of both (`docs/identity.md`)."""
+"""Identities on a chain: who may contribute to a run, what was contributed, an audit of both (`docs/identity.md`)."""

@@ -84,7 +84,9 @@ def read_update(reply: Message) -> Update:
     return Update(statement, signature, update_digest(statement, signature))
 
 
-def check_update(update: Update, reply: Message, client: str, round_number: int, members: Members, registry: Registry) -> None:
+def check_update(
+    update: Update, reply: Message, client: str, round_number: int, members: Members, registry: Registry
+) -> None:
     """Hold an update against the chain.
 
     Args:

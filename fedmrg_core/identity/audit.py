@@ -176,9 +176,9 @@ def _check_round(content: dict[str, Any], book: Book, story: _Story, audit: Audi
     numbers = {book.members.identities.get(client) for client in content["clients"]}
     for round_number, identity in sorted(story.commits):
         if round_number == number and identity not in numbers:
-            client = book.members.client_of(identity) or "of no member"
-            if (number, identity) in story.accepted or client != "of no member":
-                wrong(f"round {number}: identity {identity} ({client}) has committed, and the run folder is silent on it")
+            client = book.members.client_of(identity)
+            if client is not None or (number, identity) in story.accepted:
+                wrong(f"round {number}: identity {identity} ({client}) has committed, and no file speaks of it")
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:
@@ -225,7 +225,8 @@ def _check_tables(folder: pathlib.Path, book: Book, rounds: list[dict[str, Any]]
             used = bool(one) and one["code"] == ADMITTED
             said = row["status"] in ("ok", "not_validated")
             if used != said or (used and round(float(row["num_examples"])) != one["weight"]):
-                audit.problems.append(f"rounds.csv, round {row['round']}, client {row['client']}: not what was admitted")
+                where = f"rounds.csv, round {row['round']}, client {row['client']}"
+                audit.problems.append(f"{where}: not what was admitted")
 
 
 def _check_checkpoint(run_folder: pathlib.Path, story: _Story, audit: Audit) -> None:

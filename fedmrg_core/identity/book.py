@@ -177,8 +177,9 @@ def _expected(entry: Entry) -> list[tuple]:
     if entry.function == "close_round":
         run, number = arguments["run"], arguments["round"]
         pairs = zip(arguments["identities"], arguments["weights"], strict=True)
-        got = [e.values for e in entry.events if e.name == "Accepted"]
-        if [(v["run"], v["round"], v["identity"], v["weight"]) for v in got] != [(run, number, *pair) for pair in pairs]:
+        told = [event.values for event in entry.events if event.name == "Accepted"]
+        keys = ("run", "round", "identity", "weight")
+        if [tuple(values[key] for key in keys) for values in told] != [(run, number, *pair) for pair in pairs]:
             return []
         accepted = [item for item in _written(entry) if item[0] == "Accepted"]
     last = entry.events[-1].values if entry.events else {}

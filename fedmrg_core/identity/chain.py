@@ -54,6 +54,8 @@ class Chain:
         name: in messages, e.g. its URL.
     """
 
+    reader: str | None = None  # the address that questions come from where nobody's account is at hand
+
     def __init__(self, client: Web3, name: str) -> None:
         self.client, self.name = client, name
 

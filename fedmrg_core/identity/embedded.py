@@ -1,7 +1,7 @@
 """The embedded chain: an EVM in this process, and a file that all processes of a run write their transactions to.
 
-Every process has a replica of its own, which reads what others have added and carries it out. Nothing in a block depends
-on the clock or on chance, so every replica has the same blocks, today and whenever the file is replayed for an audit.
+Every process has a replica of its own, which reads what others have added and carries it out. Nothing in a block
+depends on the clock or on chance, so every replica has the same blocks, today and whenever an audit replays the file.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class EmbeddedChain(Chain):
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
-        self._tester = _tester(read_json(folder / GENESIS)["accounts"])
+        accounts = read_json(folder / GENESIS)["accounts"]
+        self._tester, self.reader = _tester(accounts), accounts[0]
         self._lock = filelock.FileLock(folder / ".lock", timeout=LOCK_SECONDS)
         self._read = 0  # bytes of blocks.jsonl that are carried out
         super().__init__(Web3(web3.EthereumTesterProvider(self._tester)), f"{folder.name} (embedded)")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pathlib
 import secrets
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from eth_account.signers.local import LocalAccount
 from web3.utils import get_create_address
 
@@ -18,7 +19,15 @@ from fedmrg_core.federation.task import Task, initial_model
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.identity.chain import Chain
 from fedmrg_core.identity.embedded import make_chain
-from fedmrg_core.identity.keys import ACCOUNT, SIGNING, make_keys, public_bytes, read_account, read_signing_key
+from fedmrg_core.identity.keys import (
+    ACCOUNT,
+    SIGNING,
+    make_keys,
+    public_bytes,
+    read_account,
+    read_signing_key,
+    write_signing_key,
+)
 from fedmrg_core.identity.members import (
     CHAIN,
     COORDINATOR,
@@ -99,3 +108,27 @@ def _once(path: pathlib.Path, text: str) -> str:
     if not path.exists():
         write_text(path, text + "\n")
     return path.read_text(encoding="utf-8").strip()
+
+
+def rotate_key(run_folder: pathlib.Path, client: str) -> bytes:
+    """Make a new key for a client and register it.
+
+    The new one lies beside the old until the chain has it, so a crash in between loses neither.
+
+    Returns:
+        The new public key.
+
+    Raises:
+        InputError: the client is no member, or a key or the chain is not what it has to be.
+    """
+    number = read_members(run_folder).identities.get(client)
+    if number is None:
+        raise InputError(f"{client!r} is no member of this run; see members.json.")
+    folder = keys_folder(run_folder, client)
+    new = folder / f"new-{SIGNING}"
+    if not new.exists():
+        write_signing_key(new, Ed25519PrivateKey.generate())
+    public = public_bytes(read_signing_key(new))
+    open_registry(run_folder, client).rotate(number, public)
+    new.replace(folder / SIGNING)
+    return public

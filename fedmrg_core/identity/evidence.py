@@ -7,6 +7,7 @@ folders their digests alone.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import pathlib
 import zipfile
@@ -15,6 +16,7 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.files.whole_files import atomic_file, write_text
 from fedmrg_core.identity.book import TRANSACTIONS, transactions_text
 from fedmrg_core.identity.contract import COMPILED, SOURCE
+from fedmrg_core.identity.embedded import BLOCKS, GENESIS
 from fedmrg_core.identity.keys import SIGNING, public_bytes, read_signing_key
 from fedmrg_core.identity.members import (
     CHAIN,
@@ -74,9 +76,15 @@ def write_bundle(run_folder: pathlib.Path) -> pathlib.Path:
     """
     contents = {name: (run_folder / name).read_bytes() for name in TABLES if (run_folder / name).exists()}
     folder = identity_folder(run_folder)
-    for path in [folder / MEMBERS, folder / EVIDENCE, *sorted((folder / ROUNDS).glob("*.json"))]:
+    known = [path for path in (folder / MEMBERS, folder / EVIDENCE) if path.exists()]
+    for path in [*known, *sorted((folder / ROUNDS).glob("*.json"))]:
         contents[path.relative_to(run_folder).as_posix()] = path.read_bytes()
-    contents[f"{FOLDER}/{CHAIN}/{TRANSACTIONS}"] = transactions_text(run_folder).encode()
+    # The embedded chain is carried out again wherever its file is; of a node's, what concerns this contract goes along.
+    own = [folder / CHAIN / GENESIS, folder / CHAIN / BLOCKS]
+    if own[0].exists():
+        contents |= {path.relative_to(run_folder).as_posix(): path.read_bytes() for path in own}
+    else:
+        contents[f"{FOLDER}/{CHAIN}/{TRANSACTIONS}"] = transactions_text(run_folder).encode()
     contents |= {path.name: path.read_bytes() for path in (SOURCE, COMPILED)}
     key, listing = read_signing_key(keys_folder(run_folder, COORDINATOR) / SIGNING), listing_of(contents)
     signed = {"public_key": public_bytes(key).hex(), "signature": key.sign(listing).hex()}
@@ -94,8 +102,6 @@ def listing_of(contents: dict[str, bytes]) -> bytes:
 
 def zipped(contents: dict[str, bytes]) -> bytes:
     """A zip archive, not compressed, whose bytes follow from its files alone."""
-    import io
-
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as made:
         for name in sorted(contents):

@@ -1,7 +1,7 @@
 """The server's side: opens and closes rounds on the chain, and lets in only what `admission` allows.
 
-What a round brought is written to ``identity/rounds/`` before its checkpoint, and sent to the chain after it. So a round
-that is run again is still open there, and one that counts is closed sooner or later, once.
+What a round brought is written to ``identity/rounds/`` before its checkpoint, and sent to the chain after it. So a
+round that is run again is still open there, and one that counts is closed sooner or later, once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who is who: members.json, public, the same at the server and at every hospital; and how its chain is opened.
 
-Below a run folder: ``identity/members.json``, ``identity/keys/<name>/`` with a participant's own keys, on one machine all
-of them, and ``identity/chain/`` of the embedded chain.
+Below a run folder: ``identity/members.json``, ``identity/keys/<name>/`` with a participant's own keys, on one machine
+all of them, and ``identity/chain/`` of the embedded chain.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from eth_account.signers.local import LocalAccount
 
 from fedmrg_core.data.site_names import path_part
 from fedmrg_core.errors import InputError
+from fedmrg_core.files.strict_yaml import read_yaml, validated
 from fedmrg_core.files.whole_files import read_json, write_text
 from fedmrg_core.identity.chain import Chain, node
 from fedmrg_core.identity.embedded import EmbeddedChain
 from fedmrg_core.identity.keys import read_account
 from fedmrg_core.identity.registry import Registry
-from fedmrg_core.runs.run_configuration import Identities, read_configuration
+from fedmrg_core.runs.run_configuration import CONFIGURATION_FILE, Identities
 
 FOLDER, MEMBERS, CHAIN, KEYS = "identity", "members.json", "chain", "keys"
 COORDINATOR = "\0coordinator"  # the server among the participants: no client can have this name
@@ -101,6 +102,17 @@ def metadata_digest(name: str) -> bytes:
     return hashlib.sha256(json.dumps({"name": name}, ensure_ascii=False).encode()).digest()
 
 
+def read_settings(run_folder: pathlib.Path) -> Identities:
+    """What config.yaml says of identities; whoever audits need not have the run's task installed.
+
+    Raises:
+        InputError: config.yaml is missing or damaged.
+    """
+    path = run_folder / CONFIGURATION_FILE
+    given = read_yaml(path, "run folder").get("identities", {})
+    return validated(Identities, given, f"{path}: identities")
+
+
 def open_chain(run_folder: pathlib.Path, settings: Identities) -> Chain:
     """The chain of a run.
 
@@ -114,8 +126,8 @@ def open_chain(run_folder: pathlib.Path, settings: Identities) -> Chain:
         chain = node(settings.chain)
     if settings.chain_id is not None and (there := chain.chain_id) != settings.chain_id:
         raise InputError(
-            f"identities.chain_id is {settings.chain_id}, and the chain at {chain.name} has the number {there}; correct "
-            "the number or the address."
+            f"identities.chain_id is {settings.chain_id}, and the chain at {chain.name} has the number {there}; "
+            "correct the number or the address."
         )
     return chain
 
@@ -132,7 +144,7 @@ def open_registry(run_folder: pathlib.Path, name: str | None, keys: pathlib.Path
         InputError: members.json, a key, the chain or the contract is not what it has to be.
         ChainUnavailable: the chain does not answer.
     """
-    members, settings = read_members(run_folder), read_configuration(run_folder).identities or Identities()
+    members, settings = read_members(run_folder), read_settings(run_folder)
     account: LocalAccount | None = None
     if name is not None:
         account = read_account((keys or keys_folder(run_folder, name)) / "account.key")

@@ -1,7 +1,7 @@
 """What a run with identities leaves in its folder beside the rounds: who was let in, what the chain cost.
 
-``identity.csv``: a row for each client that was asked, a round; ``gas.csv``: units of gas by function, a round (0: before
-the first); ``chain_timing.csv``: seconds, which no two runs have alike.
+``identity.csv``: a row for each client that was asked, a round; ``gas.csv``: units of gas by function, a round (0:
+before the first); ``chain_timing.csv``: seconds, which no two runs have alike.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The contract's functions, for whoever has an account; each does nothing where the chain already says what it would."""
+"""The contract's functions, for whoever has an account; each does nothing where the chain has it already."""
 
 from __future__ import annotations
 
@@ -213,7 +213,8 @@ class Registry:
 
     def _read(self, name: str, *arguments: Any) -> Any:
         function = getattr(self._contract.functions, name)(*arguments)
-        sender = {"from": self.account.address} if self.account else {}
+        reader = self.account.address if self.account else self.chain.reader
+        sender = {"from": reader} if reader else {}
         try:
             return self.chain.ask(lambda _: function.call({**sender, "gas": READING}))
         except BadFunctionCallOutput as error:
@@ -257,8 +258,8 @@ def decoded_event(log: Mapping[str, Any], transaction: str, block: int) -> Event
     if abi is None:
         raise ValueError("an event that registry.vy does not know")
     told = dict(log, address="0x" + "00" * 20, topics=list(map(HexBytes, topics)), data=HexBytes(log["data"]))
-    zero = {"transactionHash": HexBytes(0), "blockHash": HexBytes(0), "logIndex": 0, "transactionIndex": 0, "blockNumber": 0}
-    values = get_event_data(_offline().w3.codec, abi, {**told, **zero})["args"]
+    place = {"transactionHash": b"", "blockHash": b"", "logIndex": 0, "transactionIndex": 0, "blockNumber": block}
+    values = get_event_data(_offline().w3.codec, abi, {**told, **place})["args"]
     return Event(abi["name"], {key: _plain(value) for key, value in values.items()}, transaction, block)
 
 

@@ -126,7 +126,9 @@ class _Hospital:
             raise NotAMember(f"{self.keys / SIGNING} is not the key that the chain has for identity {number}")
         return key
 
-    def _signed(self, content: RecordDict, round_number: int, base: str, number: int, key: Ed25519PrivateKey) -> ConfigRecord:
+    def _signed(
+        self, content: RecordDict, round_number: int, base: str, number: int, key: Ed25519PrivateKey
+    ) -> ConfigRecord:
         statement = Statement(
             self.members.chain_id, self.members.contract, self.members.run, round_number, number, base,
             payload_digest(content),
@@ -152,5 +154,3 @@ def _signed_parts(content: RecordDict) -> tuple[Statement, bytes]:
 def _keep(disk: HospitalDisk, content: RecordDict) -> None:
     with atomic_file(disk.folder / KEPT) as temporary:
         temporary.write_bytes(recorddict_to_proto(content).SerializeToString())
-
-

@@ -33,7 +33,7 @@ class Identities(Strict):
     @classmethod
     def _is_known(cls, chain: str) -> str:
         if chain != "embedded" and not chain.startswith(("http://", "https://")):
-            raise ValueError(f"{chain!r} is no chain; expected embedded or the URL of a node, http://... or https://...")
+            raise ValueError(f"{chain!r} is no chain; expected embedded or a node's URL, http://... or https://...")
         return chain
 
 
