@@ -119,9 +119,9 @@ class FederatedRounds:
                 self.gate.stop(round_number)
                 raise
             save_checkpoint(self.run_folder / "checkpoint", self.state, self.fingerprint)
-            self.gate.settle(round_number)
             write_tables(self.run_folder, self.state.rounds, self.state.ledger)
             write_timing(self.run_folder, round_number, time.perf_counter() - started, record.local_seconds)
+            self.gate.settle(round_number)
             self.report(record.rows())
 
     def _round(self, record: RoundRecord) -> None:

@@ -71,7 +71,7 @@ def transactions_text(run_folder: pathlib.Path) -> str:
 
 
 def _rows(run_folder: pathlib.Path, members: Members) -> list[dict[str, Any]]:
-    registry = open_registry(run_folder, None)
+    registry = open_registry(run_folder, None, anew=True)
     _check_genesis(identity_folder(run_folder) / CHAIN / GENESIS)
     rows: dict[str, dict[str, Any]] = {}
     for log in registry.chain.logs(registry.address, members.since):

@@ -7,6 +7,7 @@ when it is started again. A transaction that was sent keeps its number and its b
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import web3
 from eth_account.signers.local import LocalAccount
 from web3 import Web3
 from web3.exceptions import BadResponseFormat, ContractLogicError, TransactionNotFound, Web3RPCError
+from web3.types import RPCEndpoint
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.gate import ChainUnavailable
@@ -81,7 +83,7 @@ class Chain:
                 time.sleep(wait)
         raise AssertionError
 
-    @property
+    @functools.cached_property
     def chain_id(self) -> int:
         """The number that tells chains apart."""
         return self.ask(lambda client: client.eth.chain_id)
@@ -178,7 +180,10 @@ class Chain:
 
 def node(url: str) -> Chain:
     """The chain of an EVM node, by its URL."""
-    provider = web3.HTTPProvider(url, request_kwargs={"timeout": TIMEOUT}, exception_retry_configuration=None)
+    provider = web3.HTTPProvider(
+        url, {"timeout": TIMEOUT}, exception_retry_configuration=None, cache_allowed_requests=True,
+        cacheable_requests={RPCEndpoint("eth_chainId")},
+    )  # fmt: skip
     return Chain(Web3(provider), url)
 
 

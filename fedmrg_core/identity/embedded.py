@@ -46,7 +46,6 @@ class EmbeddedChain(Chain):
         self.folder = folder
         accounts = read_json(folder / GENESIS)["accounts"]
         self._tester, self.reader = _tester(accounts), accounts[0]
-        self._lock = filelock.FileLock(folder / ".lock", timeout=LOCK_SECONDS)
         self._read = 0  # bytes of blocks.jsonl that are carried out
         super().__init__(Web3(web3.EthereumTesterProvider(self._tester)), f"{folder.name} (embedded)")
         self._catch_up()
@@ -65,7 +64,8 @@ class EmbeddedChain(Chain):
 
     def deliver(self, raw: bytes, digest: bytes) -> None:
         """Carry a transaction out and add it to the file, while no other process does."""
-        with self._lock:
+        # Made each time: a lock does not outlive the fork of a worker.
+        with filelock.FileLock(self.folder / ".lock", timeout=LOCK_SECONDS):
             self._catch_up()
             path = self.folder / BLOCKS
             with path.open("ab") as file:
@@ -108,6 +108,19 @@ class EmbeddedChain(Chain):
                 file.seek(self._read)
                 # Without its end a line is still being written, or a crash cut it off.
                 yield from [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+_replicas: dict[pathlib.Path, tuple[int, EmbeddedChain]] = {}
+
+
+def replica(folder: pathlib.Path) -> EmbeddedChain:
+    """This process's replica of a chain; what it has carried out once it does not carry out again."""
+    path = folder.resolve()
+    made = (path / GENESIS).stat().st_mtime_ns if (path / GENESIS).exists() else 0  # another chain in this place
+    if path not in _replicas or _replicas[path][0] != made:
+        _replicas.clear()
+        _replicas[path] = made, EmbeddedChain(path)
+    return _replicas[path][1]
 
 
 def make_chain(folder: pathlib.Path, accounts: Collection[str]) -> None:

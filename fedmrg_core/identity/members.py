@@ -19,7 +19,7 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.files.strict_yaml import read_yaml, validated
 from fedmrg_core.files.whole_files import read_json, write_text
 from fedmrg_core.identity.chain import Chain, node
-from fedmrg_core.identity.embedded import EmbeddedChain
+from fedmrg_core.identity.embedded import EmbeddedChain, replica
 from fedmrg_core.identity.keys import read_account
 from fedmrg_core.identity.registry import Registry
 from fedmrg_core.runs.run_configuration import CONFIGURATION_FILE, Identities
@@ -113,15 +113,21 @@ def read_settings(run_folder: pathlib.Path) -> Identities:
     return validated(Identities, given, f"{path}: identities")
 
 
-def open_chain(run_folder: pathlib.Path, settings: Identities) -> Chain:
+def open_chain(run_folder: pathlib.Path, settings: Identities, anew: bool = False) -> Chain:
     """The chain of a run.
+
+    Args:
+        run_folder: of the run.
+        settings: which chain.
+        anew: carry an embedded chain out from its first block, for an audit.
 
     Raises:
         InputError: it has another number than is configured, or the embedded one is damaged.
         ChainUnavailable: it does not answer.
     """
     if settings.chain == "embedded":
-        chain: Chain = EmbeddedChain(run_folder / FOLDER / CHAIN)
+        folder = run_folder / FOLDER / CHAIN
+        chain: Chain = EmbeddedChain(folder) if anew else replica(folder)
     else:
         chain = node(settings.chain)
     if settings.chain_id is not None and (there := chain.chain_id) != settings.chain_id:
@@ -132,13 +138,16 @@ def open_chain(run_folder: pathlib.Path, settings: Identities) -> Chain:
     return chain
 
 
-def open_registry(run_folder: pathlib.Path, name: str | None, keys: pathlib.Path | None = None) -> Registry:
+def open_registry(
+    run_folder: pathlib.Path, name: str | None, keys: pathlib.Path | None = None, anew: bool = False
+) -> Registry:
     """The contract of a run.
 
     Args:
         run_folder: of the run.
         name: whose account is used; None: to read only.
         keys: that participant's folder, if not in the run folder.
+        anew: see `open_chain`.
 
     Raises:
         InputError: members.json, a key, the chain or the contract is not what it has to be.
@@ -148,7 +157,7 @@ def open_registry(run_folder: pathlib.Path, name: str | None, keys: pathlib.Path
     account: LocalAccount | None = None
     if name is not None:
         account = read_account((keys or keys_folder(run_folder, name)) / "account.key")
-    chain = open_chain(run_folder, settings)
+    chain = open_chain(run_folder, settings, anew)
     if (there := chain.chain_id) != members.chain_id:
         raise InputError(
             f"{run_folder / FOLDER / MEMBERS}: this run is on chain {members.chain_id}, and the chain at {chain.name} "
