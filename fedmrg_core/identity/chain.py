@@ -18,6 +18,8 @@ import web3
 from eth_account.signers.local import LocalAccount
 from web3 import Web3
 from web3.exceptions import BadResponseFormat, ContractLogicError, TransactionNotFound, Web3RPCError
+from web3.middleware import AttributeDictMiddleware
+from web3.providers import BaseProvider
 from web3.types import RPCEndpoint
 
 from fedmrg_core.errors import InputError
@@ -184,7 +186,12 @@ def node(url: str) -> Chain:
         url, {"timeout": TIMEOUT}, exception_retry_configuration=None, cache_allowed_requests=True,
         cacheable_requests={RPCEndpoint("eth_chainId")},
     )  # fmt: skip
-    return Chain(Web3(provider), url)
+    return Chain(client(provider), url)
+
+
+def client(provider: BaseProvider) -> Web3:
+    """web3 without what asks more questions before each: default senders, names, and the chain's number every time."""
+    return Web3(provider, middleware=[(AttributeDictMiddleware, "attrdict")])
 
 
 def _is_known(client: Web3, digest: bytes) -> bool:

@@ -22,7 +22,7 @@ from web3 import Web3
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.files.whole_files import read_json, write_text
-from fedmrg_core.identity.chain import Chain, Refused
+from fedmrg_core.identity.chain import Chain, Refused, client
 
 Answer = TypeVar("Answer")
 GENESIS, BLOCKS = "genesis.json", "blocks.jsonl"
@@ -47,7 +47,7 @@ class EmbeddedChain(Chain):
         accounts = read_json(folder / GENESIS)["accounts"]
         self._tester, self.reader = _tester(accounts), accounts[0]
         self._read = 0  # bytes of blocks.jsonl that are carried out
-        super().__init__(Web3(web3.EthereumTesterProvider(self._tester)), f"{folder.name} (embedded)")
+        super().__init__(client(web3.EthereumTesterProvider(self._tester)), f"{folder.name} (embedded)")
         self._catch_up()
 
     def ask(self, question: Callable[[Web3], Answer]) -> Answer:
