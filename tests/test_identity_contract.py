@@ -8,7 +8,15 @@ pytest.importorskip("web3", reason="needs the optional group identity")
 
 from eth.vm.spoof import SpoofTransaction  # noqa: E402
 from hypothesis import settings, strategies  # noqa: E402
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule  # noqa: E402
+from hypothesis.stateful import (  # noqa: E402
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 from web3 import Web3  # noqa: E402
 
 from fedmrg_core.identity import embedded  # noqa: E402
@@ -58,7 +66,9 @@ def _type(item: dict) -> str:
 
 
 def test_what_is_deployed_is_what_the_source_compiles_to():
-    assert compiled_now(SOURCE) == contract(), f"{SOURCE.name} was changed: write {COMPILED.name} anew, `write_compiled`"
+    assert compiled_now(SOURCE) == contract(), (
+        f"{SOURCE.name} was changed: write {COMPILED.name} anew, `write_compiled`"
+    )
 
 
 def key(number: int) -> bytes:
@@ -66,13 +76,14 @@ def key(number: int) -> bytes:
 
 
 class Machine(RuleBasedStateMachine):
-    """Two runs at most, three owners, few keys: so that calls meet one another."""
+    """One run, three owners, few keys: so that calls meet one another."""
 
     identities = Bundle("identities")
+    weights_drawn = strategies.integers(0, 9)
     senders = strategies.sampled_from((COORDINATOR, *OWNERS))
-    keys = strategies.integers(1, 6).map(key)
+    keys = strategies.integers(1, 9).map(key)
 
-    @initialize(pot=strategies.integers(0, 20))
+    @initialize(target=identities, pot=strategies.integers(0, 20))
     def begin(self, pot):
         self.world = World()
         self.owners: dict[int, bytes] = {}
@@ -84,8 +95,13 @@ class Machine(RuleBasedStateMachine):
         assert self.world.call(COORDINATOR, "open_run", DIGEST, value=pot)
         self.run = self.world.read("run_of", Web3.to_checksum_address(COORDINATOR), DIGEST)
         assert not self.world.call(COORDINATOR, "open_run", DIGEST)
+        self.open_round(COORDINATOR, 0)
+        return multiple(*(self.register(owner, key(number)) for number, owner in enumerate(OWNERS, start=1)))
 
     @rule(target=identities, sender=senders, key=keys)
+    def register_anybody(self, sender, key):
+        return self.register(sender, key)
+
     def register(self, sender, key):
         new = key not in self.key_of
         assert self.world.call(sender, "register", key, DIGEST, DIGEST) == new
@@ -96,11 +112,20 @@ class Machine(RuleBasedStateMachine):
         return self.key_of[key]
 
     @rule(sender=senders, number=identities, key=keys)
+    def rotate_anybody(self, sender, number, key):
+        self.rotate(sender, number, key)
+
     def rotate(self, sender, number, key):
         allowed = self.mine(sender, number) and key not in self.key_of
         assert self.world.call(sender, "rotate", number, key) == allowed
         if allowed:
             self.key_of[key] = number
+
+    @precondition(lambda self: self.active)
+    @rule(data=strategies.data(), new=strategies.integers(10, 99).map(key))
+    def rotate_own(self, data, new):
+        number = data.draw(strategies.sampled_from(sorted(self.active)))
+        self.rotate(self.owners[number], number, new)
 
     @rule(sender=senders, number=identities)
     def revoke(self, sender, number):
@@ -110,6 +135,13 @@ class Machine(RuleBasedStateMachine):
             self.active.remove(number)
 
     @rule(sender=senders, skip=strategies.integers(0, 2))
+    def open_any(self, sender, skip):
+        self.open_round(sender, skip)
+
+    @rule()
+    def open_next(self):
+        self.open_round(COORDINATOR, 0)
+
     def open_round(self, sender, skip):
         allowed = sender == COORDINATOR and not self.open and not self.finished and skip == 0
         assert self.world.call(sender, "open_round", self.run, self.round + 1 + skip, DIGEST) == allowed
@@ -119,6 +151,12 @@ class Machine(RuleBasedStateMachine):
     @rule(number=identities, digest=strategies.sampled_from((DIGEST, OTHER)), back=strategies.integers(0, 1))
     def commit_own(self, number, digest, back):
         self.commit(self.owners[number], number, digest, back)
+
+    @precondition(lambda self: self.open and self.missing())
+    @rule(data=strategies.data())
+    def commit_right(self, data):
+        number = data.draw(strategies.sampled_from(self.missing()))
+        self.commit(self.owners[number], number, DIGEST, 0)
 
     @rule(sender=senders, number=identities)
     def commit_of_anybody(self, sender, number):
@@ -132,23 +170,44 @@ class Machine(RuleBasedStateMachine):
             self.commits[place] = digest
 
     @precondition(lambda self: self.open)
-    @rule(sender=senders, weights=strategies.dictionaries(strategies.integers(1, 6), strategies.integers(0, 9)))
+    @rule(
+        sender=senders,
+        weights=strategies.lists(strategies.tuples(strategies.integers(1, 4), weights_drawn), max_size=3),
+    )
     def close_any(self, sender, weights):
         self.close(sender, weights)
 
     @precondition(lambda self: self.open)
     @rule(data=strategies.data())
+    def close_own(self, data):
+        self.close_right(data)
+
     def close_right(self, data):
-        committed = [number for place, number in self.commits if place == self.round]
-        self.close(COORDINATOR, {number: data.draw(strategies.integers(0, 9)) for number in committed})
+        committed = sorted(number for place, number in self.commits if place == self.round)
+        self.close(COORDINATOR, [(number, data.draw(self.weights_drawn)) for number in committed])
+
+    @precondition(lambda self: self.open)
+    @rule(data=strategies.data())
+    def whole_round(self, data):
+        for number in self.missing():
+            self.commit(self.owners[number], number, OTHER, 0)
+        self.close_right(data)
+
+    @precondition(lambda self: self.open and any(place == self.round for place, _ in self.commits))
+    @rule()
+    def close_with_one_twice(self):
+        number = next(number for place, number in self.commits if place == self.round)
+        self.close(COORDINATOR, [(number, 1), (number, 1)])
 
     def close(self, sender, weights):
-        allowed = sender == COORDINATOR and all((self.round, number) in self.commits for number in weights)
-        arguments = (self.run, self.round, list(weights), list(weights.values()), DIGEST)
+        numbers = [number for number, _ in weights]
+        known = all((self.round, number) in self.commits for number in numbers) and len({*numbers}) == len(numbers)
+        allowed = sender == COORDINATOR and known
+        arguments = (self.run, self.round, numbers, [weight for _, weight in weights], DIGEST)
         assert self.world.call(sender, "close_round", *arguments) == allowed
         if allowed:
             self.open = False
-            for number, weight in weights.items():
+            for number, weight in weights:
                 self.weights[number] = self.weights.get(number, 0) + weight
 
     @rule(sender=senders, amount=strategies.integers(1, 20))
@@ -157,7 +216,7 @@ class Machine(RuleBasedStateMachine):
         if not self.finished:
             self.pot, self.given = self.pot + amount, self.given + amount
 
-    @precondition(lambda self: self.round > 1)
+    @precondition(lambda self: self.round > 2)
     @rule(sender=senders)
     def finish(self, sender):
         allowed = sender == COORDINATOR and not self.open and not self.finished
@@ -165,6 +224,9 @@ class Machine(RuleBasedStateMachine):
         self.finished = self.finished or allowed
 
     @rule(sender=senders, number=identities)
+    def withdraw_anybody(self, sender, number):
+        self.withdraw(sender, number)
+
     def withdraw(self, sender, number):
         weight = self.weights.get(number, 0)
         allowed = sender == self.owners[number] and self.finished and weight > 0
@@ -181,6 +243,10 @@ class Machine(RuleBasedStateMachine):
         assert self.world.call(sender, "reclaim", self.run) == allowed
         if allowed:
             self.pot, self.paid = 0, self.paid + self.pot
+
+    def missing(self) -> list[int]:
+        """Who may still commit in this round."""
+        return sorted(number for number in self.active if (self.round, number) not in self.commits)
 
     def mine(self, sender: bytes, number: int) -> bool:
         return self.owners[number] == sender and number in self.active
@@ -204,17 +270,21 @@ class Machine(RuleBasedStateMachine):
         for (number, identity), digest in self.commits.items():
             assert self.world.read("commitment", self.run, number, identity) == digest
         if self.open:
-            self.close(COORDINATOR, {})
+            self.close(COORDINATOR, [])
         if not self.finished:
             assert self.world.call(COORDINATOR, "finish_run", self.run, self.round)
             self.finished = True
         if sum(self.weights.values()):
             for number, owner in self.owners.items():
+                self.withdraw(OWNERS[0] if owner != OWNERS[0] else OWNERS[1], number)
                 self.withdraw(owner, number)
-            assert self.world.held == 0
+                self.withdraw(owner, number)
+        self.reclaim(OWNERS[0])
+        self.reclaim(COORDINATOR)
+        assert self.world.held == 0
 
 
-Machine.TestCase.settings = settings(max_examples=12, stateful_step_count=30, deadline=None)
+Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestContract = Machine.TestCase
 
 
