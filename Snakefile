@@ -3,6 +3,9 @@
     snakemake --cores 2 --config profile=smoke data=phantom method=fedmrg seed=0     one run, all notebooks, a report
     snakemake --cores 2 runs --config profile=standard experiment=main,ablation      every missing run of these experiments
 
+Which notebooks make a run is its task's to say (`fedmrg_core/runs/task_notebooks.py`). The rules of reports stand here one by
+one; `task_run` serves every other task. HTML report and teaching notebooks are the reports'.
+
 What a rule leaves is the executed notebook; it stands beside the folder the notebook fills, so that deleting the one
 deletes the other. A notebook picks up what an interrupted run of it has left: nothing in its folder is removed first.
 
@@ -27,6 +30,9 @@ from snakemake.settings.enums import Quietness
 from fedmrg_core.data.sources import corpus_name, data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.runs.experiments import RunSettings, check_run, runs_of
+from fedmrg_core.runs.methods import method_table
+from fedmrg_core.runs.task_notebooks import NOTEBOOKS, notebooks_of
+from fedmrg_core.runs.task_registry import REPORTS
 from fedmrg_core.paths import reference_folder
 from fedmrg_core.evaluation.reference import is_stored
 from fedmrg_core.tasks.reports.stored_base_models import choose_models
@@ -65,6 +71,8 @@ def check_settings():
         runs = runs_of(names, run.profile)
         for each in runs:
             check_run(each)
+        for each in [run, *runs]:
+            notebooks_of(each.task)
     except InputError as error:
         raise WorkflowError(str(error)) from None
     return chosen, run, names, runs
@@ -97,7 +105,8 @@ MISSING = lacking(RUNS, "metrics.csv")
 JOINING = [name for name in EXPERIMENTS if name.endswith("adaptation")]  # a centre joins later
 ADAPTED = lacking(runs_of(JOINING, SINGLE.profile), "adaptation.csv")
 # One run of each way of dealing: methods and variants share it.
-DEALT = list({(run.name.split("/")[1], run.seed): run for run in [*MISSING, *ADAPTED] or [SINGLE]}.values())
+REPORTING = [run for run in [*MISSING, *ADAPTED] or [SINGLE] if run.task == REPORTS]
+DEALT = list({(run.name.split("/")[1], run.seed): run for run in REPORTING}.values())
 # A process computes on the first GPU it sees. Of several in CUDA_VISIBLE_DEVICES the runs of an experiment see one each,
 # in turn. A resource and not a parameter: on another machine's GPUs nothing is made again.
 GPUS = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
@@ -111,6 +120,13 @@ TEACHING = [
     "05b_one_round_by_hand",
 ]
 RESULTS = pathlib.Path("results")
+# Of tasks without rules of their own, by name: the notebook that a run needs before it, "" for the first.
+BEFORE = {
+    name: before
+    for task in NOTEBOOKS.values()
+    if not task.own_rules
+    for before, name in zip(["", *task.runs], task.runs)
+}
 
 
 def data_notebook(data):
@@ -128,6 +144,11 @@ def base_models_notebook(data):
 
 def run_notebook(name, run):
     return str(RESULTS / run.name / "notebooks" / f"{name}.ipynb")
+
+
+def finished_notebook(run):
+    """The one that leaves the run's measures."""
+    return run_notebook(notebooks_of(run.task).runs[-1], run)
 
 
 def teaching_notebook(name):
@@ -160,7 +181,7 @@ wildcard_constraints:
 
 rule all:
     input:
-        "report/index.html",
+        ["report/index.html"] if SINGLE.task == REPORTS else finished_notebook(SINGLE),
         "report/result.txt",
 
 
@@ -254,6 +275,36 @@ rule evaluation:
         ON_GPU + "{params.command}"
 
 
+# A run prepares what it starts from if nobody has: runs that start at the same time wait for the one that does.
+rule task_run:
+    input:
+        "notebooks/{notebook}.py",
+        PROFILE_FILE,
+        lambda wildcards: str(method_table(BY_NAME[wildcards.run].task).path),
+        lambda wildcards: [
+            run_notebook(before, BY_NAME[wildcards.run]) for before in [BEFORE[wildcards.notebook]] if before
+        ],
+    output:
+        "results/{run}/notebooks/{notebook}.ipynb",
+    wildcard_constraints:
+        notebook="|".join(BEFORE),
+    params:
+        command=lambda wildcards: run_command(
+            wildcards.notebook,
+            wildcards,
+            data_root=root_of(BY_NAME[wildcards.run].data),
+            base_models=SETTINGS["base_models"],
+            threads=SETTINGS["threads"] or 1,
+            **WORKERS,
+        ),
+    threads: RUN_CORES
+    priority: 10
+    resources:
+        visible_gpu=gpu_of,
+    shell:
+        ON_GPU + "{params.command}"
+
+
 rule figures:
     input:
         "notebooks/08_figures.py",
@@ -284,7 +335,7 @@ rule adaptation:
 
 # The teaching notebooks wait for the federated run, without reading anything of it: that run takes every core, and
 # Snakemake 9.10 to 9.16 starts jobs beside it when an earlier job was ready alone (snakemake issue 3913).
-for teaching_name in TEACHING:
+for teaching_name in TEACHING if SINGLE.task == REPORTS else []:
 
     rule:
         name:
@@ -305,28 +356,43 @@ for teaching_name in TEACHING:
             "{params.command}"
 
 
-rule report:
-    input:
-        sorted(
-            [
-                data_notebook(SINGLE.data),
-                base_models_notebook(SINGLE.data),
-                *(teaching_notebook(name) for name in TEACHING),
-                *(run_notebook(name, SINGLE) for name in ("06_federated_run", "07_evaluation", "08_figures")),
-            ],
-            key=lambda path: pathlib.Path(path).name,  # in reading order
-        ),
-    output:
-        page="report/index.html",
-        result="report/result.txt",
-    params:
-        run=RESULTS / SINGLE.name,
-    shell:
-        "fedmrg report {params.run:q} --output {output.page:q} {input:q} > {output.result:q}"
+if SINGLE.task == REPORTS:
+
+    rule report:
+        input:
+            sorted(
+                [
+                    data_notebook(SINGLE.data),
+                    base_models_notebook(SINGLE.data),
+                    *(teaching_notebook(name) for name in TEACHING),
+                    *(run_notebook(name, SINGLE) for name in ("06_federated_run", "07_evaluation", "08_figures")),
+                ],
+                key=lambda path: pathlib.Path(path).name,  # in reading order
+            ),
+        output:
+            page="report/index.html",
+            result="report/result.txt",
+        params:
+            run=RESULTS / SINGLE.name,
+        shell:
+            "fedmrg report {params.run:q} --output {output.page:q} {input:q} > {output.result:q}"
+
+else:
+
+    rule result:
+        input:
+            finished_notebook(SINGLE),
+        output:
+            "report/result.txt",
+        params:
+            sentence=f"{SINGLE.name}: measures in results/{SINGLE.name}/metrics.csv, figures and tables in "
+            f"{finished_notebook(SINGLE)}",
+        shell:
+            "printf '%s\\n' {params.sentence:q} > {output:q}"
 
 
 rule runs:
     input:
-        [run_notebook("07_evaluation", run) for run in MISSING],
+        [finished_notebook(run) for run in MISSING],
         [run_notebook("09_adaptation", run) for run in ADAPTED],
 

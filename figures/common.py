@@ -18,12 +18,11 @@ from matplotlib.figure import Figure
 from fedmrg_core.data.site_names import shortened, with_digest
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
-from fedmrg_core.evaluation.stored_runs import is_synthetic
+from fedmrg_core.evaluation.stored_runs import is_synthetic, synthetic_note
 from fedmrg_core.files.stored_tables import read_table
 from fedmrg_core.files.whole_files import atomic_file, write_text
 
 PALETTE = "colorblind"
-PHANTOM_NOTE = "Synthetic phantom data"
 LONGEST_NAME = 200  # bytes of a figure's file name; file systems allow 255, and endings have room
 LONGEST_LABEL, CUT_LABEL = 40, 28  # letters of a site's name
 _STYLE = {
@@ -119,10 +118,11 @@ def check_runs(runs: Sequence[pathlib.Path | str]) -> list[pathlib.Path]:
 
 def caption(figure: Figure, text: str, runs: Sequence[pathlib.Path | str]) -> None:
     """A line below the figure that says which data it shows."""
-    phantom = [is_phantom(run) for run in runs]
-    source = PHANTOM_NOTE if all(phantom) else ", ".join(sorted({data_name(run) for run in runs}))
-    if any(phantom) and not all(phantom):
-        source += " (phantom: synthetic data)"
+    names = sorted({data_name(run) for run in runs})
+    made = [name for name in names if is_synthetic(name)]
+    source = ". ".join(dict.fromkeys(map(synthetic_note, made))) if made == names else ", ".join(names)
+    if made and made != names:
+        source += f" ({', '.join(dict.fromkeys(map(corpus_name, made)))}: synthetic data)"
     figure.supxlabel(f"{source}. {text}", fontsize=7, color="0.35")
 
 
@@ -138,13 +138,14 @@ def mark_synthetic(figure: Figure, data: str = "phantom") -> None:
     figure.draw_without_rendering()  # layouts are made on drawing
     bottom = figure.get_tightbbox().y0 / figure.get_figheight()
     figure.text(
-        0.5, bottom - 0.05 / figure.get_figheight(), note_of(data), ha="center", va="top", fontsize=8, color="0.35"
+        0.5,
+        bottom - 0.05 / figure.get_figheight(),
+        synthetic_note(data),
+        ha="center",
+        va="top",
+        fontsize=8,
+        color="0.35",
     )
-
-
-def note_of(data: str) -> str:
-    """What a picture says of synthetic data: which they are."""
-    return PHANTOM_NOTE if corpus_name(data) == "phantom" else f"Synthetic data: {data.replace('_', ' ')}"
 
 
 def save_figure(

@@ -148,6 +148,18 @@ benchmark.show(rank_and_bits.draw, benchmark.stored("rank-and-bits"))
 benchmark.show(participation.draw, benchmark.stored("participation"))
 
 # %% [markdown]
+# ## Medical questions: what federation added
+#
+# The other task (docs/medical_qa.md). Each method beside the base model, hospitals alone and everything in one place; every adapter on every
+# hospital's questions; models of several sizes. Where none of these rows was run, nothing is shown.
+
+# %%
+from figures import question_tables
+
+question_tables.show_gain(benchmark, "medical-qa")
+question_tables.show_sizes(benchmark, "medical-qa-sizes")
+
+# %% [markdown]
 # ## A centre that joins later
 #
 # Notebook 09's numbers over three seeds, on the phantom and on IU X-ray.

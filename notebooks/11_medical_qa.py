@@ -15,7 +15,7 @@
 #
 # Hospitals that know different things train one language model together, each with LoRA on its own questions [paper: Flow of
 # Knowledge, arXiv 2510.00543]. Nothing but the adapter travels. This notebook prepares the questions, follows one of them, trains a few
-# methods, and asks of each hospital what it gained from the others.
+# methods, and asks of each hospital what it gained from the others. The workflow makes the same runs one by one with notebook 11b.
 #
 # The usual data are a **synthetic medical world**: conditions, drugs, doses and signs are invented, and so is every fact.
 
@@ -34,24 +34,24 @@ workspace = ""  # where results are kept; the repository if empty
 # The task is a folder of its own, `fedmrg_core/tasks/medical_qa/`. Federation, adapters, rules and comparison are the reports'.
 
 # %%
-import matplotlib.pyplot as plt
 import pandas
 import seaborn
 
 from fedmrg_core.adapters import BASE
 from fedmrg_core.data.questions.layout import answer_text, prompt_text
-from fedmrg_core.evaluation.comparison import main_table
-from fedmrg_core.evaluation.run_sets import load_runs
 from fedmrg_core.federation.run import run_federation
 from fedmrg_core.paths import workspace_folder
 from fedmrg_core.runs.experiments import RunSettings
-from fedmrg_core.tasks.medical_qa.evaluating import MATRIX, evaluate_run
-from fedmrg_core.tasks.medical_qa.measures import MAIN, NAMES
-from fedmrg_core.tasks.medical_qa.preparing import prepare_base_model, prepare_questions, prepared_questions
+from fedmrg_core.tasks.medical_qa.evaluating import evaluate_run
+from fedmrg_core.tasks.medical_qa.inputs import prepare_inputs
+from fedmrg_core.tasks.medical_qa.preparing import prepared_questions
 from fedmrg_core.tasks.medical_qa.question_model import build_question_model
 from fedmrg_core.tasks.medical_qa.readings import Reader
 from fedmrg_core.tasks.medical_qa.scoring import NORMALISATIONS, normalised, score_readings
+from figures import question_rounds
 from figures.common import mark_synthetic
+from figures.question_tables import write_gain
+from figures.showing import show, show_table
 
 # %% [markdown]
 # A run is named as everywhere: profile, data, method, seed.
@@ -62,6 +62,7 @@ runs = {name: RunSettings(profile=profile, data=data, method=name, seed=seed) fo
 first = next(iter(runs.values()))
 settings, row = first.load()
 prepared, base_folder = first.prepared(root), first.base_models(root)
+out = root / "report" / "medical_qa"  # of tables and figures
 
 # %% [markdown]
 # ## The world
@@ -70,7 +71,7 @@ prepared, base_folder = first.prepared(root), first.base_models(root)
 # **another** hospital holds. Each fact is asked in words that training did not have.
 
 # %%
-summary = prepare_questions(prepared, data, settings, data_root, options)
+summary, description = prepare_inputs(first, root, data_root, options, base_models)
 questions = prepared_questions(prepared)
 pandas.DataFrame(summary["questions"]).T.rename_axis("questions of")
 
@@ -91,7 +92,6 @@ for each in [*same[:3], asked]:
 # knows how to speak, and none of the facts. The loss is that of its last steps.
 
 # %%
-description = prepare_base_model(base_folder, data, settings, base_models)
 print({key: description[key] for key in ("llm", "texts", "loss") if key in description})
 
 # %% [markdown]
@@ -129,7 +129,7 @@ table.assign(tokens=[tokens for tokens, _ in lengths], right=[letter == asked.an
 for name, run in runs.items():
     run_federation(run.folder(root), run.configuration(root), workers=workers)
     if not (run.folder(root) / "metrics.csv").exists():
-        evaluate_run(run.folder(root))
+        evaluate_run(run.folder(root), workers)
     print(f"{name}: {run.folder(root).relative_to(root)}")
 
 # %% [markdown]
@@ -163,48 +163,27 @@ mark_synthetic(figure.figure, data)
 #
 # A row is an adapter, a column the hospital whose test questions it answers. On the diagonal of `local` each is at home.
 
+# %%
+folders = [run.folder(root) for run in runs.values()]
+show(question_rounds.draw_matrices(folders, out))
+
+# %% [markdown]
+# The same round by round, for the rounds that the profile keeps adapters of. Hospitals put them aside while they train, and the test
+# questions are asked after the last round: they choose nothing. Left, each adapter at home; in the middle the worst hospital; right,
+# a hospital's own adapter on the questions of others.
 
 # %%
-def matrix_of(run: RunSettings) -> pandas.DataFrame:
-    table = pandas.read_csv(run.folder(root) / MATRIX, keep_default_na=False)
-    table["row"] = (table["adapter"] + " " + table["of"]).str.strip()
-    return table.pivot(index="row", columns="on", values=MAIN).astype(float)
-
-
-figure, axes = plt.subplots(1, len(runs), figsize=(4.4 * len(runs), 3.2), squeeze=False, layout="constrained")
-for axis, (name, run) in zip(axes[0], runs.items(), strict=True):
-    seaborn.heatmap(matrix_of(run), annot=True, fmt=".2f", vmin=0, vmax=1, cmap="viridis", cbar=False, ax=axis)
-    axis.set(title=name, xlabel="test questions of", ylabel="")
-    axis.tick_params(axis="y", rotation=0)
-mark_synthetic(figure, data)
+kept = [folder for folder in folders if (folder / "matrix_by_round.csv").is_file()]
+show(question_rounds.draw(kept, out) if kept else [])
 
 # %% [markdown]
 # ## What sharing brought, and to whom
 #
-# Questions whose answer the hospital holds itself, and those whose answer another one holds. Only the latter need the others.
+# Questions whose answer the hospital holds itself, and those whose answer another one holds: only the latter need the others. A mean
+# can hide who is left behind, so the worst hospital and the harmonic mean over hospitals stand beside it.
+#
+# Below, each method is held against the base model, hospitals alone, and everything in one place: question by question, with an interval,
+# and a star where chance does not explain it.
 
 # %%
-measured = pandas.concat(
-    [pandas.read_csv(run.folder(root) / "metrics.csv").assign(method=name) for name, run in runs.items()]
-)
-measured["answer"] = measured["adapter"].where(measured["system"] == "model", "base model")
-shown = {key: NAMES[key] for key in (MAIN, f"{MAIN}_here", f"{MAIN}_elsewhere")}
-home = measured[(measured["scope"] == "home") & measured["metric"].isin(shown)]
-home.pivot_table(index=["method", "answer"], columns="metric", values="value").rename(columns=shown).round(3)
-
-# %% [markdown]
-# The same against each other, question by question: federation minus each of the others, with its interval, and whether chance
-# explains it (p, corrected for the number of tests).
-
-# %%
-loaded = load_runs([run.folder(root) for run in runs.values()])
-compared = main_table(loaded, against="fed-lora" if "fed-lora" in runs else next(iter(runs)))
-columns = ["method", "metric", "value", "difference", "difference_low", "difference_high", "p_holm"]
-compared.loc[compared["metric"].isin(shown) & compared["difference"].notna(), columns].round(3)
-
-# %% [markdown]
-# Worst hospital, and harmonic mean over hospitals: a mean can hide who is left behind.
-
-# %%
-fair = measured[measured["metric"].isin([f"worst_client_{MAIN}", f"harmonic_mean_{MAIN}"])]
-fair.pivot_table(index=["method", "answer"], columns="metric", values="value").round(3)
+show_table(write_gain(folders, out, "what_federation_added"))

@@ -198,11 +198,11 @@ def everything(run_folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def server_json(run_folder: pathlib.Path) -> dict:
-    name = (run_folder / "checkpoint" / "current").read_text().strip()
+    name = (run_folder / "checkpoint" / "current").read_text().split()[0]
     return json.loads((run_folder / "checkpoint" / name / "server.json").read_text())
 
 
 def last_shared(run_folder: pathlib.Path) -> dict[str, Tensor]:
     """The shared tensors of a run folder's last checkpoint."""
-    name = (run_folder / "checkpoint" / "current").read_text().strip()
+    name = (run_folder / "checkpoint" / "current").read_text().split()[0]
     return safetensors.torch.load_file(run_folder / "checkpoint" / name / "shared.safetensors")

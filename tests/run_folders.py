@@ -13,6 +13,7 @@ import yaml
 from fedmrg_core.data.labeller import label_report
 from fedmrg_core.evaluation.seed_variance import COLUMNS as VARIANCE_COLUMNS
 from fedmrg_core.evaluation.seed_variance import write_seed_variance
+from fedmrg_core.federation.model_files import MANIFEST, NOTED, model_digests
 from fedmrg_core.runs.configuration import Profile
 from fedmrg_core.runs.experiments import RunSettings
 from fedmrg_core.runs.methods import Method
@@ -143,3 +144,9 @@ def planted_variance(path, value=0.0, degrees=20):
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_seed_variance(path, pandas.DataFrame(rows, columns=list(VARIANCE_COLUMNS)))
+
+
+def note_model(folder: pathlib.Path) -> None:
+    """Have manifest.json know the model's files as they are: another run might have written them."""
+    manifest = json.loads((folder / MANIFEST).read_text()) | {NOTED: model_digests(folder)}
+    (folder / MANIFEST).write_text(json.dumps(manifest))

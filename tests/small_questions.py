@@ -29,7 +29,7 @@ PROFILE = Profile.model_validate(
         "training": {"batch_size": 16, "learning_rate": 1e-2, "adapter_learning_rate": 1e-2},
         "federation": {"rounds": 2},
         "bootstrap_samples": 50,
-        "questions": {"layout": "cloze", "longest": 128, "new_tokens": 4},
+        "questions": {"layout": "cloze", "longest": 128, "new_tokens": 4, "kept_rounds": [1, 2]},
     }
 )
 

@@ -6,6 +6,7 @@ import shutil
 import pandas
 import pytest
 import torch
+from run_folders import note_model
 from small_model import PROFILE, small_base_models
 
 from fedmrg_core.adapters import GENERIC, SPECIALISED
@@ -115,6 +116,7 @@ def test_adapted_reports_of_another_model_are_dropped(run, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         evaluate_adaptation(folder)
     shutil.copyfile(run / "model" / "personal" / "centre-a.safetensors", folder / "model" / "shared.safetensors")
+    note_model(folder)
     with pytest.raises(KeyboardInterrupt):
         evaluate_adaptation(folder)
     assert left == [4, 0]

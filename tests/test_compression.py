@@ -306,6 +306,8 @@ def test_a_lost_disk_gets_the_model_again(
     assert {name for name in expected if found[name] != expected[name]} == {
         "ledger.csv",
         "checkpoint/round-0002/server.json",
+        "checkpoint/round-0002/files.sha256",  # which has that one's digest
+        "checkpoint/current",
     }
     ledger = pandas.read_csv(tmp_path / "lost" / "ledger.csv").query("phase == 'train' and module == 'message'")
     counts = ledger[ledger["round"] == 2].groupby("client").direction.count()

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import yaml
 
+from fedmrg_core.data.sources import data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.task import load_task
 from fedmrg_core.files.strict_yaml import dumped, read_literal, read_yaml
@@ -266,7 +267,8 @@ def test_stored_runs_of_older_formats_are_read_as_today_s():
     assert 1 in formats and max(formats) <= FORMAT
     for path in paths:
         configuration = read_configuration(path.parent)
-        assert (configuration.task, configuration.format) == ("reports", FORMAT)
+        task = data_source(configuration.data).task
+        assert (configuration.task, configuration.format) == (task, FORMAT)
 
 
 def test_a_stored_row_comes_out_as_it_was_written():

@@ -233,6 +233,8 @@ def test_croissant_cards_are_valid_and_hold_no_data(repository: pathlib.Path) ->
 def test_every_read_data_set_has_a_card(repository: pathlib.Path) -> None:
     names = {path.stem for path in (repository / "data_cards").glob("*.json")}
     together = dict.fromkeys(("medquad", "medmcqa", "medqa", "pubmedqa"), "medical_questions")
+    together |= dict.fromkeys(("phantom_findings", "phantom_masks"), "phantom_pictures")
+    together |= dict.fromkeys(("polyps", "chest_normal", "picture_classes", "picture_masks"), "pictures")
     for data in DATA_SOURCES.keys() - {"folder"}:  # a hospital's own folder is described in the README of the cards
         assert any(name.startswith(together.get(data, data)) for name in names), f"{data} has no card"
 

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from fedmrg_core.data.labeller import label_report
 from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.stored_runs import synthetic_note
 from fedmrg_core.runs.metric_table import write_metrics
 from fedmrg_core.runs.run_configuration import configure_run
 from fedmrg_core.tasks.reports.floors import floor_predictions
@@ -266,7 +267,7 @@ def test_pictures_of_phantom_data_are_marked(data, marked):
     figure, (axis,) = common.new_figure(1, 1, 4, 2)
     axis.set_xlabel("x")
     common.mark_synthetic(figure, data)
-    assert [text.get_text() for text in figure.texts] == [common.PHANTOM_NOTE] * marked
+    assert [text.get_text() for text in figure.texts] == [synthetic_note("phantom")] * marked
     figure.draw_without_rendering()
     for text in figure.texts:
         assert text.get_window_extent().y1 < axis.xaxis.label.get_window_extent().y0

@@ -6,18 +6,22 @@ import json
 import pathlib
 import shutil
 
+import filelock
 import pandas
 import pytest
-from small_questions import PROFILE
+from small_questions import PROFILE, small_inputs, small_run
 
 from fedmrg_core.data.questions.question import Question
 from fedmrg_core.errors import InputError
 from fedmrg_core.runs.configuration import load_profile
+from fedmrg_core.tasks.medical_qa import question_folders
 from fedmrg_core.tasks.medical_qa.base_model import take_stored_model
 from fedmrg_core.tasks.medical_qa.preparing import STORED, prepare_base_model, prepare_questions, prepared_questions
 from fedmrg_core.tasks.medical_qa.question_folders import open_questions, write_client_folder
+from fedmrg_core.training.language_models import load_language_model
 
 SUBJECTS = ("Anatomy", "Surgery")
+FILES = json.dumps({"files": {"all": "questions.jsonl"}, "smallest": 5})
 
 
 def medmcqa_file(folder: pathlib.Path, count: int = 12) -> pathlib.Path:
@@ -36,13 +40,49 @@ def medmcqa_file(folder: pathlib.Path, count: int = 12) -> pathlib.Path:
 
 def test_a_public_set_is_prepared_and_what_is_left_out_is_listed(tmp_path):
     root = medmcqa_file(tmp_path / "root")
-    options = json.dumps({"files": {"all": "questions.jsonl"}, "smallest": 5})
-    summary = prepare_questions(tmp_path / "prepared", "medmcqa", PROFILE, str(root), options)
+    summary = prepare_questions(tmp_path / "prepared", "medmcqa", PROFILE, str(root), FILES)
     assert set(summary["questions"]) == set(SUBJECTS) and not summary["synthetic"]
     questions = prepared_questions(tmp_path / "prepared")
     assert len(questions) == sum(sum(row.values()) for row in summary["questions"].values()) == 23
     left_out = pandas.read_csv(tmp_path / "prepared" / "left_out.csv")
     assert len(left_out) == summary["left_out"] == 1 and "equal" in left_out.loc[0, "reason"]
+
+
+def test_a_profile_says_how_many_questions_of_a_client_are_used_and_options_may_say_otherwise(tmp_path):
+    root = medmcqa_file(tmp_path / "root")
+    profile = PROFILE.model_copy(update={"questions": PROFILE.questions.model_copy(update={"largest_client": 10})})
+    summary = prepare_questions(tmp_path / "prepared", "medmcqa", profile, str(root), FILES)
+    assert all(sum(row.values()) == 10 for row in summary["questions"].values())
+    assert any(note.startswith("Of each of these clients 10 questions were drawn") for note in summary["notes"])
+    options = json.dumps(json.loads(FILES) | {"largest": None})
+    summary = prepare_questions(tmp_path / "prepared", "medmcqa", profile, str(root), options)
+    assert sum(sum(row.values()) for row in summary["questions"].values()) == 23
+
+
+def test_the_small_model_of_a_public_set_reads_the_other_sets_beside_it(tmp_path):
+    root = medmcqa_file(tmp_path / "root")
+    quad = {"source": "s", "focus": "f", "qtype": "q", "question": "What is a fjord?", "answer": "Water in the hills."}
+    (root / "medquad.jsonl").write_text(json.dumps(quad) + "\n")
+    prepare_questions(tmp_path / "prepared", "medmcqa", PROFILE, str(root), FILES)
+    base = PROFILE.base_models.model_copy(update={"llm_steps": 2, "public_studies": 30})
+    profile = PROFILE.model_copy(update={"base_models": base})
+
+    def prepare() -> dict:
+        return prepare_base_model(
+            tmp_path / "base", "medmcqa", profile, progress=False, data_root=str(root), prepared=tmp_path / "prepared"
+        )
+
+    description = prepare()
+    assert description["texts"] == 1 and description["sources"]["medquad.jsonl"]["set"] == "medquad"
+    assert description["sets"] == {"medquad.jsonl": "medquad"} and description["left_out"] == 0
+    assert str(tmp_path) not in json.dumps(description)
+    assert load_language_model(tmp_path / "base" / "llm")[1].decode([0]) == "<s>"
+    before = (tmp_path / "base" / "description.json").stat().st_mtime_ns
+    assert prepare().items() <= json.loads((tmp_path / "base" / "description.json").read_text()).items()
+    assert (tmp_path / "base" / "description.json").stat().st_mtime_ns == before
+    other = {**quad, "question": "What is an islet?"}
+    (root / "more.jsonl").write_text(json.dumps(other) + "\n")
+    assert prepare()["texts"] == 2
 
 
 def test_the_world_is_prepared_once(tmp_path):
@@ -82,12 +122,32 @@ def test_the_stored_base_model_is_the_profile_s_and_whole(tmp_path):
 
 
 def test_a_base_model_that_cannot_be_had_is_refused(tmp_path):
-    with pytest.raises(
-        InputError, match=r"data 'medquad' has no texts to pretrain a model on; name one in the profile"
-    ):
+    with pytest.raises(InputError, match=r"data_root is empty but data 'medquad' is read from a folder"):
         prepare_base_model(tmp_path / "base", "medquad", PROFILE)
+    root = str(medmcqa_file(tmp_path / "root"))
+    with pytest.raises(InputError, match=r"apart from the clients' questions; give prepared"):
+        prepare_base_model(tmp_path / "base", "medquad", PROFILE, data_root=root)
+    prepare_questions(tmp_path / "prepared", "medmcqa", PROFILE, root, FILES)
+    with pytest.raises(InputError, match=r"holds no other public set .* or name a model in the profile"):
+        prepare_base_model(tmp_path / "base", "medmcqa", PROFILE, data_root=root, prepared=tmp_path / "prepared")
+    assert not (tmp_path / "base").exists()
     with pytest.raises(InputError, match="base_models is 'old'; expected stored or fresh"):
         prepare_base_model(tmp_path / "base", "medical_world", PROFILE, "old")
+
+
+def test_runs_that_start_together_deal_one_after_the_other(tmp_path, monkeypatch):
+    written = []
+
+    def write(folder: pathlib.Path, *arguments: object) -> pathlib.Path:
+        with pytest.raises(filelock.Timeout), filelock.FileLock(folder.parent / question_folders.LOCK, timeout=0):
+            pass
+        written.append(folder)
+        return write_client_folder(folder, *arguments)
+
+    monkeypatch.setattr(question_folders, "write_client_folder", write)
+    inputs = small_inputs(tmp_path)
+    roster = question_folders.deal_questions(tmp_path / "run", small_run(inputs, tmp_path / "run", "fed-lora"))
+    assert len(written) == len(roster.clients) == 3
 
 
 def question(client: str, split: str, number: int) -> Question:

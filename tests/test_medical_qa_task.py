@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
+from types import SimpleNamespace
 
 import pandas
 import peft
@@ -13,13 +15,15 @@ from federation_fake import everything
 from small_questions import PROFILE, small_inputs, small_run
 
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.hospital import HospitalDisk
 from fedmrg_core.federation.run import run_federation
 from fedmrg_core.federation.task import forget_tasks
 from fedmrg_core.files.tensor_files import read_tensors
 from fedmrg_core.runs.methods import load_methods
 from fedmrg_core.runs.run_configuration import read_configuration
-from fedmrg_core.tasks.medical_qa.evaluating import MATRIX, evaluate_run
-from fedmrg_core.tasks.medical_qa.measures import BASE_FLOOR, DECLARED, MAIN
+from fedmrg_core.tasks.medical_qa.evaluating import evaluate_run
+from fedmrg_core.tasks.medical_qa.kept_adapters import keep_adapters, load_kept
+from fedmrg_core.tasks.medical_qa.measures import BASE_FLOOR, DECLARED, MAIN, MATRIX, MATRIX_BY_ROUND
 from fedmrg_core.tasks.medical_qa.task import QuestionHospital
 
 ROWS = tuple(load_methods(task="medical_qa"))
@@ -54,17 +58,63 @@ def test_a_row_is_trained_answered_and_scored(method, finished):
     expected = {"dual": {"generic", "specialised", "both"}}.get(method, {"generic"})
     assert {adapter for system, adapter in home.index if system == "model"} == expected
     answers = pandas.read_csv(folder / "predictions.csv")
-    assert set(answers["system"]) == {"model", BASE_FLOOR} and set(answers["fact_held"]) == {"here", "elsewhere"}
+    assert set(answers["system"]) == {"model", *DECLARED.floors} and set(answers["fact_held"]) == {"here", "elsewhere"}
     assert len(answers[answers["system"] == BASE_FLOOR]) == answers["study_id"].nunique()
 
 
 def test_the_matrix_has_every_adapter_on_every_client(finished):
     for method, count in {"fed-lora": 1, "local": 3, "dual": 4}.items():
-        evaluate_run(finished[method])
+        evaluate_run(finished[method], workers=2 if method == "dual" else 1)
+        by_round = pandas.read_csv(finished[method] / MATRIX_BY_ROUND, keep_default_na=False)
+        assert by_round.groupby("round").size().to_dict() == {1: 3 * count, 2: 3 * count}
         matrix = pandas.read_csv(finished[method] / MATRIX, keep_default_na=False)
         adapters = matrix[matrix["adapter"] != "base"]
         assert len(adapters) == 3 * count and len(matrix) == 3 * (count + 1)
         assert adapters.groupby("on").size().eq(count).all()
+
+
+def test_a_kept_round_has_the_adapters_that_validation_saw(finished, inputs):
+    folder = inputs / "stopped" / "dual"
+    run(inputs, folder, "dual", stop_after_round=1)
+    kept = finished["dual"] / "adapters_by_round" / "round-0001"
+    assert (kept / "shared.safetensors").read_bytes() == (
+        folder / "checkpoint/round-0001/shared.safetensors"
+    ).read_bytes()
+    for client in ("hospital-1", "hospital-2", "hospital-3"):
+        own = HospitalDisk(folder, client).load(1).part("personal")
+        there = read_tensors(kept / "personal" / f"{client}.safetensors")
+        assert own.keys() == there.keys() and all(torch.equal(own[key], there[key]) for key in own)
+
+
+def test_the_last_round_is_read_from_the_checkpoints(finished):
+    """Where the last round is the chosen one, both matrices say the same of it."""
+    for method in ("fed-lora", "dual"):
+        manifest = json.loads((finished[method] / "manifest.json").read_text())
+        if manifest["selected_round"] != 2:
+            continue
+        evaluate_run(finished[method])
+        matrix = pandas.read_csv(finished[method] / MATRIX).query("adapter != 'base'").reset_index(drop=True)
+        by_round = pandas.read_csv(finished[method] / MATRIX_BY_ROUND).query("round == 2").drop(columns="round")
+        pandas.testing.assert_frame_equal(matrix, by_round.reset_index(drop=True))
+
+
+def test_a_client_that_paused_has_the_adapter_that_it_put_aside_next(tmp_path):
+    keep_adapters(tmp_path, 1, "a", {"m/w": torch.tensor([1.0])}, {"m/own": torch.tensor([1.0])})
+    keep_adapters(tmp_path, 2, "b", {"m/w": torch.tensor([2.0])}, {})
+    keep_adapters(tmp_path, 3, "a", {"m/w": torch.tensor([3.0])}, {"m/own": torch.tensor([3.0])})
+    loaded: dict[str, torch.Tensor] = {}
+    model = SimpleNamespace(initial_personal={"m/own": torch.tensor([0.0])}, load_state=loaded.update)
+    load_kept(model, tmp_path, 2, 4, "a")
+    assert {key: tensor.item() for key, tensor in loaded.items()} == {"m/w": 2.0, "m/own": 3.0}
+    load_kept(model, tmp_path, 2, 4, None)
+    assert loaded["m/own"].item() == 0.0
+
+
+def test_questions_are_not_dealt_otherwise(inputs, tmp_path):
+    for change in ({"partition": "style"}, {"clients": 3}, {"unseen_sites": ("hospital-1",)}):
+        configuration = small_run(inputs, tmp_path, "fed-lora").model_copy(update=change)
+        with pytest.raises(InputError, match="partition, clients and unseen are for studies that are dealt"):
+            run_federation(tmp_path / next(iter(change)), configuration, progress=False)
 
 
 def test_the_base_model_stays_as_it_was(finished, inputs):

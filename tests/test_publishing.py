@@ -56,7 +56,10 @@ def test_every_data_set_says_what_may_be_published() -> None:
     levels = {name: (source.synthetic, source.publish) for name, source in DATA_SOURCES.items()}
     reports = {"phantom": (True, "all"), "iu_xray": (False, "scores"), "folder": (False, "aggregates")}
     public = dict.fromkeys(("medquad", "medmcqa", "medqa", "pubmedqa"), (False, "scores"))
-    assert levels == {**reports, "medical_world": (True, "all"), **public}
+    pictures = dict.fromkeys(("phantom_findings", "phantom_masks"), (True, "all"))
+    pictures |= dict.fromkeys(("polyps", "chest_normal"), (False, "scores"))
+    pictures |= dict.fromkeys(("picture_classes", "picture_masks"), (False, "aggregates"))
+    assert levels == {**reports, "medical_world": (True, "all"), **public, **pictures}
     assert publishing.level_of("phantom-image0") == "all" and publishing.level_of("folder-north") == "aggregates"
 
 

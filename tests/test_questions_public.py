@@ -91,6 +91,12 @@ def test_medqa(tmp_path):
     assert second.options == dict(zip("ABCD", "bcde", strict=True)) and second.client == "step2&3"
 
 
+def test_a_question_without_options_is_left_out_and_listed(tmp_path):
+    loaded = layouts.read_medqa(lines(tmp_path / "q.jsonl", MEDQA, MEDQA | {"options": {}}))
+    assert len(loaded.questions) == 1 and loaded.left_out[0].item == "q.jsonl: row 2"
+    assert loaded.left_out[0].reason == "a choice has 0 options; give at least 2, by the letters A, B, ..."
+
+
 @pytest.mark.parametrize(
     ("read", "row", "expected"),
     [

@@ -8,6 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 from data_fixtures import FINDINGS_TEXT, make_folder, write_csv
+from run_folders import note_model
 from small_model import PROFILE, small_base_models
 
 from fedmrg_core.adapters import GENERIC, SPECIALISED
@@ -128,6 +129,7 @@ def test_reports_that_something_else_has_written_are_dropped(run, metrics, monke
         path = folder / "model" / "shared.safetensors"
         tensors = safetensors.torch.load_file(path)
         safetensors.torch.save_file({key: tensor + 1 for key, tensor in tensors.items()}, path)
+        note_model(folder)
     if change == "labeller":
         monkeypatch.setattr("fedmrg_core.tasks.reports.trained_run.report_code_hash", lambda: "another")
     left = []

@@ -11,10 +11,14 @@ import sys
 
 import pytest
 
-from fedmrg_core.commands.notebooks import parse_parameter, read_notebook, read_parameters
+from fedmrg_core.commands.notebooks import known_parameters, parse_parameter, read_notebook, read_parameters
 from fedmrg_core.data.site_names import read_sites
+from fedmrg_core.errors import InputError
 from fedmrg_core.runs.experiments import RunSettings
 from fedmrg_core.runs.run_configuration import write_configuration
+from fedmrg_core.runs.task_notebooks import NOTEBOOKS as NOTEBOOKS_OF_TASKS
+from fedmrg_core.runs.task_notebooks import notebooks_of
+from fedmrg_core.runs.task_registry import TASKS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -149,6 +153,35 @@ def test_what_adaptation_lacks_is_planned_and_nothing_else(tmp_path):
     assert planned["09"] == adapted
     assert planned["06"] == planned["07"] >= adapted | {"local/seed-1", "fedpara/seed-0"}
     assert not planned["06"] & {"fed-lora/seed-0", "local/seed-0"}
+
+
+def test_runs_of_another_task_are_made_by_its_notebook(tmp_path):
+    """One run of it, and the experiment that continuous integration verifies, which has runs of two tasks."""
+    for target, settings, expected in (
+        ("all", ("data=medical_world", "method=fed-lora"), ["11b_medical_qa_run"]),
+        ("runs", ("experiment=smoke", "rerun=True"), ["06_federated_run", "07_evaluation", "11b_medical_qa_run"]),
+    ):
+        done = dry_run(tmp_path, *settings, target=target)
+        output = done.stdout + done.stderr
+        assert done.returncode == 0, output
+        lines = [shlex.split(line[line.index("fedmrg run") :]) for line in output.splitlines() if "fedmrg run" in line]
+        runs = [words for words in lines if words[-1].startswith("results/")]
+        assert sorted({pathlib.Path(words[2]).stem for words in runs}) == expected
+        (own,) = [words for words in runs if "11b" in words[2]]
+        assert own[-1] == "results/smoke/medical_world/fed-lora/seed-0/notebooks/11b_medical_qa_run.ipynb"
+        written = dict(parse_parameter(own[at + 1]) for at, word in enumerate(own) if word == "-p")
+        read_parameters(read_notebook(ROOT / own[2]), own[2], written)
+
+
+def test_every_task_names_notebooks_that_take_the_settings_of_a_run():
+    assert NOTEBOOKS_OF_TASKS.keys() <= TASKS.keys()
+    for task in NOTEBOOKS_OF_TASKS.values():
+        for name in task.runs:
+            known = known_parameters(read_notebook(ROOT / "notebooks" / f"{name}.py"), name)
+            further = set() if task.own_rules else {"data_root", "base_models", "threads"}
+            assert {*RunSettings.model_fields, "workers", *further} <= known.keys()
+    with pytest.raises(InputError, match="task 'linear' has no notebook that makes its runs"):
+        notebooks_of("linear")
 
 
 STAND_IN = """#!/bin/sh

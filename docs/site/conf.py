@@ -21,6 +21,7 @@ site_sections = {
         "docs/contracts",
         "docs/prompts",
         "docs/medical_qa",
+        "docs/visual_prompts",
         "notebooks/*",
         "docs/site/api",
     ],
@@ -28,6 +29,7 @@ site_sections = {
         *("docs/results", "docs/tried", "docs/labeller", "figures/reference/README"),
         *("data_cards/README", "data_cards/iu_xray", "data_cards/phantom_cxr"),
         *("data_cards/medical_world", "data_cards/medical_questions"),
+        *("data_cards/phantom_pictures", "data_cards/pictures"),
     ],
     "Tables of the benchmark": ["figures/reference/standard/benchmark/*"],
 }
@@ -54,6 +56,8 @@ site_modules = [
     "fedmrg_core.tasks.reports.adaptation",
     "fedmrg_core.tasks.medical_qa.scoring",
     "fedmrg_core.tasks.medical_qa.question_model",
+    "fedmrg_core.tasks.visual_prompts.prompted_model",
+    "fedmrg_core.tasks.visual_prompts.sam",
 ]
 
 project = html_title = "FedMRG companion"

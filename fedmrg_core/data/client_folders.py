@@ -81,9 +81,7 @@ class ClientFolder:
         studies = self.split(split)
         if split != "train" or training_share == 1:
             return studies
-        count = max(math.ceil(training_share * len(studies) - 1e-9), 1)  # 0.07 * 100 is a little more than 7
-        order = numpy_stream(seed, "study share", self.name).permutation(len(studies))
-        return studies.select(sorted(order[:count].tolist()))
+        return studies.select(drawn_share(len(studies), training_share, seed, self.name))
 
     def check(self, data: str, image_size: int) -> None:
         """Hold the folder against the run that is to use it.
@@ -100,6 +98,15 @@ class ClientFolder:
             )
         for split in ("train", "validation"):  # what every round opens
             self.split(split)
+
+
+def drawn_share(count: int, share: float, seed: int, client: str) -> list[int]:
+    """Which of so many training examples a client uses: drawn once for a seed and client, in the folder's order.
+
+    A smaller share is a part of a larger one; their number is rounded up.
+    """
+    used = max(math.ceil(share * count - 1e-9), 1)  # 0.07 * 100 is a little more than 7
+    return sorted(numpy_stream(seed, "study share", client).permutation(count)[:used].tolist())
 
 
 def write_client_folder(

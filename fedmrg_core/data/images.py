@@ -45,19 +45,45 @@ def read_grey_image(
             RGB.
     """
     name = name or ("image" if isinstance(source, bytes) else str(source))
-    if image_size < SMALLEST_SIDE:
-        raise InputError(f"image_size is {image_size}; expected at least {SMALLEST_SIDE} pixels.")
-    image = _decode(source, name, image_size)
-    if min(image.size) < SMALLEST_SIDE:
-        width, height = image.size
-        raise InputError(
-            f"{name}: the image is {width} x {height} pixels; expected at least {SMALLEST_SIDE} x {SMALLEST_SIDE}."
-        )
-    grey = _to_grey(image, name, rescale_16_bit)
-    darkest, brightest = grey.getextrema()
-    if darkest == brightest:
-        raise InputError(f"{name}: every pixel has the value {darkest}; expected a radiograph, export the image again.")
-    return _square(grey, image_size)
+    grey = _to_grey(_opened(source, name, image_size), name, rescale_16_bit)
+    _check_contrast(grey, name)
+    return squared(grey, image_size)
+
+
+def read_picture(path: pathlib.Path, image_size: int) -> Image.Image:
+    """Read one image in colour, else as `read_grey_image` does: mode "RGB"; a grey one has three equal colours.
+
+    Raises:
+        InputError: as `read_grey_image`, whose `rescale_16_bit` there is none of here.
+    """
+    name = str(path)
+    image = _opened(path, name, image_size)
+    _check_contrast(_to_grey(image, name, rescale_16_bit=False), name)
+    return squared(image.convert("RGB"), image_size)
+
+
+def open_upright(path: pathlib.Path) -> Image.Image:
+    """One image at its own size, in the colours of its file, turned upright.
+
+    Raises:
+        InputError: the file is missing, unreadable, cut off, no PNG, JPEG or TIFF, or one of several in its file.
+    """
+    return _decode(path, str(path), image_size=None)
+
+
+def squared(
+    image: Image.Image, image_size: int, resampling: Image.Resampling = Image.Resampling.BICUBIC
+) -> Image.Image:
+    """An image padded with black to a square around its centre, then resized."""
+    side = max(image.size)
+    if image.width != image.height:
+        padded = Image.new(image.mode, (side, side))
+        padded.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        image = padded
+    if side == image_size:
+        return image
+    gap = None if resampling is Image.Resampling.NEAREST else 3.0
+    return image.resize((image_size, image_size), resampling, reducing_gap=gap)
 
 
 def png_bytes(image: Image.Image) -> bytes:
@@ -67,7 +93,25 @@ def png_bytes(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _decode(source: pathlib.Path | bytes, name: str, image_size: int) -> Image.Image:
+def _opened(source: pathlib.Path | bytes, name: str, image_size: int) -> Image.Image:
+    if image_size < SMALLEST_SIDE:
+        raise InputError(f"image_size is {image_size}; expected at least {SMALLEST_SIDE} pixels.")
+    image = _decode(source, name, image_size)
+    if min(image.size) < SMALLEST_SIDE:
+        width, height = image.size
+        raise InputError(
+            f"{name}: the image is {width} x {height} pixels; expected at least {SMALLEST_SIDE} x {SMALLEST_SIDE}."
+        )
+    return image
+
+
+def _check_contrast(grey: Image.Image, name: str) -> None:
+    darkest, brightest = grey.getextrema()
+    if darkest == brightest:
+        raise InputError(f"{name}: every pixel has the value {darkest}; expected a radiograph, export the image again.")
+
+
+def _decode(source: pathlib.Path | bytes, name: str, image_size: int | None) -> Image.Image:
     """Open and decode completely, so that a file that was cut off is found here, and turn upright."""
     # Of a file by name, Pillow 13 maps a turned TIFF into memory with width and height exchanged: a scrambled picture.
     content = source if isinstance(source, bytes) else _read(source, name)
@@ -75,7 +119,7 @@ def _decode(source: pathlib.Path | bytes, name: str, image_size: int) -> Image.I
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             frames = getattr(image, "n_frames", 1)
             deep_colour = image.mode not in SIXTEEN_BIT_MODES and not image.mode.startswith("I;") and _is_16_bit(image)
-            if image.format == "JPEG" and image.mode == "L" and min(image.size) >= 4 * image_size:
+            if image_size and image.format == "JPEG" and image.mode == "L" and min(image.size) >= 4 * image_size:
                 image.draft("L", (2 * image_size, 2 * image_size))  # decodes large JPEGs at a fraction of the cost
             image.load()
             upright = _upright(image)
@@ -144,14 +188,3 @@ def _rescaled(image: Image.Image, name: str) -> Image.Image:
     if high <= low:
         raise InputError(f"{name}: at least 99 % of the pixels have the value {low:g}; expected a radiograph.")
     return Image.fromarray((numpy.clip((values - low) / (high - low), 0, 1) * 255).round().astype(numpy.uint8))
-
-
-def _square(image: Image.Image, image_size: int) -> Image.Image:
-    side = max(image.size)
-    if image.width != image.height:
-        padded = Image.new("L", (side, side))
-        padded.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-        image = padded
-    if side == image_size:
-        return image
-    return image.resize((image_size, image_size), Image.Resampling.BICUBIC, reducing_gap=3.0)

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from fedmrg_core.data.study import LoadedStudies, PublicPart
 
 
-REPORTS, MEDICAL_QA = "reports", "medical_qa"  # tasks, see `fedmrg_core.runs.task_registry`
+REPORTS, MEDICAL_QA, VISUAL_PROMPTS = (
+    "reports",
+    "medical_qa",
+    "visual_prompts",
+)  # tasks, see `fedmrg_core.runs.task_registry`
 # What may be published of a data set. Each level holds those after it; `publishing` says what that means.
 Level = Literal[
     "all",  # images, reports, everything
@@ -58,7 +62,7 @@ class DataSource:
     task: str = REPORTS
 
 
-_QUESTIONS = "fedmrg_core.data.questions"
+_QUESTIONS, _PICTURES = "fedmrg_core.data.questions", "fedmrg_core.data.pictures"
 DATA_SOURCES: dict[str, DataSource] = {
     "phantom": DataSource(
         loader="fedmrg_core.data.phantom:load_phantom",
@@ -106,8 +110,8 @@ DATA_SOURCES: dict[str, DataSource] = {
     **{
         name: DataSource(
             loader=f"{_QUESTIONS}.loading:load_{name}",
-            public_corpus="",  # the profile names a model
-            corpus_needs_root=False,
+            public_corpus=f"{_QUESTIONS}.public_texts:public_texts",  # the other sets of the folder
+            corpus_needs_root=True,
             needs_root=True,
             unseen_sites=(),
             synthetic=False,
@@ -116,6 +120,40 @@ DATA_SOURCES: dict[str, DataSource] = {
             task=MEDICAL_QA,
         )
         for name in ("medquad", "medmcqa", "medqa", "pubmedqa")
+    },
+    **{
+        name: DataSource(
+            loader=f"{_PICTURES}.phantom_pictures:load_{name}",
+            public_corpus=f"{_PICTURES}.phantom_pictures:public_studies",
+            corpus_needs_root=False,
+            needs_root=False,
+            unseen_sites=("centre-f",),
+            synthetic=True,
+            publish="all",
+            version="1",
+            task=VISUAL_PROMPTS,
+        )
+        for name in ("phantom_findings", "phantom_masks")
+    },
+    **{
+        name: DataSource(
+            loader=f"{_PICTURES}.{module}:load_{name}",
+            public_corpus=f"{_PICTURES}.phantom_pictures:public_studies",  # or the profile names a model
+            corpus_needs_root=False,
+            needs_root=True,
+            unseen_sites=(),
+            synthetic=False,
+            publish=level,
+            version="1",
+            takes_a_name=level == "aggregates",
+            task=VISUAL_PROMPTS,
+        )
+        for name, module, level in (
+            ("polyps", "public_sets", "scores"),
+            ("chest_normal", "public_sets", "scores"),
+            ("picture_classes", "picture_folders", "aggregates"),
+            ("picture_masks", "picture_folders", "aggregates"),
+        )
     },
 }
 

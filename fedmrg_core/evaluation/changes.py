@@ -68,6 +68,7 @@ def compare_answers(
     others: Mapping[Place, Answers],
     known: pandas.DataFrame,
     measures: Collection[str],
+    fixed: Collection[str] = (),
 ) -> dict[tuple[str, str, str], Change]:
     """Every measure of a reference's answers beside another run's to the same studies.
 
@@ -76,6 +77,7 @@ def compare_answers(
         others: the other run's, of the same places and studies.
         known: see `seed_variance.variances_of`.
         measures: which of their measures, in this order.
+        fixed: floors that no seed moves, and so only the arithmetic of single studies.
 
     Raises:
         InputError: a measure's variance between seeds is not known.
@@ -83,7 +85,8 @@ def compare_answers(
     changes = {}
     for (scope, adapter), each in answers.items():
         for metric in (name for name in measures if name in each.measures):
-            shared = _variance(known, (kind_of(scope), adapter, metric), "beyond_studies")
+            key = (kind_of(scope), adapter, metric)
+            shared = (0.0, math.inf) if adapter in fixed else _variance(known, key, "beyond_studies")
             pair = each.measures[metric], others[scope, adapter].measures[metric]
             changes[scope, adapter, metric] = paired_change(*pair, *shared)
     return changes

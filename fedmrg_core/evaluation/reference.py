@@ -19,6 +19,7 @@ from fedmrg_core.runs.experiments import RunSettings
 from fedmrg_core.runs.measures import PREDICTIONS, STUDY_SCORES, Measures, measures_of
 from fedmrg_core.runs.metric_table import read_metrics
 from fedmrg_core.runs.run_configuration import read_configuration
+from fedmrg_core.runs.task_notebooks import notebooks_of
 
 SETTINGS = ("config.yaml", "manifest.json", "ledger.csv", "timing.csv")  # numbers of no study
 BENCHMARK = "benchmark"
@@ -46,7 +47,7 @@ def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib
     """
     for needed in ("manifest.json", "metrics.csv", "predictions.csv"):
         if not (run_folder / needed).is_file():
-            raise InputError(f"{run_folder}: {needed} is missing; finish the run with notebooks 06 and 07 first.")
+            raise InputError(f"{run_folder}: {needed} is missing; finish the run with {_makers(name)} first.")
     manifest = json.loads((run_folder / "manifest.json").read_text(encoding="utf-8"))
     if manifest.get("uncommitted_changes") or not manifest.get("commit"):
         raise InputError(
@@ -80,6 +81,12 @@ def store_reference(run_folder: pathlib.Path, name: str, reference_root: pathlib
             shutil.copyfile(path, partial / "figures" / path.name)
     replace_folder(partial, target)
     return target
+
+
+def _makers(name: str) -> str:
+    """The notebooks that make a run, as a reader calls them."""
+    numbers = [notebook.partition("_")[0] for notebook in notebooks_of(RunSettings.from_name(name).task).runs]
+    return f"notebook{'s' if len(numbers) > 1 else ''} {' and '.join(numbers)}"
 
 
 def _store_tables(run_folder: pathlib.Path, partial: pathlib.Path, data: str, measures: Measures) -> bool:

@@ -22,7 +22,7 @@ from fedmrg_core.paths import REPOSITORY, reference_folder
 from fedmrg_core.runs.arithmetic import EXACT_THREADS, exact_environment
 from fedmrg_core.runs.experiments import RunSettings
 from fedmrg_core.runs.measures import measures_of
-from fedmrg_core.runs.task_registry import REPORTS
+from fedmrg_core.runs.task_notebooks import notebooks_of
 
 SHOWN = 8  # numbers of a run that are printed where more were not reproduced
 SMALL = 100.0  # above it a number is one of bytes, without decimals
@@ -61,20 +61,26 @@ def verify_references(
                 "name of a run."
             )
     if rerun:
-        _check_workflow(chosen)
-        for run in chosen:
-            _run_again(run, data_root, cores, exact)
+        targets = {run: _target(run) for run in chosen}  # of all before the first is run
+        for run, target in targets.items():
+            _run_again(run, target, data_root, cores, exact)
     return verify(root, REPOSITORY / "results", [run.name for run in chosen])
 
 
-def _check_workflow(runs: Sequence[RunSettings]) -> None:
-    """The workflow's notebooks make runs of reports; what another task's data need is not known to it."""
-    for run in runs:
-        if (task := data_source(run.data).task) != REPORTS:
-            raise InputError(
-                f"verify: {run.name} is a run of task {task!r}, which the workflow does not make; make it again below "
-                "results/ and call fedmrg verify --no-rerun."
-            )
+def _target(run: RunSettings) -> str:
+    """The executed notebook that leaves a run's measures.
+
+    Raises:
+        InputError: the workflow does not make runs of its task.
+    """
+    task = data_source(run.data).task
+    try:
+        return f"results/{run.name}/notebooks/{notebooks_of(task).runs[-1]}.ipynb"
+    except InputError as error:
+        raise InputError(
+            f"verify: {run.name} is a run of task {task!r}, which the workflow does not make; make it again below "
+            "results/ and call fedmrg verify --no-rerun."
+        ) from error
 
 
 def _names(run: RunSettings) -> set[str]:
@@ -82,11 +88,10 @@ def _names(run: RunSettings) -> set[str]:
     return {run.method, run.data, run.name}
 
 
-def _run_again(run: RunSettings, data_root: str, cores: int, exact: bool) -> None:
+def _run_again(run: RunSettings, target: str, data_root: str, cores: int, exact: bool) -> None:
     """One run through the workflow, as `make figures` makes it; one that fails is told and counts as not run."""
     settings = {**run.model_dump(), "data_root": data_root, **({"threads": EXACT_THREADS} if exact else {})}
     given = [f"{key}={value}" for key, value in settings.items() if value != ""]
-    target = f"results/{run.name}/notebooks/07_evaluation.ipynb"
     command = [sys.executable, "-m", "snakemake", target, "--cores", str(cores), "--nolock", "--rerun-incomplete"]
     command += ["--rerun-triggers", "mtime", "params", "input", "--config", *given]
     print(shlex.join(command), flush=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pandas
 
 from fedmrg_core.data.site_names import sites_part
-from fedmrg_core.data.sources import data_source
+from fedmrg_core.data.sources import corpus_name, data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.equal_data import current_fingerprint
 from fedmrg_core.files.stored_tables import read_table
@@ -93,6 +93,12 @@ class Run:
         chosen = (table["scope"] == role) & (table["system"] == system) & (table["adapter"] == adapter)
         return table[chosen].set_index("metric")[["value", "low", "high", "studies"]]
 
+    def values_by_client(self, key: str, system: str = "model") -> pandas.Series:
+        """A measure of what counts at home, by client."""
+        adapter, table = self.answer("home") if system == "model" else "none", self.metrics
+        chosen = (table["metric"] == key) & (table["system"] == system) & (table["adapter"] == adapter)
+        return table[chosen & ~table["scope"].isin(["home", "unseen"])].set_index("scope")["value"].dropna()
+
     @functools.cached_property
     def predictions(self) -> pandas.DataFrame | None:
         """The model's own rows of predictions.csv; None if the folder holds numbers only."""
@@ -108,20 +114,27 @@ class Run:
         return self.measures.read_scores(path) if path.is_file() else None
 
     @functools.cached_property
-    def _statistics(self) -> dict[str, tuple[tuple[str, ...], dict[str, StudyStatistics]]]:
+    def _statistics(self) -> dict[tuple[str, str], tuple[tuple[str, ...], dict[str, StudyStatistics]]]:
         return {}
 
-    def statistics(self, role: str) -> tuple[tuple[str, ...], dict[str, StudyStatistics]] | None:
+    def statistics(self, role: str, system: str = "model") -> tuple[tuple[str, ...], dict[str, StudyStatistics]] | None:
         """Its studies as the scores call them, sorted, and the measures in that order; computed once.
 
         None without answers there, or where the folder holds only numbers of whole test sets.
+
+        Args:
+            role: home or unseen.
+            system: the model, or a floor whose answers are stored under its name.
         """
-        if self.answer(role) is None or self.scores is None:
+        answer = self.answer(role) if system == "model" else system
+        if answer is None or self.scores is None:
             return None
-        if role not in self._statistics:
-            rows = self.scores[(self.scores["role"] == role) & (self.scores["adapter"] == self.answer(role))]
-            self._statistics[role] = (tuple(rows["study"]), self.measures.statistics(rows))
-        return self._statistics[role]
+        if (role, answer) not in self._statistics:
+            rows = self.scores[(self.scores["role"] == role) & (self.scores["adapter"] == answer)]
+            if rows.empty:
+                return None
+            self._statistics[role, answer] = (tuple(rows["study"]), self.measures.statistics(rows))
+        return self._statistics[role, answer]
 
     @property
     def holds_scores(self) -> bool:
@@ -160,6 +173,12 @@ def is_synthetic(data: str) -> bool:
         InputError: no data set has this name.
     """
     return data_source(data).synthetic
+
+
+def synthetic_note(data: str) -> str:
+    """What a table or picture says of synthetic data: which they are."""
+    name = corpus_name(data)
+    return "Synthetic phantom data" if name == "phantom" else f"Synthetic data: {name.replace('_', ' ')}"
 
 
 def numbers_of(profile: Profile, method: Method) -> dict[str, Any]:

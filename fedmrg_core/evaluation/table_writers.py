@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import pandas
 
-from fedmrg_core.evaluation.stored_runs import is_synthetic
+from fedmrg_core.data.sources import corpus_name
+from fedmrg_core.evaluation.stored_runs import is_synthetic, synthetic_note
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.metrics.statistics import CONFIDENCE
 from fedmrg_core.runs.measures import Measures
@@ -249,10 +250,12 @@ def _explanations(table: pandas.DataFrame, measures: Measures, against: str, dif
 
 def data_notes(settings: Iterable[str]) -> list[str]:
     """A sentence on which settings are synthetic data, if any are."""
-    shares = {is_synthetic(setting.partition(",")[0]) for setting in settings}
-    if shares == {True, False}:
-        return ["Settings whose name begins with phantom are synthetic data."]
-    return ["Synthetic phantom data."] if shares == {True} else []
+    names = dict.fromkeys(setting.partition(",")[0] for setting in settings)
+    made = [name for name in names if is_synthetic(name)]
+    if len(made) < len(names):
+        corpora = dict.fromkeys(map(corpus_name, made))
+        return [f"Settings whose name begins with {corpus} are synthetic data." for corpus in corpora]
+    return [f"{note}." for note in dict.fromkeys(map(synthetic_note, made))]
 
 
 def _markdown(pages: Sequence[Page], below: Sequence[str]) -> str:

@@ -52,7 +52,8 @@ def verify(
     runs' answers to the same studies, and that of a run as a whole, known from the references' seeds (`seed_variance`).
     The difference over its root is held against Student's t, with degrees of freedom after Satterthwaite, and all
     numbers of a run together against ALPHA, with Bonferroni's correction [ours]. What follows from the data alone
-    (`Measures.fixed_floors`) has to be equal, and so has the number of rounds. Where no scores of studies are
+    (`Measures.fixed_floors`) has to be equal, or of floors whose answers are stored within what single studies explain,
+    and so has the number of rounds. Where no scores of studies are
     stored (METEOR, the losses of the chosen round, the nearest image's reports, of data of level scores CIDEr and
     single clients, of level aggregates everything) the variance is what it is between two seeds. Of aggregates whose
     variance between seeds is not known, the two intervals over studies are all that is left: unpaired, and without the
@@ -167,8 +168,8 @@ def compare_runs(reference: Run, rerun: Run, variances: pandas.DataFrame) -> dic
                 "the run on the reference's."
             )
     known = variances_of(variances, reference)
-    changes = compare_answers(answers, others, known, reference.measures.compared)
     fixed = reference.measures.fixed_floors
+    changes = compare_answers(answers, others, known, reference.measures.compared, fixed)
     for key in stored.index.difference(list(changes)):
         changes[key] = unpaired_change(stored.loc[key], again.loc[key], key, known, fixed)
     return changes | _settled_changes(reference, rerun)

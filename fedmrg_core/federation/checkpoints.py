@@ -1,7 +1,8 @@
 """The server's checkpoint: one new folder a round, then one pointer moved on to it.
 
 A crash at any moment leaves the pointer on a whole checkpoint. ``checkpoint/current`` names the folder to go on from;
-the folder of the best round stays beside it until the run's model is written.
+the folder of the best round stays beside it until the run's model is written. Beside the name stands the digest of the
+folder's index, and in the index those of its files: a changed byte is found before anything is computed with it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 from torch import Tensor
 
 from fedmrg_core.errors import InputError
+from fedmrg_core.files.digests import INDEX, NotedFolder, check_file, check_files, file_digest
 from fedmrg_core.files.tensor_files import read_tensors, write_tensors
 from fedmrg_core.files.whole_files import partial_folder, read_json, replace_folder, write_text
 
@@ -49,6 +51,7 @@ class ServerState:
 
 
 _TENSORS = ("shared", "prototypes", "rule", "unsent")
+REMEDY = "restore it from a copy, or delete the run folder and run again."
 
 
 def _name(round_number: int) -> str:
@@ -71,8 +74,10 @@ def save_checkpoint(folder: pathlib.Path, state: ServerState, fingerprint: str) 
         "ledger": state.ledger,
     }
     write_text(partial / "server.json", json.dumps(rest))
+    NotedFolder(partial).note(*partial.iterdir())
+    index = file_digest(partial / INDEX)
     replace_folder(partial, folder / name)
-    write_text(folder / "current", name + "\n")
+    write_text(folder / "current", f"{name} {index}\n")
     kept = {"current", name} | ({_name(state.best.round_number)} if state.best else set())
     for path in folder.iterdir():
         if path.name not in kept:
@@ -88,7 +93,10 @@ def load_checkpoint(folder: pathlib.Path, fingerprint: str) -> ServerState | Non
     pointer = folder / "current"
     if not pointer.exists():
         return None
-    source = folder / pointer.read_text(encoding="utf-8").strip()
+    name, _, index = pointer.read_text(encoding="utf-8", errors="replace").strip().partition(" ")
+    source = folder / name
+    check_file(source / INDEX, index, REMEDY)
+    check_files(source, NotedFolder(source).noted(), REMEDY)
     rest = read_json(source / "server.json")
     if rest.pop("fingerprint") != fingerprint:
         raise InputError(
@@ -106,4 +114,7 @@ def load_shared(folder: pathlib.Path, round_number: int) -> dict[str, Tensor]:
     Raises:
         InputError: that checkpoint is missing or damaged.
     """
-    return read_tensors(folder / _name(round_number) / "shared.safetensors")
+    source = folder / _name(round_number)
+    path = source / "shared.safetensors"
+    check_file(path, NotedFolder(source).noted().get(path.name), REMEDY)
+    return read_tensors(path)

@@ -6,6 +6,8 @@ reads the files that the server names (the last round in which this hospital's u
 own, so that a round can be run again after a crash and comes out the same.
 
 The shared model as it came after round 3 is ``model-0003.safetensors``: the next round need not send it again.
+
+``files.sha256`` beside them has the digest of each: a damaged file is named, and a hospital does not train from it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from fedmrg_core.data.site_names import path_part
 from fedmrg_core.errors import InputError
+from fedmrg_core.files.digests import NotedFolder, check_file
 from fedmrg_core.files.tensor_files import read_tensors, write_tensors
 from fedmrg_core.training.client_state import HospitalState
 
@@ -36,6 +39,9 @@ def write_failure(run_folder: pathlib.Path, partition: str, error: Exception) ->
     return path
 
 
+REMEDY = "restore it from a copy, or delete the run folder and run again: this hospital cannot go on without it."
+
+
 class HospitalDisk:
     """The folder of one hospital.
 
@@ -46,6 +52,15 @@ class HospitalDisk:
 
     def __init__(self, run_folder: pathlib.Path, client: str) -> None:
         self.folder = run_folder / "hospitals" / path_part(client)
+        self._noted = NotedFolder(self.folder)
+
+    def _write(self, path: pathlib.Path, tensors: Mapping[str, Tensor]) -> None:
+        write_tensors(path, tensors)
+        self._noted.note(path)
+
+    def _read(self, path: pathlib.Path) -> dict[str, Tensor]:
+        check_file(path, self._noted.noted().get(path.name), REMEDY)
+        return read_tensors(path)
 
     def _trained(self, round_number: int) -> pathlib.Path:
         return self.folder / f"round-{round_number:04d}.safetensors"
@@ -67,15 +82,15 @@ class HospitalDisk:
         """
         if round_number == 0:
             return None
-        tensors = read_tensors(self._trained(round_number))
+        tensors = self._read(self._trained(round_number))
         if self._validated(round_number).exists():
-            tensors |= read_tensors(self._validated(round_number))
+            tensors |= self._read(self._validated(round_number))
         return HospitalState(tensors)
 
     def save_trained(self, round_number: int, state: HospitalState) -> None:
         """Keep the state after training."""
         self._validated(round_number).unlink(missing_ok=True)
-        write_tensors(self._trained(round_number), state.tensors)
+        self._write(self._trained(round_number), state.tensors)
 
     def save_validated(self, round_number: int, trained: HospitalState, validated: HospitalState) -> None:
         """Keep what validation changed (the disease weights), and only that: the moments are large."""
@@ -85,7 +100,7 @@ class HospitalDisk:
             if key not in trained.tensors or not torch.equal(tensor, trained.tensors[key])
         }
         if changed:
-            write_tensors(self._validated(round_number), changed)
+            self._write(self._validated(round_number), changed)
 
     def forget_validation(self, round_number: int) -> None:
         """Have the state of a round as it was after training: it is validated once more."""
@@ -102,16 +117,16 @@ class HospitalDisk:
         Raises:
             InputError: the file is missing or damaged.
         """
-        return read_tensors(self._unsent(round_number)) if round_number else {}
+        return self._read(self._unsent(round_number)) if round_number else {}
 
     def save_unsent(self, round_number: int, tensors: Mapping[str, Tensor]) -> None:
         """Keep what a round's update left out."""
-        write_tensors(self._unsent(round_number), tensors)
+        self._write(self._unsent(round_number), tensors)
 
     def load_model(self, round_number: int) -> dict[str, Tensor] | None:
         """The shared model as it came after a round, or None if this disk does not hold it whole."""
         try:
-            return read_tensors(self._model(round_number))
+            return self._read(self._model(round_number))
         except InputError:  # the server sends it again
             return None
 
@@ -120,7 +135,7 @@ class HospitalDisk:
 
         Also those of rounds whose state is kept: the best one so far is among them, and need not be sent at the end.
         """
-        write_tensors(self._model(round_number), tensors)
+        self._write(self._model(round_number), tensors)
         with_state = {int(path.stem[-4:]) for path in self.folder.glob("round-????.safetensors")}
         self._remove_others("model-*", {self._model(n) for n in {round_number, round_number - 1, *with_state}})
 

@@ -18,6 +18,7 @@ from fedmrg_core.federation.checkpoints import ServerState, load_checkpoint
 from fedmrg_core.federation.finish import Unfinished
 from fedmrg_core.federation.gate import ChainUnavailable, enrol, seal
 from fedmrg_core.federation.grid import RUN_ID, SERVER_NODE, InProcessGrid, WorkerGrid
+from fedmrg_core.federation.model_files import NOTED, is_whole, model_digests
 from fedmrg_core.federation.roster import Roster, write_roster
 from fedmrg_core.federation.rounds import TooFewClients
 from fedmrg_core.federation.simulation import end_simulation, run_simulation
@@ -82,7 +83,7 @@ def run_federation(
         last_round = rounds if stop_after_round is None else min(stop_after_round, rounds)
         fingerprint = run_fingerprint(task, roster)
         state = load_checkpoint(run_folder / "checkpoint", fingerprint)
-        if state is not None and state.round_number == rounds and (run_folder / "manifest.json").exists():
+        if state is not None and state.round_number == rounds and is_whole(run_folder):
             seal(run_folder, configuration)  # a crash may have come between
             return
         enrol(run_folder, task, roster)
@@ -172,6 +173,7 @@ def _write_manifest(
         selected_round=state.best.round_number,
         selected_states=state.best.state_rounds,
         selected_loss=state.best.loss,
+        **{NOTED: model_digests(run_folder)},
     )
 
 

@@ -59,7 +59,7 @@ def file_of(module: str, sources: Mapping[str, str]) -> str | None:
 
 def imports_of(source: str) -> list[str]:
     """Dotted names below the package that a module imports, except for checking types alone."""
-    tree = ast.parse(source)
+    tree = _parsed(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             node.body = []
@@ -73,7 +73,7 @@ def imports_of(source: str) -> list[str]:
 
 
 def _statements(source: str) -> str:
-    tree = ast.parse(source)
+    tree = _parsed(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
@@ -88,6 +88,16 @@ def _plain(node: object) -> object:
         fields = [(name, _plain(value)) for name, value in ast.iter_fields(node) if value != []]
         return [type(node).__name__, *fields]
     return [_plain(part) for part in node] if isinstance(node, list) else node
+
+
+def _parsed(source: str) -> ast.Module:
+    """The syntax tree; tried again where Python before 3.11.5 mixes up what two threads parse at the same time."""
+    for _ in range(5):
+        try:
+            return ast.parse(source)
+        except SystemError:
+            continue
+    return ast.parse(source)
 
 
 def _imports_own(statement: ast.stmt) -> bool:

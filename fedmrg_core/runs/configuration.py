@@ -142,6 +142,24 @@ class Questions(Strict):
     accuracy: Literal["accuracy_sum", "accuracy_per_token", "accuracy_per_character"] = "accuracy_per_character"
     batch_size: Size = 64  # answers scored at a time
     new_tokens: Size = 48  # of an open answer
+    kept_rounds: tuple[Size, ...] = ()  # whose adapters are kept and asked every client's test questions at the end
+    # Of a public set, most questions of one client, see `data.questions.clients.limited_clients`. Stored profiles with
+    # all of them do not mention it.
+    largest_client: Size | None = pydantic.Field(None, exclude_if=lambda given: given is None)
+
+
+class Pictures(Strict):
+    """Prompts for a frozen vision model, and the sizes of small models to build [ours]."""
+
+    prompts: Size = 16  # L, of the generator and of static prompts
+    heads: Size = 4  # of the generator's attention; they divide the model's width
+    network_widths: tuple[Size, ...] = (16, 32, 64)  # of the small convolutional network
+    # The small ViT and SAM that are built where `base_models.backbone` names none.
+    width: Size = 64
+    layers: Size = 3
+    patch: Size = 8  # pixels
+    window: Size = 4  # patches along an edge of SAM's local attention; its last layer sees everything
+    decoder_width: Size = 64
 
 
 class Profile(Strict):
@@ -160,6 +178,8 @@ class Profile(Strict):
     bootstrap_samples: int = pydantic.Field(1000, gt=0)
     # Of the task medical_qa alone; stored runs of others do not mention it.
     questions: Questions | None = pydantic.Field(None, exclude_if=lambda given: given is None)
+    # Likewise of the task visual_prompts.
+    pictures: Pictures | None = pydantic.Field(None, exclude_if=lambda given: given is None)
 
 
 def load_profile(name: str, data: str = "phantom") -> Profile:

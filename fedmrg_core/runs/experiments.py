@@ -15,7 +15,7 @@ from fedmrg_core.data.partition import Partition, partition_rule
 from fedmrg_core.data.phantom import CENTRES
 from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.data.site_names import find_sites, name_of, read_sites, sites_part, sites_text
-from fedmrg_core.data.sources import corpus_name, data_source
+from fedmrg_core.data.sources import REPORTS, corpus_name, data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.files.strict_yaml import Strict, complaint, read_yaml, validated
 from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder
@@ -121,8 +121,10 @@ class RunSettings(Strict):
         return prepared_folder(workspace, self.profile_name, self.data)
 
     def base_models(self, workspace: pathlib.Path) -> pathlib.Path:
-        """The base models it starts from."""
-        return base_models_folder(workspace, self.profile_name, corpus_name(self.data))
+        """The base models it starts from: the profile's, and where the task makes its own also the variant's."""
+        varied = [part for part in self.variant.split(",") if part.startswith("base_models.")]
+        name = ",".join([corpus_name(self.data), *(varied if self.task != REPORTS else [])])
+        return base_models_folder(workspace, self.profile_name, name)
 
     def dealt(self, workspace: pathlib.Path) -> pathlib.Path:
         """The client folders it trains on, which runs that deal alike share."""

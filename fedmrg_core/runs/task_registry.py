@@ -12,24 +12,28 @@ import importlib.metadata
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fedmrg_core.data.sources import MEDICAL_QA, REPORTS  # REPORTS: the paper's own, where nothing else is said
+# REPORTS is the paper's own, where nothing else is said.
+from fedmrg_core.data.sources import MEDICAL_QA, REPORTS, VISUAL_PROMPTS
 from fedmrg_core.errors import InputError
 
 TASKS: dict[str, str] = {
     REPORTS: "fedmrg_core.tasks.reports.task:ReportTask",
     MEDICAL_QA: "fedmrg_core.tasks.medical_qa.task:QuestionTask",
+    VISUAL_PROMPTS: "fedmrg_core.tasks.visual_prompts.task:PictureTask",
 }
 GROUP = "fedmrg.tasks"
 # Where a task says what its rows of methods hold and where they lie: "module:a `fedmrg_core.runs.methods.MethodTable`".
 METHODS: dict[str, str] = {
     REPORTS: "fedmrg_core.tasks.reports.methods:TABLE",
     MEDICAL_QA: "fedmrg_core.tasks.medical_qa.methods:TABLE",
+    VISUAL_PROMPTS: "fedmrg_core.tasks.visual_prompts.methods:TABLE",
 }
 METHODS_GROUP = "fedmrg.methods"
 # Where a task says what evaluation needs of it: "module:a `fedmrg_core.runs.measures.Measures`".
 MEASURES: dict[str, str] = {
     REPORTS: "fedmrg_core.tasks.reports.measures:DECLARED",
     MEDICAL_QA: "fedmrg_core.tasks.medical_qa.measures:DECLARED",
+    VISUAL_PROMPTS: "fedmrg_core.tasks.visual_prompts.measures:DECLARED",
 }
 MEASURES_GROUP = "fedmrg.measures"
 

@@ -123,8 +123,13 @@ def adapter_parameters(model: peft.PeftModel, name: str) -> dict[str, nn.Paramet
     """
     if model.peft_config[name].is_prompt_learning:
         return dict(model.prompt_encoder[name].named_parameters())
+    return layer_parameters(model.base_model.model, name)
+
+
+def layer_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
+    """The trained parameters of one adapter in the layers of a model, keyed by the layer they adapt."""
     found = {}
-    for path, layer in model.base_model.model.named_modules():
+    for path, layer in model.named_modules():
         if isinstance(layer, peft.tuners.tuners_utils.BaseTunerLayer):
             for part in layer.adapter_layer_names:
                 held = getattr(layer, part, {})

@@ -1,4 +1,4 @@
-"""Who holds which question of a public set: small clients joined, and questions dealt at random."""
+"""Who holds which question of a public set: small clients joined, large ones limited, questions dealt at random."""
 
 from __future__ import annotations
 
@@ -39,6 +39,35 @@ def joined_clients(loaded: LoadedQuestions, smallest: int, name: str) -> LoadedQ
     if not questions:
         raise InputError(f"no client has {smallest} questions: {listed}; make the smallest number smaller.")
     return LoadedQuestions(questions, [*loaded.left_out, *left_out], [*loaded.notes, note])
+
+
+def limited_clients(loaded: LoadedQuestions, largest: int | None, seed: int) -> LoadedQuestions:
+    """At most so many questions of each client, drawn at random; a note says of how many. None: all.
+
+    Where parts are given, test questions all stay, and the others count.
+
+    Raises:
+        InputError: `largest` is below 1.
+    """
+    if largest is None:
+        return loaded
+    if largest < 1:
+        raise InputError(f"largest is {largest}; expected at least 1 question of each client, or none to keep all.")
+    places: dict[str, list[int]] = collections.defaultdict(list)
+    for place, question in enumerate(loaded.questions):
+        if question.split != "test":
+            places[question.client].append(place)
+    larger = {client: len(own) for client, own in sorted(places.items()) if len(own) > largest}
+    if not larger:
+        return loaded
+    gone: set[int] = set()
+    for client in larger:
+        order = numpy_stream(seed, "questions", "largest client", client).permutation(larger[client]).tolist()
+        gone.update(places[client][rank] for rank in order[largest:])
+    listed = ", ".join(f"{client} ({count})" for client, count in larger.items())
+    note = f"Of each of these clients {largest} questions were drawn at random: {listed}."
+    questions = [question for place, question in enumerate(loaded.questions) if place not in gone]
+    return LoadedQuestions(questions, loaded.left_out, [*loaded.notes, note])
 
 
 def dealt_at_random(questions: Sequence[Question], clients: int, seed: int) -> list[Question]:

@@ -78,6 +78,34 @@ def near_equal_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[i
                 yield i, j
 
 
+def near_equal_to(texts: Sequence[str], others: Sequence[str], threshold: float = THRESHOLD) -> numpy.ndarray:
+    """Whether each text is near-equal to one of `others`; by the cosines alone, whatever numbers stand in them.
+
+    Args:
+        texts: N of them.
+        others: what they are held against.
+        threshold: least cosine of near-equal ones, with and without weights.
+
+    Returns:
+        Shape (N,), true where one is.
+    """
+    if not len(texts) or not len(others):
+        return numpy.zeros(len(texts), dtype=bool)
+    words = [_words(text) for text in (*texts, *others)]
+    counts = CountVectorizer(analyzer="char_wb", ngram_range=_SIZES, lowercase=False).fit_transform(words)
+    weighted, plain = TfidfTransformer().fit_transform(counts), normalize(counts.astype(float))
+    transposed = weighted[len(texts) :].T.tocsr()
+    near = numpy.zeros(len(texts), dtype=bool)
+    block = max(1, _CELLS // len(others))
+    for start in range(0, len(texts), block):
+        found = (weighted[start : min(start + block, len(texts))] @ transposed).tocoo()
+        keep = found.data >= threshold - _SLACK
+        first, second = found.row[keep] + start, found.col[keep] + len(texts)
+        same = numpy.asarray(plain[first].multiply(plain[second]).sum(axis=1)).ravel() >= threshold - _SLACK
+        near[first[same]] = True
+    return near
+
+
 def _weighted_pairs(vectors: scipy.sparse.csr_matrix, least: float) -> Iterator[tuple[numpy.ndarray, numpy.ndarray]]:
     """Pairs of rows, the first before the second, whose product is at least `least`; rows have length 1."""
     count = vectors.shape[0]

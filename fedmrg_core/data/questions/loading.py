@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Callable, Mapping
 
-from fedmrg_core.data.questions.clients import dealt_at_random, joined_clients
+from fedmrg_core.data.questions.clients import dealt_at_random, joined_clients, limited_clients
 from fedmrg_core.data.questions.duplicates import THRESHOLD
 from fedmrg_core.data.questions.public_layouts import read_medmcqa, read_medqa, read_medquad, read_pubmedqa
 from fedmrg_core.data.questions.question import LoadedQuestions, check_questions
@@ -34,6 +34,7 @@ def load_medquad(
     seed: int,
     files: Mapping[str, str] = MEDQUAD_FILES,
     smallest: int = SMALLEST_CLIENT,
+    largest: int | None = None,
     threshold: float = THRESHOLD,
 ) -> LoadedQuestions:
     """MedQuAD; its sources are the clients.
@@ -43,13 +44,15 @@ def load_medquad(
         seed: the root seed.
         files: names below `root` by part, or one under `all`.
         smallest: clients with fewer questions are joined, see `joined_clients`.
+        largest: most questions of a client, see `limited_clients`; None: all.
         threshold: of near-equal questions, see `near_equal_groups`.
 
     Raises:
         InputError: a file is missing or of another layout, or a client's part would be empty.
     """
     loaded = _read_files(read_medquad, root, files)
-    return _split(joined_clients(loaded, smallest, OTHERS), seed, "MedQuAD", threshold)
+    held = limited_clients(joined_clients(loaded, smallest, OTHERS), largest, seed)
+    return _split(held, seed, "MedQuAD", threshold)
 
 
 def load_medmcqa(
@@ -57,11 +60,13 @@ def load_medmcqa(
     seed: int,
     files: Mapping[str, str] = MEDMCQA_FILES,
     smallest: int = SMALLEST_CLIENT,
+    largest: int | None = None,
     threshold: float = THRESHOLD,
 ) -> LoadedQuestions:
     """MedMCQA; its subjects are the clients. Arguments and errors as `load_medquad`."""
     loaded = _read_files(read_medmcqa, root, files)
-    return _split(joined_clients(loaded, smallest, OTHERS), seed, "MedMCQA", threshold)
+    held = limited_clients(joined_clients(loaded, smallest, OTHERS), largest, seed)
+    return _split(held, seed, "MedMCQA", threshold)
 
 
 def load_medqa(
@@ -69,11 +74,13 @@ def load_medqa(
     seed: int,
     files: Mapping[str, str] = MEDQA_FILES,
     smallest: int = SMALLEST_CLIENT,
+    largest: int | None = None,
     threshold: float = THRESHOLD,
 ) -> LoadedQuestions:
     """MedQA with four options; the steps of the examination are the clients. Arguments and errors as `load_medquad`."""
     loaded = _read_files(read_medqa, root, files)
-    return _split(joined_clients(loaded, smallest, OTHERS), seed, "MedQA", threshold)
+    held = limited_clients(joined_clients(loaded, smallest, OTHERS), largest, seed)
+    return _split(held, seed, "MedQA", threshold)
 
 
 def load_pubmedqa(
@@ -81,12 +88,14 @@ def load_pubmedqa(
     seed: int,
     files: Mapping[str, str] = PUBMEDQA_FILES,
     clients: int = DEALT_CLIENTS,
+    largest: int | None = None,
     threshold: float = THRESHOLD,
 ) -> LoadedQuestions:
     """PubMedQA, dealt at random to so many clients: it names none. Arguments and errors as `load_medquad`."""
     loaded = _read_files(read_pubmedqa, root, files)
     dealt = dealt_at_random(loaded.questions, clients, seed)
-    return _split(LoadedQuestions(dealt, loaded.left_out, loaded.notes), seed, "PubMedQA", threshold)
+    held = limited_clients(LoadedQuestions(dealt, loaded.left_out, loaded.notes), largest, seed)
+    return _split(held, seed, "PubMedQA", threshold)
 
 
 def _read_files(

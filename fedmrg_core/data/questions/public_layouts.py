@@ -131,7 +131,7 @@ def read_medqa(path: pathlib.Path, split: str = "") -> LoadedQuestions:
             raise InputError(f"{place}: options is {options!r:.60}; expected an object of texts by letter.")
         options = {letter: " ".join(options[letter].split()) for letter in sorted(options)}
         options, answer = upper_letters(options, _text(content, "answer_idx", place), place)
-        if answer not in options:
+        if options and answer not in options:  # without any, the row is left out and listed
             raise InputError(f"{place}: answer_idx is {answer!r}; expected one of {', '.join(options)}.")
         text, client = _text(content, "question", place), _text(content, "meta_info", place)
         return Question(f"medqa-{split or path.stem}-{row:06d}", client, split, "choice", text, answer, options=options)

@@ -19,7 +19,11 @@ from fedmrg_core.tasks.medical_qa.scoring import NORMALISATIONS, Reading, normal
 
 CHOSEN = [f"chosen_{name}" for name in NORMALISATIONS]
 RIGHT = [f"accuracy_{name}" for name in NORMALISATIONS]
-OPEN = ("token_f1", "rouge_l")
+WRITTEN = ("token_f1", "rouge_l")
+# The geometric mean over the right answer's tokens of their probability, one over its perplexity. It tells models apart
+# that are too small to write a long answer [ours].
+PROBABILITY = "open_probability_per_token"
+OPEN = (*WRITTEN, PROBABILITY)
 HERE, ELSEWHERE = "here", "elsewhere"
 # Columns of `answers_to`: what names a question, what the model chose or wrote, and a number a measure (blank: does
 # not apply).
@@ -37,7 +41,7 @@ def answers_to(
         questions: N of them.
         adapter: one of the model's `answers`, or BASE.
         size: readings of a batch.
-        new_tokens: of an open answer.
+        new_tokens: of an open answer; 0: none is written, and what it would be scored by is blank.
 
     Returns:
         `COLUMNS`, a row a question in their order.
@@ -88,18 +92,29 @@ def _chosen(question: Question, own: Mapping[str, Reading], scores: torch.Tensor
 def _open(
     model: QuestionModel, reader: Reader, questions: Sequence[Question], adapter: str, size: int, new_tokens: int
 ) -> dict[str, dict[str, object]]:
-    """Open questions: by question what was written, greedily, and its likeness to the right answer."""
-    found = {}
-    for start in tqdm(range(0, len(questions), size), desc=f"open answers {adapter}", leave=False):
+    """Open questions: how probable the right answer is; what was written, greedily, and its likeness to that."""
+    readings = [reader.right(question, ended=False) for question in questions]
+    scores = score_readings(model.llm, readings, adapter, reader.tokenizer.pad_token_id, size).tolist()
+    blank = {"written": "", **dict.fromkeys(CHOSEN, ""), **dict.fromkeys((*RIGHT, *OPEN), math.nan)}
+    found = {
+        question.question_id: {**blank, PROBABILITY: math.exp(score / len(reading.answer))}
+        for question, reading, score in zip(questions, readings, scores, strict=True)
+    }
+    for start in tqdm(range(0, len(questions) if new_tokens else 0, size), desc=f"open answers {adapter}", leave=False):
         part = questions[start : start + size]
         texts = _write(model, reader, part, adapter, new_tokens)
-        overlap = text_sums([q.answer for q in part], texts).rouge_l
-        for question, text, likeness in zip(part, texts, overlap, strict=True):
-            scores = {"token_f1": token_f1(question.answer, text), "rouge_l": float(likeness)}
-            found[question.question_id] = {
-                "written": text, **dict.fromkeys(CHOSEN, ""), **dict.fromkeys(RIGHT, math.nan), **scores
-            }  # fmt: skip
+        for question, scored in zip(part, written_scores(part, texts), strict=True):
+            found[question.question_id] |= scored
     return found
+
+
+def written_scores(questions: Sequence[Question], texts: Sequence[str]) -> list[dict[str, object]]:
+    """What was written to open questions, and its likeness to their answers."""
+    overlap = text_sums([question.answer for question in questions], list(texts)).rouge_l
+    return [
+        {"written": text, "token_f1": token_f1(question.answer, text), "rouge_l": float(likeness)}
+        for question, text, likeness in zip(questions, texts, overlap, strict=True)
+    ]
 
 
 def _write(

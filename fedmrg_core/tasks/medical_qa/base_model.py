@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -53,7 +54,8 @@ def pretrain(
             batches.extend(shuffled_by_length([len(row) for row in ids], sizes.pretraining_batch_size, generator))
         return language_loss(llm, [ids[index] for index in batches.pop()])
 
-    losses = optimise(llm.parameters(), step, sizes.llm_steps, sizes.pretraining_learning_rate, "LLM", progress)
+    steps = min(sizes.llm_steps, math.ceil(sizes.largest_epochs * len(ids) / sizes.pretraining_batch_size))
+    losses = optimise(llm.parameters(), step, steps, sizes.pretraining_learning_rate, "LLM", progress)
     return llm.eval(), tokenizer, losses
 
 

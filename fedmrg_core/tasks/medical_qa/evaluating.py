@@ -1,50 +1,58 @@
-"""A finished run, evaluated: every answer of the chosen model to every client's test questions, and the matrix.
+"""A finished run, evaluated: every answer of the chosen model to every client's test questions, and the matrices.
 
-On the benchmark's machine, which holds the client folders of all. Test questions are read here and nowhere else.
+On the benchmark's machine, which holds the client folders of all. Test questions are read here and nowhere else, when
+the last round is over and validation has chosen: they steer nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pandas
-from tqdm.auto import tqdm
 
 from fedmrg_core.adapters import BASE, GENERIC, answer_label
 from fedmrg_core.data.questions.question import Question
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.model_files import check_model
 from fedmrg_core.federation.model_task import load_chosen
 from fedmrg_core.federation.roster import read_client
 from fedmrg_core.federation.task import load_task
+from fedmrg_core.federation.workers import side_by_side, worker_count
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.runs.measures import PREDICTIONS
 from fedmrg_core.runs.methods import Ownership
 from fedmrg_core.runs.metric_table import write_metrics
 from fedmrg_core.seeds import torch_threads
-from fedmrg_core.tasks.medical_qa.answering import answers_to
-from fedmrg_core.tasks.medical_qa.measures import BASE_FLOOR, DECLARED, MAIN, with_places
+from fedmrg_core.tasks.medical_qa.answering import PROBABILITY, answers_to
+from fedmrg_core.tasks.medical_qa.floors import floor_answers
+from fedmrg_core.tasks.medical_qa.kept_adapters import load_kept
+from fedmrg_core.tasks.medical_qa.measures import BASE_FLOOR, DECLARED, MAIN, MATRIX, MATRIX_BY_ROUND, with_places
 from fedmrg_core.tasks.medical_qa.question_folders import open_questions
+from fedmrg_core.tasks.medical_qa.readings import possible_answers
 from fedmrg_core.tasks.medical_qa.task import QuestionTask
 
-MATRIX = "matrix.csv"  # every adapter on every client's test questions
 MODEL = "model"
+MATRIX_COLUMNS = ("adapter", "of", "on", "metric", "value", "studies")
 
 
 @dataclasses.dataclass(frozen=True)
 class TestSet:
-    """The test questions of one client."""
+    """The test questions of one client, and those it trained on, which floors copy from."""
 
     client: str
     questions: tuple[Question, ...]
+    trained: tuple[Question, ...]
 
 
-def evaluate_run(run_folder: pathlib.Path) -> pandas.DataFrame:
-    """Write predictions.csv, metrics.csv and matrix.csv of a finished run.
+def evaluate_run(run_folder: pathlib.Path, workers: int = 1) -> pandas.DataFrame:
+    """Write predictions.csv, metrics.csv, matrix.csv and, of kept rounds, matrix_by_round.csv of a finished run.
 
     Args:
         run_folder: of the run.
+        workers: processes that answer side by side; 0: one a core. The tables do not depend on it.
 
     Returns:
         The long table of metrics.csv.
@@ -53,18 +61,34 @@ def evaluate_run(run_folder: pathlib.Path) -> pandas.DataFrame:
         InputError: the run is not finished, or its task answers no questions.
     """
     task, places = _finished(run_folder), list(test_sets(run_folder))
+    jobs = [*_own_jobs(task, places), *_matrix_jobs(task, places)]
+    count = worker_count(workers, task.configuration.threads, len(jobs))
     with torch_threads(task.configuration.threads):
-        answers = pandas.concat(list(_own_answers(task, places)), ignore_index=True)
-        matrix = pandas.concat(list(_matrix_rows(task, places)), ignore_index=True)
-    own, floor = answers[answers["system"] == MODEL], answers[answers["system"] == BASE_FLOOR]
-    seed, resamples = task.configuration.seed, task.configuration.profile.bootstrap_samples
-    scored = DECLARED.score(own, seed, resamples)
-    floors = DECLARED.score(floor, seed, resamples).assign(system=BASE_FLOOR)
-    metrics = pandas.concat([scored, floors], ignore_index=True)
+        tables = side_by_side(lambda job: job(), jobs, count, "test questions")
+    answers = pandas.concat(tables[: len(places)], ignore_index=True)
+    matrix = pandas.concat(tables[len(places) :], ignore_index=True)
+    metrics = _metrics(task, answers)
     write_text(run_folder / PREDICTIONS[0], answers.to_csv(index=False, lineterminator="\n"))
-    write_text(run_folder / MATRIX, matrix.to_csv(index=False, lineterminator="\n"))
+    _write_matrices(run_folder, matrix)
     write_metrics(run_folder / "metrics.csv", metrics)
     return metrics
+
+
+def _metrics(task: QuestionTask, answers: pandas.DataFrame) -> pandas.DataFrame:
+    """The long table of the model and of the floors, which metrics.csv calls systems and no adapters."""
+    scored = DECLARED.score(answers, task.configuration.seed, task.configuration.profile.bootstrap_samples)
+    floors = scored["adapter"].isin(set(answers["system"]) - {MODEL})
+    scored.loc[floors, "system"] = scored.loc[floors, "adapter"]
+    scored.loc[floors, "adapter"] = "none"
+    return scored
+
+
+def _write_matrices(run_folder: pathlib.Path, matrix: pandas.DataFrame) -> None:
+    chosen, kept = matrix[matrix["round"] == CHOSEN], matrix[matrix["round"] != CHOSEN]
+    write_text(run_folder / MATRIX, chosen[list(MATRIX_COLUMNS)].to_csv(index=False, lineterminator="\n"))
+    if len(kept):
+        table = kept[["round", *MATRIX_COLUMNS]]
+        write_text(run_folder / MATRIX_BY_ROUND, table.to_csv(index=False, lineterminator="\n"))
 
 
 def test_sets(run_folder: pathlib.Path) -> Iterator[TestSet]:
@@ -73,49 +97,76 @@ def test_sets(run_folder: pathlib.Path) -> Iterator[TestSet]:
     folder = (run_folder / task.configuration.dealt).resolve()
     places = {read_client(path, folder).name: path for path in folder.iterdir() if (path / "client.json").is_file()}
     for client, path in sorted(places.items()):
-        yield TestSet(client, tuple(open_questions(path, "test")))
+        yield TestSet(client, tuple(open_questions(path, "test")), tuple(open_questions(path, "train")))
 
 
 def _finished(run_folder: pathlib.Path) -> QuestionTask:
     if not (run_folder / "model" / "shared.safetensors").is_file():
         raise InputError(
-            f"{run_folder}: no model/shared.safetensors; finish the run with notebook 11_medical_qa first."
+            f"{run_folder}: no model/shared.safetensors; finish the run with notebook 11b_medical_qa_run first."
         )
+    check_model(run_folder)
     task = load_task(run_folder)
     if not isinstance(task, QuestionTask):
-        raise InputError(f"{run_folder}: its task answers no questions; expected a run of notebook 11_medical_qa.")
+        raise InputError(f"{run_folder}: its task answers no questions; expected a run of notebook 11b_medical_qa_run.")
     return task
 
 
-def _own_answers(task: QuestionTask, places: Sequence[TestSet]) -> Iterator[pandas.DataFrame]:
-    """What each client's own model says of its own test questions, and what the untouched base model does."""
-    for place in tqdm(places, desc="test sets", leave=False):
+Job = Callable[[], pandas.DataFrame]
+CHOSEN = 0  # in place of a round: the one that validation chose
+
+
+def _own_jobs(task: QuestionTask, places: Sequence[TestSet]) -> list[Job]:
+    """For each client what its own model, the untouched base model and the floors say of its own test questions."""
+
+    def answers(place: TestSet) -> pandas.DataFrame:
         load_chosen(task.model, task.run_folder, place.client)
+        parts = []
         for adapter in (*task.model.answers, BASE):
-            label = "none" if adapter == BASE else answer_label(adapter)
-            system = BASE_FLOOR if adapter == BASE else MODEL
-            rows = with_places(_answers(task, adapter, place))
-            yield rows.assign(site=place.client, role="home", adapter=label, system=system)
+            name, system = (BASE_FLOOR, BASE_FLOOR) if adapter == BASE else (answer_label(adapter), MODEL)
+            rows = with_places(_answers(task, adapter, place.questions, task.numbers.new_tokens))
+            parts.append(rows.assign(adapter=name, system=system))
+        for name, rows in floor_answers(place.questions, place.trained):
+            parts.append(with_places(rows).assign(adapter=name, system=name))
+        return pandas.concat(parts, ignore_index=True).assign(site=place.client, role="home")
+
+    return [_job(answers, place) for place in places]
 
 
-def _matrix_rows(task: QuestionTask, places: Sequence[TestSet]) -> Iterator[pandas.DataFrame]:
-    """The main accuracy of every adapter that there is on every client's test questions."""
-    personal = Ownership.PERSONAL in task.model.ownership.values()
-    holders = [place.client for place in places] if personal else [None]
-    for holder in tqdm(holders, desc="matrix", leave=False):
-        load_chosen(task.model, task.run_folder, holder)
-        for adapter in task.model.adapters:
-            if holder is not places[0].client and holder is not None and _is_shared(task, adapter):
-                continue
-            named = {"adapter": answer_label(adapter), "of": "" if _is_shared(task, adapter) else holder}
-            found = [
-                {**named, "on": place.client, MAIN: _answers(task, adapter, place)[MAIN].mean()} for place in places
-            ]
-            yield pandas.DataFrame(found)
-    yield pandas.DataFrame(
-        [{"adapter": "base", "of": "", "on": place.client, MAIN: _answers(task, BASE, place)[MAIN].mean()}
-         for place in places]
-    )  # fmt: skip
+def _matrix_jobs(task: QuestionTask, places: Sequence[TestSet]) -> Iterator[Job]:
+    """Every adapter that there is on every client's test questions: of the chosen model, and of each kept round."""
+    profile = task.configuration.profile
+    kept = [number for number in task.numbers.kept_rounds if number <= profile.federation.rounds]
+    personal = [name for name in task.model.adapters if not _is_shared(task, name)]
+    shared = [name for name in task.model.adapters if _is_shared(task, name)]
+
+    def row(round_number: int, holder: str | None, adapters: Sequence[str]) -> pandas.DataFrame:
+        if round_number == CHOSEN:
+            load_chosen(task.model, task.run_folder, holder)
+        else:
+            load_kept(task.model, task.run_folder, round_number, profile.federation.rounds, holder)
+        cells = [_cell(task, adapter, place) for adapter in adapters for place in places]
+        return pandas.DataFrame(cells).assign(round=round_number, of=holder or "")
+
+    for number in (CHOSEN, *kept):
+        if shared:
+            yield _job(row, number, None, shared)
+        for place in places if personal else ():
+            yield _job(row, number, place.client, personal)
+    yield _job(row, CHOSEN, None, [BASE])
+
+
+def _job(function: Callable[..., pandas.DataFrame], *arguments: Any) -> Job:
+    return lambda: function(*arguments)
+
+
+def _cell(task: QuestionTask, adapter: str, place: TestSet) -> dict[str, Any]:
+    """The main accuracy on a client's questions with options; of one without any how probable right answers are."""
+    closed = [question for question in place.questions if possible_answers(question)]
+    metric, asked = (MAIN, closed) if closed else (PROBABILITY, place.questions)
+    value = _answers(task, adapter, asked, 0)[metric].mean()
+    name = "base" if adapter == BASE else answer_label(adapter)
+    return {"adapter": name, "on": place.client, "metric": metric, "value": value, "studies": len(asked)}
 
 
 def _is_shared(task: QuestionTask, adapter: str) -> bool:
@@ -123,6 +174,6 @@ def _is_shared(task: QuestionTask, adapter: str) -> bool:
     return adapter == GENERIC and task.model.adapter_owner(adapter) is Ownership.SHARED
 
 
-def _answers(task: QuestionTask, adapter: str, place: TestSet) -> pandas.DataFrame:
-    numbers = task.numbers
-    return answers_to(task.model, task.reader, place.questions, adapter, numbers.batch_size, numbers.new_tokens)
+def _answers(task: QuestionTask, adapter: str, questions: Sequence[Question], new_tokens: int) -> pandas.DataFrame:
+    """With `new_tokens` 0 nothing is written."""
+    return answers_to(task.model, task.reader, questions, adapter, task.numbers.batch_size, new_tokens)

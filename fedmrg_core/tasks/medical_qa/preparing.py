@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas
 
+from fedmrg_core.data.questions.public_texts import public_sets
 from fedmrg_core.data.questions.question import LoadedQuestions, Question
 from fedmrg_core.data.questions.question_files import fingerprint, read_questions, write_questions
 from fedmrg_core.data.questions.world import SIZES
@@ -35,7 +36,7 @@ def prepare_questions(
     Args:
         folder: becomes the prepared folder: questions, summary.json, and left_out.csv with a reason for each.
         data: a data set of this task.
-        profile: the size of the embedded world.
+        profile: the size of the embedded world; of a public set the most questions of a client.
         data_root: the folder of a public set.
         options: the loader's own, as JSON or YAML.
 
@@ -47,6 +48,8 @@ def prepare_questions(
     """
     given = check_data_parameters(data, data_root, options, MEDICAL_QA)
     source, numbers = data_source(data), profile.questions or Questions()
+    if data_root and numbers.largest_client is not None:
+        given = {"largest": numbers.largest_client, **given}
     request = {"data": data, "version": source.version, "options": given}
     request |= {"root": pathlib.Path(data_root).name} if data_root else {"world": numbers.world}
     there = _stored(folder)
@@ -78,9 +81,17 @@ def prepared_questions(folder: pathlib.Path) -> list[Question]:
 
 
 def prepare_base_model(
-    folder: pathlib.Path, data: str, profile: Profile, choice: str = "stored", progress: bool = True
+    folder: pathlib.Path,
+    data: str,
+    profile: Profile,
+    choice: str = "stored",
+    progress: bool = True,
+    data_root: str = "",
+    prepared: pathlib.Path | None = None,
 ) -> dict[str, Any]:
-    """Take or pretrain the small LLM of the world unless the folder holds it, or the profile names another.
+    """Take or pretrain the small LLM of a data set unless the folder holds it, or the profile names another.
+
+    The world's reads texts made for it. A public set's reads the other public sets in its folder, see `public_texts`.
 
     Args:
         folder: of the base models.
@@ -88,24 +99,27 @@ def prepare_base_model(
         profile: names an LLM, or has the sizes of the one to build.
         choice: stored: the one that the repository has of this profile, if it has one; fresh: built here.
         progress: show a bar.
+        data_root: the folder of a public set.
+        prepared: the prepared folder of a public set: no text is near-equal to one of its questions.
 
     Returns:
         What it was made from, with the training loss of the last steps; of a named one its name.
 
     Raises:
-        InputError: the profile names none, and the data set has no texts to pretrain one on; or the choice is unknown.
+        InputError: the profile names none, and there are no texts to pretrain one on; or the choice is unknown.
     """
     if choice not in ("stored", "fresh"):
         raise InputError(f"base_models is {choice!r}; expected stored or fresh.")
     sizes, numbers, source = profile.base_models, profile.questions or Questions(), data_source(data)
     if sizes.llm is not None:
         return {"llm": sizes.llm}
-    if not source.public_corpus:
-        raise InputError(
-            f"data {data!r} has no texts to pretrain a model on; name one in the profile (base_models.llm), a "
-            "folder or a model in the local cache."
-        )
-    wanted = {"sizes": sizes.model_dump(mode="json"), "world": numbers.world, "version": source.version}
+    wanted = {"sizes": sizes.model_dump(mode="json"), "version": source.version}
+    if source.corpus_needs_root:
+        root, questions = _beside(data, data_root, prepared)
+        files = {path.name: name for path, name in public_sets(root, data).items()}
+        wanted |= {"sets": files, "apart_from": fingerprint(questions)}
+    else:
+        wanted["world"] = numbers.world
     there = saved_description(folder)
     if there is not None and {key: there.get(key) for key in wanted} == wanted:
         return there
@@ -114,13 +128,32 @@ def prepare_base_model(
     if choice == "stored" and {key: made_from.get(key) for key in wanted} == wanted:
         take_stored_model(stored, folder)
         return made_from
-    corpus = pkgutil.resolve_name(source.public_corpus)
-    texts = corpus(sizes.public_studies, DATA_SEED, SIZES[numbers.world])
+    corpus, about = pkgutil.resolve_name(source.public_corpus), {}
+    if source.corpus_needs_root:
+        found = corpus(sizes.public_studies, DATA_SEED, root, data, questions)
+        texts, about = found.texts, {"sources": found.sources, "left_out": found.left_out}
+    else:
+        texts = corpus(sizes.public_studies, DATA_SEED, SIZES[numbers.world])
     llm, tokenizer, losses = pretrain(texts, sizes, DATA_SEED, progress)
     last = losses[-50:]
-    description = {**wanted, "texts": len(texts), "loss": round(sum(last) / len(last), 4)}
+    description = {**wanted, **about, "texts": len(texts), "loss": round(sum(last) / len(last), 4)}
     save_base_model(folder, llm, tokenizer, description)
     return description
+
+
+def _beside(data: str, data_root: str, prepared: pathlib.Path | None) -> tuple[pathlib.Path, list[Question]]:
+    """The folder of a public set, and the clients' questions.
+
+    Raises:
+        InputError: one of them is not given.
+    """
+    check_data_parameters(data, data_root, task=MEDICAL_QA)
+    if prepared is None:
+        raise InputError(
+            f"data {data!r}: the small model reads the other sets in data_root apart from the clients' questions; give "
+            "prepared, their folder, or name a model in the profile (base_models.llm)."
+        )
+    return pathlib.Path(data_root), prepared_questions(prepared)
 
 
 def _summary(loaded: LoadedQuestions) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import json
 import pathlib
 from collections.abc import Sequence
 
+import filelock
+
 from fedmrg_core.data.questions.question import Question
 from fedmrg_core.data.questions.question_files import fingerprint, read_questions, write_questions
 from fedmrg_core.data.site_names import path_part
@@ -21,6 +23,7 @@ from fedmrg_core.runs.run_configuration import RunConfiguration
 
 PREPARED = "questions.jsonl.gz"  # in the prepared folder: the questions of all clients, with their splits
 OWN = "questions.jsonl"  # in a client folder: its own
+LOCK = ".lock"
 POOLED = "pooled"  # the one client of a method with `training: centralised`
 
 
@@ -35,18 +38,26 @@ def deal_questions(run_folder: pathlib.Path, configuration: RunConfiguration) ->
         Who takes part; where the method is centralised "pooled", which holds the folders of all.
 
     Raises:
-        InputError: the prepared questions are missing, or a client has no question of some split.
+        InputError: the prepared questions are missing, a client has no question of some split, or the configuration
+            asks for other clients than the data have.
     """
+    if configuration.partition != "site" or configuration.clients or configuration.unseen_sites:
+        raise InputError(
+            "partition, clients and unseen are for studies that are dealt; questions lie with the clients that the "
+            "data name, so leave the three out."
+        )
     source = (run_folder / configuration.prepared).resolve() / PREPARED
     if not source.is_file():
         raise InputError(f"{source} does not exist; prepare the questions with notebook 11_medical_qa first.")
     questions = read_questions(source)
     folder = (run_folder / configuration.dealt).resolve()
     clients = sorted({question.client for question in questions})
-    folders = [
-        write_client_folder(folder / path_part(client), client, [q for q in questions if q.client == client])
-        for client in clients
-    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / LOCK):  # runs that deal alike share the folder, and may start together
+        folders = [
+            write_client_folder(folder / path_part(client), client, [q for q in questions if q.client == client])
+            for client in clients
+        ]
     roster = roster_of_folders(folders, run_folder)
     if configuration.method.training != "centralised":
         return roster

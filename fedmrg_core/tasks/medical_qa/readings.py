@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy
@@ -18,6 +19,7 @@ from fedmrg_core.training.length_batches import shuffled_by_length
 from fedmrg_core.training.trained_model import TrainedModel
 
 Tokenizer = transformers.PreTrainedTokenizerBase
+_SPARE = 4  # tokens: what is left of a text that lost its beginning can have a few more than it had
 
 
 class Reader:
@@ -43,23 +45,37 @@ class Reader:
 
     def question(self, question: Question, room: int = 0) -> list[int]:
         """What is read before the answer, with the start token; `room` tokens are kept free for the answer."""
-        text = prompt_text(question, self.layout)
         if self.chat:
-            messages = [{"role": "user", "content": text}]
-            ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
-            ids = list(ids["input_ids"] if isinstance(ids, dict | transformers.BatchEncoding) else ids)
-            return self._within(ids, room, kept=0)
+            return self._chat(question, room)
+        text = prompt_text(question, self.layout)
         ids = self.tokenizer(text, add_special_tokens=False).input_ids
         return self._within([self.tokenizer.bos_token_id, *ids], room, kept=1)
+
+    def _chat(self, question: Question, room: int) -> list[int]:
+        """The question in the chat template: what is too long loses the beginning of its context, then of its text."""
+        ids = self._templated(prompt_text(question, self.layout))
+        for part in ("context", "text"):
+            if (over := len(ids) + room - self.longest) > 0:
+                kept = self.tokenizer(getattr(question, part), add_special_tokens=False).input_ids[over + _SPARE :]
+                question = dataclasses.replace(question, **{part: self.tokenizer.decode(kept).strip()})
+                ids = self._templated(prompt_text(question, self.layout))
+        return ids
+
+    def _templated(self, text: str) -> list[int]:
+        # Qwen3 thinks before it answers unless it is told not to; other templates do not ask [ours].
+        ids = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, enable_thinking=False
+        )
+        return list(ids["input_ids"] if isinstance(ids, dict | transformers.BatchEncoding) else ids)
 
     def answer(self, text: str, ended: bool = False) -> list[int]:
         """An answer; `ended` with the end token, as in training."""
         ids = self.tokenizer(text.lstrip() if self.chat else text, add_special_tokens=False).input_ids
         return [*ids, self.tokenizer.eos_token_id] if ended else list(ids)
 
-    def right(self, question: Question) -> Reading:
-        """The question with its right answer, as it is trained on."""
-        answer = self.answer(answer_text(question, question.answer, self.layout), ended=True)[: self.longest // 2]
+    def right(self, question: Question, ended: bool = True) -> Reading:
+        """The question with the first `longest` / 2 tokens of its right answer; `ended` as it is trained on."""
+        answer = self.answer(answer_text(question, question.answer, self.layout), ended)[: self.longest // 2]
         return Reading(self.question(question, len(answer)), answer)
 
     def options(self, question: Question) -> dict[str, Reading]:

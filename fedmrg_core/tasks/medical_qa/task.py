@@ -19,12 +19,13 @@ from fedmrg_core.federation.roster import Client, Roster
 from fedmrg_core.runs.configuration import Questions
 from fedmrg_core.runs.run_configuration import RunConfiguration
 from fedmrg_core.tasks.medical_qa.answering import OPEN, RIGHT, answers_to
+from fedmrg_core.tasks.medical_qa.kept_adapters import keep_adapters
 from fedmrg_core.tasks.medical_qa.question_folders import deal_questions, open_questions
 from fedmrg_core.tasks.medical_qa.question_model import QuestionModel, build_question_model
 from fedmrg_core.tasks.medical_qa.readings import QuestionBatches, Reader, possible_answers
 from fedmrg_core.training.adapter_folders import AdapterSaver
 from fedmrg_core.training.checkpoint_folders import hash_of_checkpoints
-from fedmrg_core.training.client_state import HospitalState, without_controls
+from fedmrg_core.training.client_state import HospitalState, LocalUpdate, without_controls
 from fedmrg_core.training.pretrained import compute_device
 
 
@@ -114,6 +115,20 @@ class QuestionHospital(ModelHospital):
             profile, device = self.task.configuration.profile, next(self.task.model.parameters()).device
             self._batches[split] = QuestionBatches(self.task.reader, self.questions(split), profile, device)
         return self._batches[split]
+
+    def train(
+        self,
+        round_number: int,
+        shared: dict[str, Tensor],
+        state: HospitalState | None,
+        prototypes: dict[str, Tensor],
+        progress: bool,
+    ) -> LocalUpdate:
+        """One round's update; what the round before has left is kept where the profile asks for it."""
+        if round_number - 1 in self.task.numbers.kept_rounds:
+            own = state.part("personal") if state else {}
+            keep_adapters(self.task.run_folder, round_number - 1, self.client.name, shared, own)
+        return super().train(round_number, shared, state, prototypes, progress)
 
     @torch.no_grad()
     def validate(

@@ -16,6 +16,7 @@ from fedmrg_core.data.dealing import Dealt
 from fedmrg_core.data.site_names import path_part
 from fedmrg_core.data.tensors import MEMORY_BUDGET, ClientTensors
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.model_files import check_model
 from fedmrg_core.federation.roster import Roster, read_roster
 from fedmrg_core.federation.task import load_task
 from fedmrg_core.runs.run_configuration import RunConfiguration
@@ -31,7 +32,8 @@ class FinishedRun:
         folder: the run folder.
 
     Raises:
-        InputError: the run has no selected model yet, writes no reports, or holds tensors of a client it has not.
+        InputError: the run has no selected model yet or a damaged one, writes no reports, or holds tensors of a client
+            it has not.
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
@@ -39,6 +41,7 @@ class FinishedRun:
             raise InputError(
                 f"{folder}: no model/shared.safetensors; finish the run with notebook 06_federated_run first."
             )
+        check_model(folder)
         task = load_task(folder)
         if not isinstance(task, ReportTask):
             raise InputError(f"{folder}: its task writes no reports; expected the run of notebook 06_federated_run.")

@@ -1,0 +1,1 @@
+"""Pictures with classes or masks: what a frozen vision model is taught to tell or to outline."""

@@ -1,0 +1,1 @@
+"""Prompts for a frozen vision model, made for each image by a generator that all centres share: classes and masks."""
