@@ -235,13 +235,14 @@ def _check_checkpoint(run_folder: pathlib.Path, story: _Story, audit: Audit) -> 
     if not pointer.exists():
         audit.notes.append("there is no checkpoint: the last model is not looked at")
         return
-    name = pointer.read_text(encoding="utf-8").strip()
+    name = pointer.read_text(encoding="utf-8", errors="replace").strip().partition(" ")[0]  # behind it: a digest
     try:
+        number = int(name.removeprefix("round-"))
         digest = digest_of(read_tensors(run_folder / "checkpoint" / name / "shared.safetensors"))
-    except InputError as error:
-        audit.problems.append(str(error))
+    except (InputError, ValueError) as error:
+        audit.problems.append(str(error) if isinstance(error, InputError) else f"{pointer} names no round: {name!r}")
         return
-    if story.closed.get(int(name.removeprefix("round-"))) != digest:
+    if story.closed.get(number) != digest:
         audit.problems.append(f"checkpoint/{name}: its model is not the one on the chain")
 
 
