@@ -69,6 +69,7 @@ def test_it_trains_the_same_and_every_update_is_accounted_for(plain, finished):
 def test_the_run_folder_says_what_the_chain_cost(finished):
     gas = {(row["round"], row["function"]): row for row in table(finished, records.GAS)}
     assert {function for number, function in gas if number == "0"} == {"deploy", "register", "open_run"}
+    assert gas["2", "finish_run"]["transactions"] == "1"
     assert gas["1", "commit"]["transactions"] == "3" and 100_000 < int(gas["1", "commit"]["gas"]) < 250_000
     assert [row["round"] for row in table(finished, records.TIMING)] == ["1", "2"]
 

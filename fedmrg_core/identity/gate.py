@@ -114,6 +114,7 @@ class ChainGate:
     def finish(self, chosen: int) -> None:
         """End the run on the chain."""
         self._timed(lambda: self.registry.finish_run(self.members.run_bytes, chosen))
+        write_tables(self.run_folder, self.members, self.registry, self._round, None)
 
     def _failed(self, client: str, error: str) -> None:
         """An error came instead of an update; if it is the chain's fault for everybody, the run stops here."""
