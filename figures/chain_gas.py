@@ -28,8 +28,12 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
     seaborn.barplot(one, y="function", x="gas a transaction", ax=axes[0], legend=False, **hue)
     rounds = data.groupby(["run", "round"], as_index=False)["gas"].sum()
     seaborn.barplot(rounds, x="round", y="gas", ax=axes[1], **hue)
-    axes[0].set(xlabel="Gas a transaction", ylabel="")
+    for bars in axes[0].containers:
+        axes[0].bar_label(bars, fmt="{:,.0f}", fontsize=7, padding=2)
+    axes[0].set(xlabel="Gas a transaction", ylabel="", xticks=[])
+    axes[0].margins(x=0.2)  # room for the numbers
     axes[1].set(xlabel="Round", ylabel="Gas in all")
+    axes[1].yaxis.set_major_formatter("{x:,.0f}")
     seaborn.despine(figure)
     common.caption(figure, TEXT, folders)
     return common.save_figure(figure, "chain_gas", data, out_folder)

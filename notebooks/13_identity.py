@@ -171,8 +171,8 @@ def told(round_number: int) -> pandas.DataFrame:
     rows = [
         {"block": event.block, "event": event.name, **event.values} for event in found if event.name != "RunFinished"
     ]
-    table = pandas.DataFrame(rows).drop(columns=["run", "round"])
-    return table.map(lambda value: value[:12] + "…" if isinstance(value, str) and len(value) > 32 else value).fillna("")
+    table = pandas.DataFrame(rows, dtype=object).drop(columns=["run", "round"]).fillna("")
+    return table.map(lambda value: value[:12] + "…" if isinstance(value, str) and len(value) > 32 else value)
 
 
 told(1)
@@ -252,7 +252,7 @@ chain_gas.by_function(gas).droplevel("run")
 # A round takes as many commitments as hospitals, and one transaction each to open and to close it.
 
 # %%
-showing.show(chain_gas.draw([folder], folder / "figures"))
+showing.show(chain_gas.draw([folder], root / "figures"))
 pandas.read_csv(folder / "chain_timing.csv").round(3)
 
 # %% [markdown]
