@@ -95,9 +95,9 @@ class Chain:
         """Number of the last block."""
         return self.ask(lambda client: client.eth.block_number)
 
-    def has_code(self, address: str) -> bool:
-        """Whether there is a contract at an address."""
-        return bool(self.ask(lambda client: client.eth.get_code(Web3.to_checksum_address(address))))
+    def code(self, address: str) -> str:
+        """The code of the contract at an address, hexadecimal with 0x; "0x" where there is none."""
+        return Web3.to_hex(self.ask(lambda client: client.eth.get_code(Web3.to_checksum_address(address))))
 
     def gas_price(self) -> int:
         """Wei for a unit of gas."""

@@ -32,6 +32,10 @@ class Contract:
     abi: list[dict[str, Any]]
     bytecode: str
 
+    def deploys(self, code: str) -> bool:
+        """Whether this is the code of such a contract, hexadecimal with 0x: the larger part of what deploys it."""
+        return code.removeprefix("0x") in self.bytecode and 2 * len(code) > len(self.bytecode)
+
 
 @functools.cache
 def contract() -> Contract:

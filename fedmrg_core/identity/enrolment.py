@@ -96,7 +96,7 @@ def _address(folder: pathlib.Path, chain: Chain, settings: Identities, account: 
     # The address follows from the account and its next number: written first, a crash cannot have it deployed twice.
     number = chain.ask(lambda client: client.eth.get_transaction_count(account.address))
     address = _once(folder / ".contract", get_create_address(account.address, number))
-    if not chain.has_code(address):
+    if chain.code(address) == "0x":
         (folder / ".contract").unlink()
         address = _once(folder / ".contract", get_create_address(account.address, number))
         deploy(chain, account)

@@ -14,7 +14,7 @@ from hexbytes import HexBytes
 from web3 import Web3
 from web3._utils.events import get_event_data
 from web3.contract import Contract as BoundContract
-from web3.exceptions import BadFunctionCallOutput, Web3ValidationError
+from web3.exceptions import Web3ValidationError
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.identity.chain import Chain, Receipt, Refused
@@ -76,7 +76,7 @@ class Registry:
         account: sends and pays; None: to read only.
 
     Raises:
-        InputError: there is no contract at the address.
+        InputError: there is no contract at the address, or another one.
     """
 
     def __init__(self, chain: Chain, address: str, account: LocalAccount | None = None) -> None:
@@ -85,10 +85,16 @@ class Registry:
         if not Web3.is_address(address):
             raise InputError(f"contract {address!r} is no address; expected 0x and 40 hexadecimal digits.")
         self.address = Web3.to_checksum_address(address)
-        if not chain.has_code(self.address):
+        code = chain.code(self.address)
+        if code == "0x":
             raise InputError(
                 f"contract {address}: there is no code at this address on the chain at {chain.name}; correct the "
                 "address, or leave it out to have the contract deployed."
+            )
+        if not contract().deploys(code):
+            raise InputError(
+                f"contract {address}: the code at this address on the chain at {chain.name} is not registry.vy's; "
+                "correct the address, or leave it out to have the contract deployed."
             )
         self._contract: BoundContract = chain.client.eth.contract(address=self.address, abi=contract().abi)
 
@@ -215,10 +221,7 @@ class Registry:
         function = getattr(self._contract.functions, name)(*arguments)
         reader = self.account.address if self.account else self.chain.reader
         sender = {"from": reader} if reader else {}
-        try:
-            return self.chain.ask(lambda _: function.call({**sender, "gas": READING}))
-        except BadFunctionCallOutput as error:
-            raise InputError(f"contract {self.address}: it is another one than registry.vy ({error}).") from error
+        return self.chain.ask(lambda _: function.call({**sender, "gas": READING}))
 
     def _send(self, name: str, *arguments: Any, gas: int | None = None, value: int = 0) -> Receipt:
         try:
