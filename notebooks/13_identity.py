@@ -131,9 +131,13 @@ for what, attempt in tries.items():
 root = workspace_folder(workspace) / "results" / "identity"
 settings = {"profile": profile, "data": data, "method": method, "variant": "federation.rounds=4", "seed": seed}
 small = RunSettings(**settings).load()[0]
-small = small.model_copy(
-    update={"phantom": small.phantom.model_copy(update={"train": 24, "validation": 12, "test": 12})}
-)
+counts = small.phantom.model_copy(update={"train": 24, "validation": 12, "test": 12})
+small = small.model_copy(update={"phantom": counts})
+
+# %% [markdown]
+# Three of the centres take part. The pot is the coordinator's.
+
+# %%
 summary = prepare_pictures(RunSettings(**settings).prepared(root), data, small)
 run = RunSettings(**settings, unseen=list(summary["pictures"])[3:])
 prepare_base_model(run.base_models(root), run.prepared(root), data, small, base_models)
