@@ -48,10 +48,11 @@ from fedmrg_core.identity.audit import audit_bundle, audit_run
 from fedmrg_core.identity.chain import Refused
 from fedmrg_core.identity.contract import SOURCE, contract
 from fedmrg_core.identity.embedded import EmbeddedChain, make_chain
+from fedmrg_core.identity.enrolment import rotate_key
 from fedmrg_core.identity.evidence import write_bundle
 from fedmrg_core.identity.keys import make_keys, public_bytes, read_account, read_signing_key
 from fedmrg_core.identity.members import metadata_digest, open_registry, read_members
-from fedmrg_core.identity.records import read_rounds
+from fedmrg_core.identity.records import gas_rows, read_rounds
 from fedmrg_core.identity.registry import Registry, deploy
 from fedmrg_core.paths import workspace_folder
 from fedmrg_core.runs.experiments import RunSettings
@@ -274,6 +275,14 @@ for name, number in members.identities.items():
         registry.withdraw(members.run_bytes, number)
 print(paid, "left in the pot:", open_registry(folder, None).run(members.run_bytes).pot)
 source_of("withdraw", "_due")
+
+# %% [markdown]
+# `gas.csv` is written before the run is sealed. What came after it, and the rotation of a key, is read from the chain.
+
+# %%
+rotate_key(folder, next(iter(members.identities)))
+after = pandas.DataFrame(gas_rows(members, open_registry(folder, None))).assign(run="run")
+chain_gas.by_function(after).droplevel("run").loc[["rotate", "seal", "withdraw"]]
 
 # %% [markdown]
 # ## The audit

@@ -20,6 +20,7 @@ from hypothesis.stateful import (  # noqa: E402
 from web3 import Web3  # noqa: E402
 
 from fedmrg_core.identity import embedded  # noqa: E402
+from fedmrg_core.identity.admission import REFUSALS  # noqa: E402
 from fedmrg_core.identity.contract import COMPILED, SOURCE, compiled_now, contract  # noqa: E402
 from fedmrg_core.identity.registry import Identity, Run  # noqa: E402
 
@@ -315,3 +316,8 @@ def test_a_digest_is_sealed_once_and_by_the_coordinator():
     assert not world.call(OWNERS[0], "seal", run, DIGEST)
     assert world.call(COORDINATOR, "seal", run, DIGEST)
     assert not world.call(COORDINATOR, "seal", run, OTHER)
+
+
+def test_the_page_lists_every_code_with_its_meaning(repository):
+    page = (repository / "docs" / "identity.md").read_text(encoding="utf-8")
+    assert all(f"| `{code}` | {meaning} |" in page for code, meaning in REFUSALS.items())
