@@ -52,7 +52,7 @@ from fedmrg_core.identity.enrolment import rotate_key
 from fedmrg_core.identity.evidence import write_bundle
 from fedmrg_core.identity.keys import make_keys, public_bytes, read_account, read_signing_key
 from fedmrg_core.identity.members import metadata_digest, open_registry, read_members
-from fedmrg_core.identity.records import gas_rows, read_rounds
+from fedmrg_core.identity.records import read_rounds
 from fedmrg_core.identity.registry import Registry, deploy
 from fedmrg_core.paths import workspace_folder
 from fedmrg_core.runs.experiments import RunSettings
@@ -281,8 +281,13 @@ source_of("withdraw", "_due")
 
 # %%
 rotate_key(folder, next(iter(members.identities)))
-after = pandas.DataFrame(gas_rows(members, open_registry(folder, None))).assign(run="run")
-chain_gas.by_function(after).droplevel("run").loc[["rotate", "seal", "withdraw"]]
+registry = open_registry(folder, None)
+later = {"KeyRotated": "rotate", "Sealed": "seal", "Withdrawn": "withdraw"}
+told_of = [(later[event.name], event.transaction) for event in registry.events() if event.name in later]
+after = pandas.DataFrame(
+    [(name, 1, registry.gas_of(which)) for name, which in told_of], columns=["function", "transactions", "gas"]
+)
+chain_gas.by_function(after.assign(run="run")).droplevel("run")
 
 # %% [markdown]
 # ## The audit

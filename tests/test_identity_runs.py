@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import pytest
 
@@ -84,6 +85,19 @@ def test_contributors_are_paid_in_proportion_and_once(finished):
             open_registry(finished, client).withdraw(run_name, number)
     assert open_registry(finished, None).run(run_name).pot == 0
     assert audit_run(finished).problems == []
+
+
+def test_a_damaged_model_is_made_again_and_the_seal_still_holds(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    run_name, (client, number), *_ = read_members(folder).run_bytes, *members(folder)
+    if open_registry(folder, client).due(run_name, number):
+        open_registry(folder, client).withdraw(run_name, number)
+    path = next((folder / "model").rglob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert audit_run(folder).problems == [f"{path.relative_to(folder)} was changed after the run was sealed"]
+    run(folder, settings={"pot": 1000})
+    assert audit_run(folder).problems == []
 
 
 def members(folder: pathlib.Path):

@@ -98,7 +98,8 @@ def run_federation(
         if state is None or state.round_number < last_round:
             raise RuntimeError(f"{run_folder}: the {engine} engine ended before round {last_round}; see its log.")
         if last_round == rounds:
-            _write_manifest(run_folder, state, engine, task, roster)
+            if not is_whole(run_folder):  # a model that was written again is the one that manifest.json has already
+                _write_manifest(run_folder, state, engine, task, roster)
             seal(run_folder, configuration)
 
 

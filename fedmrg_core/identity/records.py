@@ -28,7 +28,6 @@ FUNCTIONS = {
     "Deployed": "deploy",
     "Registered": "register", "KeyRotated": "rotate", "Revoked": "revoke", "RunOpened": "open_run", "Funded": "fund",
     "RoundOpened": "open_round", "Committed": "commit", "RoundClosed": "close_round", "RunFinished": "finish_run",
-    "Sealed": "seal", "Withdrawn": "withdraw",
 }  # fmt: skip
 
 
@@ -72,13 +71,15 @@ def write_tables(
 
 
 def gas_rows(members: Members, registry: Registry) -> list[dict[str, Any]]:
-    """Gas of a run's transactions by round and function; registrations of its members are in round 0."""
+    """Gas of a run's transactions until its end by round and function; registrations of its members are in round 0."""
     mine: dict[str, tuple[int, str]] = {}
     last = 0
     for event in registry.events(members.since):
         if event.name in FUNCTIONS and belongs(event, members):
             last = event.values["round"] if event.name == "RoundOpened" else last
             mine.setdefault(event.transaction, (last, FUNCTIONS[event.name]))
+            if event.name == "RunFinished":  # what comes after is not of the run, and its files are sealed
+                break
     found: dict[tuple[int, str], list[int]] = collections.defaultdict(list)
     for transaction, key in mine.items():
         found[key].append(registry.gas_of(transaction))
