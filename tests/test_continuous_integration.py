@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-STEPS = ["environment", "lint", "docs", "browser", "test", "numerical", "figures", "verify", "run", "run"]
+STEPS = ["environment", "lint", "docs", "browser", "test", "numerical", "figures", "verify", "run", "run", "run"]
 
 PROGRAM = """#!/bin/sh
 echo "$1" >> called

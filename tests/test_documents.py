@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import re
 
+import nbformat
 import pandas
 import pytest
 
@@ -128,6 +129,20 @@ def test_the_table_of_prompt_sources_is_the_stored_one():
                 assert cell == ""
             else:
                 assert numbers(cell) == pytest.approx([stored.loc[(place, source), f"home_{metric}"]], abs=5.01e-4)
+
+
+def test_the_gas_table_is_that_of_the_committed_notebook():
+    """Digests differ from run to run, and with them a few units of gas."""
+    notebook = nbformat.read(REPOSITORY / "notebooks" / "13_identity.ipynb", 4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    texts = [output["data"].get("text/plain", "") for output in outputs if "data" in output]
+    printed = [
+        row for text in texts if "gas a transaction" in text for row in re.findall(r"(?m)^(\w+) .* (\d+)$", text)
+    ]
+    page = (REPOSITORY / "docs" / "identity.md").read_text(encoding="utf-8")
+    table = re.findall(r"(?m)^\| `(\w+)` \|.*\| ([\d,]+,\d{3}) \|$", page)
+    told = {name: int(gas.replace(",", "")) for name, gas in table}
+    assert len(told) == 11 and told == pytest.approx({name: int(gas) for name, gas in printed}, rel=1e-3)
 
 
 def test_the_table_of_modules_names_files_that_are_there():

@@ -23,6 +23,7 @@ site_sections = {
         "docs/prompts",
         "docs/medical_qa",
         "docs/visual_prompts",
+        "docs/identity",
         "notebooks/*",
         "docs/site/api",
     ],

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import fedmrg_core
-from fedmrg_core.commands import federation
+from fedmrg_core.commands import federation, identity
 from fedmrg_core.commands.described import DescribedCommand
 from fedmrg_core.errors import InputError
 from fedmrg_core.files.stored_tables import table_text
@@ -31,6 +31,8 @@ app = typer.Typer(
 notebook_app = typer.Typer(help="The .ipynb copies of the notebooks.", no_args_is_help=True)
 app.add_typer(notebook_app, name="notebook")
 app.add_typer(federation.app, name="federation")
+app.add_typer(identity.app, name="identity")
+app.command(cls=DescribedCommand)(identity.audit)
 
 
 @app.command(cls=DescribedCommand)

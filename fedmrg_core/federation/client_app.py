@@ -14,6 +14,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 from torch import Tensor
 
+from fedmrg_core.federation.gate import vouch
 from fedmrg_core.federation.hospital import write_failure
 from fedmrg_core.federation.messages import (
     ARRAYS,
@@ -63,8 +64,8 @@ def only_declared(message: Message, context: Context, call_next: ClientAppCallab
     return reply
 
 
-# The first one is outermost: what is declared is looked at before the exchange packs it.
-app = ClientApp(mods=[report_errors, exchange_model, only_declared])
+# The first one is outermost: what is declared is looked at before the exchange packs it, and what is packed is signed.
+app = ClientApp(mods=[report_errors, vouch, exchange_model, only_declared])
 
 
 @app.query()

@@ -52,6 +52,7 @@ def finish(rounds: FederatedRounds, test: bool = False) -> None:
         Unfinished: a hospital that has trained did not answer, or answered with an error.
     """
     best = rounds.state.best
+    rounds.gate.finish(best.round_number)
     shared = load_shared(rounds.run_folder / "checkpoint", best.round_number)
     partial = partial_folder(rounds.run_folder / "model")
     rounds.task.save_shared(partial, shared)

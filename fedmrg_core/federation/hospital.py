@@ -102,6 +102,10 @@ class HospitalDisk:
         if changed:
             self._write(self._validated(round_number), changed)
 
+    def forget_validation(self, round_number: int) -> None:
+        """Have the state of a round as it was after training: it is validated once more."""
+        self._validated(round_number).unlink(missing_ok=True)
+
     def keep(self, round_numbers: Collection[int]) -> None:
         """Remove every other round's files."""
         kinds = (self._trained, self._validated, self._unsent)

@@ -12,12 +12,12 @@ from flwr.proto.recorddict_pb2 import Array as ArrayProto
 from flwr.proto.recorddict_pb2 import ArrayRecord as ArrayRecordProto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
-from fedmrg_core.federation.messages import ARRAYS, CONFIG, METRICS, PROTOTYPES, module_of
+from fedmrg_core.federation.messages import ARRAYS, CONFIG, IDENTITY, METRICS, PROTOTYPES, module_of
 
 WHOLE_MESSAGE = "message"  # the module name of a row that counts everything
 FAILURE = "error"  # of an error reply, which holds a code and a class's name
 UNDECLARED = "undeclared"  # of everything under a name that is not expected: a hospital must not name rows
-RECORDS = (PROTOTYPES, METRICS, CONFIG)
+RECORDS = (PROTOTYPES, METRICS, CONFIG, IDENTITY)
 
 
 @dataclasses.dataclass(frozen=True)

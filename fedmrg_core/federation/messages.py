@@ -16,6 +16,7 @@ from torch import Tensor
 
 # Names of the records in a message.
 ARRAYS, PROTOTYPES, METRICS, CONFIG = "arrays", "prototypes", "metrics", "config"
+IDENTITY = "identity"  # the signature of an update, where a run has identities
 # Names in the metrics record that are not measures.
 EXAMPLES, SECONDS = "num-examples", "local-seconds"
 # Names in the config record: which rounds' files a hospital goes on from.

@@ -20,6 +20,7 @@ from torch import Tensor
 from fedmrg_core.federation.checkpoints import BestRound, ServerState, load_checkpoint, save_checkpoint
 from fedmrg_core.federation.correspondence import Correspondence, Reply, arrived
 from fedmrg_core.federation.downlink import Downlink, SentModel, Update, with_model
+from fedmrg_core.federation.gate import Gate, open_gate
 from fedmrg_core.federation.messages import (
     ARRAYS,
     BEST_ROUND,
@@ -62,6 +63,7 @@ class FederatedRounds:
         roster: who takes part.
         strategy: what aggregates, if not what the method's row of methods.yaml says.
         report: called after each round with its rows of rounds.csv.
+        gate: who is let in, if not what the run's configuration says.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class FederatedRounds:
         roster: Roster,
         strategy: Strategy | None = None,
         report: Callable[[list[dict]], None] = log_round,
+        gate: Gate | None = None,
     ) -> None:
         self.run_folder, self.task, self.roster = run_folder, task, roster
         self.settings, self.seed = task.configuration.profile.federation, task.configuration.seed
@@ -79,6 +82,7 @@ class FederatedRounds:
         self.strategy = strategy or make_strategy(method.server, buffers)
         self.first_choice = method.first_choice
         self.report = report
+        self.gate = gate or open_gate(run_folder, task.configuration)
         self.fingerprint = run_fingerprint(task, roster)
         self.hospitals = Correspondence(grid, roster, self.settings.round_timeout, task.leaving().modules)
         # Round 0 is the start: no state on any disk yet, and the model that every hospital makes from the seed itself.
@@ -97,6 +101,7 @@ class FederatedRounds:
         """
         # After a kill tables may be of a round that the checkpoint lacks, or lack one that it has: it is what counts.
         write_tables(self.run_folder, self.state.rounds, self.state.ledger)
+        self.gate.settle(self.state.round_number)
         for round_number in range(self.state.round_number + 1, last_round + 1):
             started = time.perf_counter()
             record = RoundRecord(round_number, self.roster.names)
@@ -107,10 +112,12 @@ class FederatedRounds:
                 write_tables(
                     self.run_folder, self.state.rounds + record.rows(), self.state.ledger + record.ledger_rows()
                 )
+                self.gate.stop(round_number)
                 raise
             save_checkpoint(self.run_folder / "checkpoint", self.state, self.fingerprint)
             write_tables(self.run_folder, self.state.rounds, self.state.ledger)
             write_timing(self.run_folder, round_number, time.perf_counter() - started, record.local_seconds)
+            self.gate.settle(round_number)
             self.report(record.rows())
 
     def _round(self, record: RoundRecord) -> None:
@@ -123,6 +130,7 @@ class FederatedRounds:
             record.pause(client)
         updates, prototypes = self._train(record, sampled)
         self._require(record, len(updates), len(sampled))
+        weights = {client: float(reply.content[METRICS][EXAMPLES]) for client, reply in updates.items()}
         taken, aggregated = tuple(updates), self._aggregated(record.round_number, updates)
         updates.clear()  # the replies are large
         sent, unsent = self.downlink.following(aggregated, self.state)
@@ -133,6 +141,7 @@ class FederatedRounds:
         # A shared model is one round's for everybody; where nothing is shared, nothing ties hospitals to one round.
         choose = _better if self.state.shared else _each_its_own
         new = BestRound(record.round_number, losses, state_rounds)
+        self.gate.close_round(record.round_number, weights, sent.digest)
         self.state = ServerState(
             round_number=record.round_number,
             shared=sent.tensors,
@@ -169,6 +178,7 @@ class FederatedRounds:
             Usable replies as the strategy wants them and the clients' new prototypes, both sorted by client.
         """
         sent, prototypes = self.downlink.known(self.state), to_record(self.state.prototypes)
+        self.gate.open_round(record.round_number, sent.digest)
         # A hospital removes its older files in training, so it is told which round's it may still be asked for.
         best = self.state.best.state_rounds if self.state.best else {}
         outgoing = self.hospitals.addressed(
@@ -203,15 +213,20 @@ class FederatedRounds:
             examples = self.roster.get(client).train
             expected = Expected(self.downlink.shapes, "float32", declared.prototype, declared.training, examples)
             try:
-                updates[client] = self.downlink.read_update(arrived(replies, client), sent, expected, store)
+                reply = self.gate.admit(record.round_number, client, arrived(replies, client))
+                updates[client] = self.downlink.read_update(reply, sent, expected, store)
             except UnusableReply as reason:
-                record.leave_out(client, reason)
+                self._leave_out(record, client, reason)
         for group in ("parameters", "buffers"):
             refused = too_long({client: update.lengths[group] for client, update in updates.items()})
             for client, reason in refused.items():
-                record.leave_out(client, reason)
+                self._leave_out(record, client, reason)
                 del updates[client]
         return updates
+
+    def _leave_out(self, record: RoundRecord, client: str, reason: UnusableReply) -> None:
+        record.leave_out(client, reason)
+        self.gate.leave_out(client, reason)
 
     def _has_model(self, client: str) -> bool:
         """Whether a client has the model that this round starts from."""

@@ -16,6 +16,7 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.federation import client_app, server_app
 from fedmrg_core.federation.checkpoints import ServerState, load_checkpoint
 from fedmrg_core.federation.finish import Unfinished
+from fedmrg_core.federation.gate import ChainUnavailable, enrol, seal
 from fedmrg_core.federation.grid import RUN_ID, SERVER_NODE, InProcessGrid, WorkerGrid
 from fedmrg_core.federation.model_files import NOTED, is_whole, model_digests
 from fedmrg_core.federation.roster import Roster, write_roster
@@ -62,6 +63,7 @@ def run_federation(
         InputError: the folder holds another run, is in use or cannot be written, or data or base models are missing.
         TooFewClients: in some round fewer than `min_clients` were left.
         Unfinished: a hospital did not save its part of the model.
+        ChainUnavailable: the run has identities and their chain does not answer.
         RuntimeError: the simulation ended before its last round.
     """
     if engine not in ("in-process", "simulation"):
@@ -83,7 +85,9 @@ def run_federation(
         fingerprint = run_fingerprint(task, roster)
         state = load_checkpoint(run_folder / "checkpoint", fingerprint)
         if state is not None and state.round_number == rounds and is_whole(run_folder):
+            seal(run_folder, configuration)  # a crash may have come between
             return
+        enrol(run_folder, task, roster)
         (run_folder / server_app.FAILURE_FILE).unlink(missing_ok=True)
         if engine == "simulation":
             run_simulation(run_folder, len(roster.clients), last_round, configuration.threads, progress, test)
@@ -95,7 +99,9 @@ def run_federation(
         if state is None or state.round_number < last_round:
             raise RuntimeError(f"{run_folder}: the {engine} engine ended before round {last_round}; see its log.")
         if last_round == rounds:
-            _write_manifest(run_folder, state, engine, task, roster)
+            if not is_whole(run_folder):  # a model that was written again is the one that manifest.json has already
+                _write_manifest(run_folder, state, engine, task, roster)
+            seal(run_folder, configuration)
 
 
 def continue_federation(
@@ -141,7 +147,7 @@ def _raise_failure(run_folder: pathlib.Path) -> None:
     path = run_folder / server_app.FAILURE_FILE
     if path.exists():
         kind, _, sentence = path.read_text(encoding="utf-8").strip().partition(": ")
-        known = {error.__name__: error for error in (InputError, TooFewClients, Unfinished)}
+        known = {error.__name__: error for error in (InputError, TooFewClients, Unfinished, ChainUnavailable)}
         raise known.get(kind, RuntimeError)(sentence)
 
 

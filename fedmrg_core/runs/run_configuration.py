@@ -21,6 +21,22 @@ CONFIGURATION_FILE = "config.yaml"
 Row = TypeVar("Row", bound=Method)
 
 
+class Identities(Strict):
+    """Where the clients of a run are registered, see docs/identity.md."""
+
+    chain: str = "embedded"  # or the URL of an EVM node
+    chain_id: int | None = pydantic.Field(None, gt=0)  # the chain has to have this number; None: whichever it has
+    contract: str | None = None  # its address; None: deployed when the run begins
+    pot: int = pydantic.Field(0, ge=0)  # wei that the coordinator puts in, for the contributors
+
+    @pydantic.field_validator("chain")
+    @classmethod
+    def _is_known(cls, chain: str) -> str:
+        if chain != "embedded" and not chain.startswith(("http://", "https://")):
+            raise ValueError(f"{chain!r} is no chain; expected embedded or a node's URL, http://... or https://...")
+        return chain
+
+
 class RunConfiguration(Strict, Generic[Row]):
     """Which model is trained how, on whose data. Folders are stored relative to the run folder.
 
@@ -41,6 +57,8 @@ class RunConfiguration(Strict, Generic[Row]):
     # bytes come out wherever it is the same.
     threads: int = pydantic.Field(1, gt=0)
     task: str = REPORTS  # what the clients train: a name in `fedmrg_core.runs.task_registry`
+    # An identity on a chain for every client; runs without do not mention it.
+    identities: Identities | None = pydantic.Field(None, exclude_if=lambda given: given is None)
     format: int = pydantic.Field(FORMAT, ge=FORMAT, le=FORMAT)  # of this file, see `configuration_format`
 
     @pydantic.model_validator(mode="after")
@@ -49,13 +67,14 @@ class RunConfiguration(Strict, Generic[Row]):
         return self
 
     def identity(self) -> dict:
-        """What makes two runs the same run: all but the number of threads and where the input folders lie.
+        """What makes two runs the same run: all but the number of threads and where input folders and chain are.
 
         Code that the row picks by name counts, too: the hash of the training code follows imports.
         """
         picked = self.method.picked_code()
         code = {"code": picked_code_hash(picked)} if picked else {}
-        return self.model_dump(mode="json", exclude={"threads", "prepared", "base_models", "dealt", "format"}) | code
+        elsewhere = {"threads": True, "prepared": True, "base_models": True, "dealt": True, "format": True}
+        return self.model_dump(mode="json", exclude={**elsewhere, "identities": {"chain"}}) | code
 
 
 def configure_run(
@@ -98,7 +117,8 @@ def write_configuration(run_folder: pathlib.Path, configuration: RunConfiguratio
     path = run_folder / CONFIGURATION_FILE
     if path.exists():
         there = read_configuration(run_folder)
-        different = sorted(key for key, value in there.identity().items() if configuration.identity().get(key) != value)
+        one, other = there.identity(), configuration.identity()
+        different = sorted(key for key in one | other if one.get(key) != other.get(key))
         if different:
             raise InputError(
                 f"{path}: this run folder holds a run with another {', '.join(different)}; "
