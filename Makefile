@@ -78,9 +78,12 @@ help:  ## Show this list
 		THREADS=$(call quote,$(THREADS)) 'CPU threads of each hospital; 0: one, and in make figures as many hospitals at a time as cores' \
 		CORES=$(call quote,$(CORES)) 'CPU cores of everything together'
 
-environment: $(STAMP)  ## Create .venv from requirements.lock
+environment: $(STAMP)  ## Create .venv from requirements.lock, every file held against its digest
 
-$(STAMP): requirements.lock pyproject.toml
+# torch alone has none: which build fits depends on the machine. It brings the libraries of that build.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet
+
+$(STAMP): requirements.lock requirements.hashes pyproject.toml
 	@python=$$(for candidate in python3.11 python3 python; do \
 		"$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
 			&& echo "$$candidate" && break; done); \
@@ -89,9 +92,18 @@ $(STAMP): requirements.lock pyproject.toml
 		exit 1; \
 	fi; \
 	"$$python" -m venv $(ENVIRONMENT)
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet $(PIP_OPTIONS) -r requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@sed -n '/^pip==/,/[^\\]$$/p' requirements.hashes > $(ENVIRONMENT)/pip.hashes
+	$(PIP) $(PIP_OPTIONS) --require-hashes --no-deps -r $(ENVIRONMENT)/pip.hashes
+	$(PIP) $(PIP_OPTIONS) --require-hashes --no-deps -r requirements.hashes
+	$(PIP) $(PIP_OPTIONS) $$(grep '^torch==' requirements.lock)
+	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
+
+hashes: environment  ## Write requirements.hashes anew after a change of requirements.lock
+	@{ echo "# SHA-256 of every file of the versions in requirements.lock: \`make hashes\` writes it."; \
+		grep -v '^torch==' requirements.lock | $(BIN)/uv pip compile - --no-deps --no-annotate --no-header \
+			--generate-hashes --prerelease allow --python-version 3.11 --quiet; } > requirements.hashes.partial
+	@mv requirements.hashes.partial requirements.hashes
 
 SNAKEMAKE := snakemake --cores $(CORES) --rerun-triggers mtime params input --rerun-incomplete --nolock
 

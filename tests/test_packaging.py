@@ -80,7 +80,7 @@ def test_every_locked_version_takes_the_first_python_3_11():
 def test_the_lock_holds_nothing_that_nothing_needs():
     locked = lock()
     reached, waiting = set(), [(canonicalize_name(item.name), item.extras) for item in direct_requirements()]
-    waiting.append(("setuptools", set()))  # builds this package
+    waiting += [("setuptools", set()), ("pip", set())]  # build and install this package
     while waiting:
         name, extras = waiting.pop()
         if (name, frozenset(extras)) in reached or name not in locked:
@@ -90,6 +90,19 @@ def test_the_lock_holds_nothing_that_nothing_needs():
             if requirement.marker is None or any(requirement.marker.evaluate({"extra": x}) for x in ("", *extras)):
                 waiting.append((canonicalize_name(requirement.name), requirement.extras))
     assert not set(locked) - {name for name, _ in reached}
+
+
+def test_every_locked_package_has_digests():
+    """But torch, of which several builds have one version."""
+    text = (ROOT / "requirements.hashes").read_text()
+    entries = re.findall(
+        r"^([A-Za-z0-9._-]+)==([A-Za-z0-9.]+) ?((?:\\\n    --hash=sha256:[0-9a-f]{64} ?)+)$", text, re.MULTILINE
+    )
+    assert {canonicalize_name(name): version for name, version, _ in entries} == {
+        name: version for name, version in lock().items() if name != "torch"
+    }
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert len(lines) == sum(1 + hashes.count("--hash") for *_, hashes in entries)  # no address, no option
 
 
 def test_conda_environment_is_the_lock():
