@@ -100,10 +100,9 @@ def test_the_nearest_restart_counts(drawn, monkeypatch):
     pixels, truth = drawn
     model, start = perceptron(), pixels.mean(dim=0)
     seen = update_of(model, pixels, truth, steps=2)
-    once, several = (
-        invert_update(model, seen, truth, start, Attack(iterations=5, restarts=n, steps=2), torch.Generator().manual_seed(0))
-        for n in (1, 3)
-    )  # fmt: skip
+    tried = {count: Attack(iterations=5, restarts=count, steps=2) for count in (1, 3)}
+    generators = {count: torch.Generator().manual_seed(0) for count in tried}
+    once, several = (invert_update(model, seen, truth, start, tried[n], generators[n]) for n in tried)
     assert several.distance <= once.distance and several.pixels.shape == pixels.shape
     assert 0 <= several.pixels.min() and several.pixels.max() <= 1
 

@@ -2,7 +2,7 @@
 
     min over x of  mean over tensors of 1 - cos(update(x), observed) + w TV(x)            [related: Geiping 2020]
 
-    dL/dW = G^T X  for the patches' weights W, with G = dL/d(positions), (M, D): X is solved for    [related: APRIL 2022]
+    dL/dW = G^T X  for the patches' weights W, with G = dL/d(positions), (M, D): solved for X  [related: APRIL 2022]
 
 The second needs one image, a ViT whose positions travel, and at least as many dimensions as patches.
 """
@@ -132,7 +132,7 @@ def solve_patches(model: PromptedModel, gradient: dict[str, Tensor]) -> Tensor:
     positions, weights = found["positions"][0][0, model.backbone.own :], found["patches"][0]
     if len(positions) > positions.shape[1]:
         raise InputError(
-            f"attack: {len(positions)} patches are more than {positions.shape[1]} dimensions, so there is no closed form."
+            f"attack: {len(positions)} patches are more than {positions.shape[1]} dimensions: no closed form."
         )
     patches = torch.linalg.lstsq(
         positions.T.double(), weights.flatten(1).double(), rcond=EXACT, driver="gelsd"
