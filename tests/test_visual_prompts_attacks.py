@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import pathlib
+
+import pandas
 import pytest
 import torch
-from small_pictures import small_profile
+from small_pictures import small_inputs, small_profile, small_run
 from torch import Tensor, nn
 
 from fedmrg_core.data.pictures.picture import Subject
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.run import run_federation
+from fedmrg_core.runs.configuration import Federation
 from fedmrg_core.runs.methods import Losses, Method, Ownership, load_method
+from fedmrg_core.tasks.visual_prompts.attacks.attacking import COLUMNS, MATCHED, SOLVED, attack_run
 from fedmrg_core.tasks.visual_prompts.attacks.inversion import Attack, invert_update, solve_patches, total_variation
 from fedmrg_core.tasks.visual_prompts.attacks.scores import MEAN_IMAGE, RANDOM_IMAGE, floors, likeness, matched
 from fedmrg_core.tasks.visual_prompts.attacks.updates import update_of
@@ -178,3 +184,41 @@ def test_what_holds_nothing_is_refused(drawn):
             load_method("full", task="visual_prompts"), SUBJECT, profile.pictures, profile.adapter, vit
         )
         solve_patches(narrow, update_of(narrow, torch.rand(1, 1, 32, 32), truth[:1]))
+
+
+# ---- the table of a run ----
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
+    """Runs of one round."""
+    root = small_inputs(tmp_path_factory.mktemp("attacked"))
+    folders = {method: root / "runs" / method for method in ("full", "generator", "local", "centralised")}
+    for method, folder in folders.items():
+        once = small_profile().model_copy(update={"federation": Federation(rounds=1)})
+        run_federation(folder, small_run(root, folder, "phantom_findings", method, profile=once), progress=False)
+    return folders
+
+
+def test_a_run_is_attacked_with_the_same_budget_whatever_travels(trained):
+    attack = Attack(iterations=3, restarts=1)
+    tables = {method: attack_run(trained[method], attack, (1, 3)) for method in ("full", "generator")}
+    floors_of = {}
+    for method, table in tables.items():
+        assert list(table.columns) == list(COLUMNS) and set(table["method"]) == {method}
+        rows = table.set_index(["batch", "rebuilt_by"])
+        assert (SOLVED in rows.loc[1].index) == (method == "full") and SOLVED not in rows.loc[3].index
+        assert rows.loc[(1, MATCHED), "distance"] >= 0 and table[["psnr", "ssim"]].notna().all(axis=None)
+        floors_of[method] = rows.loc[[(batch, name) for batch in (1, 3) for name in (MEAN_IMAGE, RANDOM_IMAGE)]]
+    pandas.testing.assert_frame_equal(*(each.drop(columns="method") for each in floors_of.values()))
+    pandas.testing.assert_frame_equal(tables["generator"], attack_run(trained["generator"], attack, (1, 3)))
+
+
+def test_runs_that_cannot_be_attacked_are_refused(trained):
+    for method, sentence in {
+        "local": "method 'local' shares nothing",
+        "centralised": "it has one client, so no other centre's pictures to begin from",
+        "full": "centre-a has fewer than 99 training pictures; ask for fewer",
+    }.items():
+        with pytest.raises(InputError, match=sentence):
+            attack_run(trained[method], Attack(), (99,) if method == "full" else (1,))
