@@ -51,14 +51,26 @@ def attack_run(
     if not isinstance(task, PictureTask):
         raise InputError(f"{run_folder}: its task has no pictures; expected a run of notebook 12b.")
     load_chosen(task.model, task.run_folder)
-    attacked, known = _pictures(task, max(batches), seed)
+    attacked, known = attacked_pictures(task, max(batches), seed)
     rows = [row for batch in batches for row in _rows(task.model.eval(), attacked, known, batch, attack, seed)]
     table = pandas.DataFrame(rows).assign(method=task.configuration.method.name, steps=attack.steps)
     return table.reindex(columns=list(COLUMNS))
 
 
-def _pictures(task: PictureTask, largest: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Shuffled training pictures of the first client with their truth, and the pixels of the second one's."""
+def attacked_pictures(task: PictureTask, largest: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Whose pictures are attacked, and whose the attacker has.
+
+    Args:
+        task: of a finished run.
+        largest: pictures that are attacked at once.
+        seed: draws the order.
+
+    Returns:
+        Training pictures of the first client, `pixels` in [0, 1] and `truth`, in a random order; and the second one's.
+
+    Raises:
+        InputError: there is no second client, or too few pictures.
+    """
     clients = read_roster(task.run_folder).clients
     if len(clients) < 2:
         raise InputError(f"{task.run_folder}: it has one client, so no other centre's pictures to begin from.")
