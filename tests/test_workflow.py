@@ -177,6 +177,22 @@ def test_runs_of_another_task_are_made_by_its_notebook(tmp_path):
         read_parameters(read_notebook(ROOT / own[2]), own[2], written)
 
 
+@pytest.mark.parametrize("data, notebook", [("polyps", "12b_visual_prompts_run"), ("folder", "01_data")])
+def test_how_a_folder_is_read_reaches_the_notebook_that_reads_it(data, notebook, tmp_path):
+    (tmp_path / "mine").mkdir()
+    method = "static" if data == "polyps" else "fedmrg"
+    given = (f"data={data}", f"data_root={tmp_path / 'mine'}", f"method={method}", 'options={"threshold": 127}')
+    done = dry_run(tmp_path, *given)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    lines = [shlex.split(line[line.index("fedmrg run") :]) for line in output.splitlines() if "fedmrg run" in line]
+    told = {pathlib.Path(words[2]).stem: dict(parse_parameter(w) for w in words if "=" in w) for words in lines}
+    assert json.loads(told[notebook].pop("options")) == {"threshold": "127"}  # the loader takes it for a number
+    assert not [name for name, written in told.items() if "options" in written and name != notebook]
+    refused = dry_run(tmp_path, f"data={data}", "options=127")
+    assert "--config options: expected dict, not 127" in refused.stdout + refused.stderr
+
+
 def test_every_task_names_notebooks_that_take_the_settings_of_a_run():
     assert NOTEBOOKS_OF_TASKS.keys() <= TASKS.keys()
     for task in NOTEBOOKS_OF_TASKS.values():
