@@ -9,6 +9,8 @@ SHELL := /bin/bash
 PROFILE ?= smoke
 DATA ?= phantom
 DATA_ROOT ?=
+# How that folder is read, as JSON, e.g. '{"threshold": 127}'
+OPTIONS ?= {}
 PARTITION ?= site
 # How many; 0: as many as the partition makes
 CLIENTS ?= 0
@@ -31,6 +33,7 @@ CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 
 # Names are data: a dollar in them is no variable, and $(call quote,...) makes one word of them for the shell.
 override DATA_ROOT := $(value DATA_ROOT)
+override OPTIONS := $(value OPTIONS)
 override UNSEEN := $(value UNSEEN)
 quote = '$(subst ','\'',$(1))'
 
@@ -65,6 +68,7 @@ help:  ## Show this list
 		PROFILE=$(call quote,$(PROFILE)) 'sizes and steps: $(PROFILES), or the path of a .yaml file' \
 		DATA=$(call quote,$(DATA)) 'of make figures: $(DATASETS)' \
 		DATA_ROOT=$(call quote,$(DATA_ROOT)) 'the folder of a real data set' \
+		OPTIONS=$(call quote,$(OPTIONS)) 'how that folder is read, as JSON' \
 		PARTITION=$(call quote,$(PARTITION)) 'of make figures: how studies are dealt to clients' \
 		CLIENTS=$(call quote,$(CLIENTS)) 'of make figures; 0: as many as the partition makes' \
 		UNSEEN=$(call quote,$(UNSEEN)) 'of make figures: sites held out, joined by commas or as a JSON list' \
@@ -112,7 +116,7 @@ STEPS_ALONE := --quiet rules progress host reason
 
 figures: environment  ## From nothing to figures and report/index.html
 	@PATH="$(BIN):$$PATH" $(SNAKEMAKE) $(STEPS_ALONE) --config profile=$(call quote,$(PROFILE)) data=$(call quote,$(DATA)) \
-		data_root=$(call quote,$(DATA_ROOT)) partition=$(call quote,$(PARTITION)) clients=$(CLIENTS) \
+		data_root=$(call quote,$(DATA_ROOT)) options=$(call quote,$(OPTIONS)) partition=$(call quote,$(PARTITION)) clients=$(CLIENTS) \
 		unseen=$(call quote,$(UNSEEN)) method=$(call quote,$(METHOD)) seed=$(SEED) threads=$(THREADS) \
 		base_models=$(BASE_MODELS)
 	@cat report/result.txt
@@ -121,7 +125,7 @@ figures: environment  ## From nothing to figures and report/index.html
 benchmark: environment  ## Every missing run of EXPERIMENT, then tables and figures of all experiments
 	@export PATH="$(BIN):$$PATH"; \
 	runs() { $(SNAKEMAKE) runs --printshellcmds "$$@" --config profile=$(call quote,$(PROFILE)) \
-		data_root=$(call quote,$(DATA_ROOT)) experiment=$(call quote,$(EXPERIMENT)) rerun=$(RERUN) threads=$(THREADS) \
+		data_root=$(call quote,$(DATA_ROOT)) options=$(call quote,$(OPTIONS)) experiment=$(call quote,$(EXPERIMENT)) rerun=$(RERUN) threads=$(THREADS) \
 		base_models=$(BASE_MODELS); }; \
 	runs --dry-run --quiet all || exit; \
 	set -x; runs --keep-going; status=$$?; \

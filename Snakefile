@@ -18,6 +18,7 @@ filled in, and this environment on a file system that the nodes share. A run use
 job asks for is in the profile (set-threads).
 """
 
+import json
 import os
 import pathlib
 import shlex
@@ -40,6 +41,7 @@ from fedmrg_core.tasks.reports.stored_base_models import choose_models
 RUN_NAMES = list(RunSettings.model_fields)
 WORKFLOW_DEFAULTS = {
     "data_root": "",  # the folder of a real data set
+    "options": {},  # how it is read, e.g. options='{"threshold": 127}'
     "experiment": "",  # names in experiments.yaml, joined by commas
     "threads": 0,  # CPU threads of each hospital; 0: one, and in a single run as many hospitals at a time as cores
     "base_models": "stored",  # of the repository, where it has some of the profile; fresh: built here
@@ -138,6 +140,11 @@ def root_of(data):
     return SETTINGS["data_root"] if data_source(data).needs_root else ""
 
 
+def options_of(data):
+    """How that folder is read, as a notebook takes it."""
+    return json.dumps(SETTINGS["options"]) if SETTINGS["options"] and root_of(data) else "{}"
+
+
 def base_models_notebook(data):
     return f"base_models/{PROFILE}/notebooks/{corpus_name(data)}/05_base_models.ipynb"
 
@@ -157,7 +164,7 @@ def teaching_notebook(name):
 
 def command(name, output, **parameters):
     """The command line that runs a notebook; settings left at their defaults are left out."""
-    defaults = {field: RunSettings.model_fields[field].default for field in RUN_NAMES} | WORKFLOW_DEFAULTS
+    defaults = {field: RunSettings.model_fields[field].default for field in RUN_NAMES} | WORKFLOW_DEFAULTS | {"options": "{}"}
     keep = ("profile", "data", "method", "seed")  # named always: they say what the run is
     given = {key: value for key, value in parameters.items() if key in keep or value != defaults.get(key)}
     options = [f"-p {shlex.quote(f'{key}={value}')}" for key, value in given.items()]
@@ -193,7 +200,12 @@ rule data:
         data_notebook("{data}"),
     params:
         command=lambda wildcards, output: command(
-            "01_data", output[0], profile=SINGLE.profile, data=wildcards.data, data_root=root_of(wildcards.data)
+            "01_data",
+            output[0],
+            profile=SINGLE.profile,
+            data=wildcards.data,
+            data_root=root_of(wildcards.data),
+            options=options_of(wildcards.data),
         ),
     priority: 10
     shell:
@@ -293,6 +305,7 @@ rule task_run:
             wildcards.notebook,
             wildcards,
             data_root=root_of(BY_NAME[wildcards.run].data),
+            options=options_of(BY_NAME[wildcards.run].data),
             base_models=SETTINGS["base_models"],
             threads=SETTINGS["threads"] or 1,
             **WORKERS,

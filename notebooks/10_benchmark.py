@@ -160,6 +160,20 @@ question_tables.show_gain(benchmark, "medical-qa")
 question_tables.show_sizes(benchmark, "medical-qa-sizes")
 
 # %% [markdown]
+# ## Visual prompts: classes and masks
+#
+# The third task (docs/visual_prompts.md). Every method on findings and on organs, what it sends as a share of full fine-tuning, few and many
+# pictures, few and many prompts. Then quality against bytes, with the reports beside. Where none of these rows was run, nothing is shown.
+
+# %%
+from figures import picture_tables, quality_against_bytes
+
+picture_tables.show_methods(benchmark, "visual-prompts")
+picture_tables.show_curves(benchmark, "visual-prompts-shares", "visual-prompts-count")
+if benchmark.holds("visual-prompts", ""):
+    benchmark.show(quality_against_bytes.draw, benchmark.stored("main", "visual-prompts"))
+
+# %% [markdown]
 # ## A centre that joins later
 #
 # Notebook 09's numbers over three seeds, on the phantom and on IU X-ray.

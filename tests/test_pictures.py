@@ -149,6 +149,8 @@ def test_a_grey_mask_needs_a_threshold(tmp_path):
     with pytest.raises(InputError, match=r"a0.jpg: the mask has \d+ grey levels .*; give threshold, for example 127"):
         load_picture_masks(root, 32, 0)
     truth = load_picture_masks(root, 40, 0, threshold=127).pictures[0].truth[0]
+    told = call_loader("picture_masks", root, 40, 0, threshold="127")  # as the workflow hands it on
+    assert (told.pictures[0].truth[0] == truth).all()
     assert 80 <= truth.sum() <= 120
     with pytest.raises(InputError, match="threshold is 300"):
         load_picture_masks(root, 32, 0, threshold=300)

@@ -191,6 +191,22 @@ def test_a_folder_of_one_s_own_is_trained_on(inputs, tmp_path):
     assert accuracy in (0, 0.5, 1)
 
 
+def test_a_folder_that_is_read_again_stays_unless_it_changed(tmp_path):
+    """Other runs may be reading what was prepared of it."""
+    root, profile = (
+        own_folder(tmp_path, {site: ["a", "b", "a", "b", "a", "b"] for site in ("north", "south")}),
+        small_profile(),
+    )
+    prepare_pictures(tmp_path / "p", "picture_classes", profile, str(root))
+    first = (tmp_path / "p" / "north").stat().st_ino
+    prepare_pictures(tmp_path / "p", "picture_classes", profile, str(root))
+    assert (tmp_path / "p" / "north").stat().st_ino == first and not list(tmp_path.glob("*.partial"))
+    before = open_pictures(tmp_path / "p" / "south", "test")[1]["pixels"]
+    Image.open(root / "south4.png").save(root / "south5.png")
+    prepare_pictures(tmp_path / "p", "picture_classes", profile, str(root))
+    assert not open_pictures(tmp_path / "p" / "south", "test")[1]["pixels"].equal(before)
+
+
 def test_a_site_to_hold_out_that_is_not_there_is_refused(tmp_path):
     root = own_folder(tmp_path, {"north": ["a", "b", "a", "b", "a", "b"]})
     with pytest.raises(InputError, match="unseen names 'east'; the data set has the sites north"):

@@ -156,10 +156,13 @@ def test_what_adaptation_lacks_is_planned_and_nothing_else(tmp_path):
 
 
 def test_runs_of_another_task_are_made_by_its_notebook(tmp_path):
-    """One run of it, and the experiment that continuous integration verifies, which has runs of two tasks."""
+    """One run of each, and the experiment that continuous integration verifies, which has runs of several tasks."""
+    reports, questions, pictures = ("06_federated_run", "07_evaluation"), "11b_medical_qa_run", "12b_visual_prompts_run"
+    own_runs = {questions: "medical_world/fed-lora", pictures: "phantom_masks/static"}
     for target, settings, expected in (
-        ("all", ("data=medical_world", "method=fed-lora"), ["11b_medical_qa_run"]),
-        ("runs", ("experiment=smoke", "rerun=True"), ["06_federated_run", "07_evaluation", "11b_medical_qa_run"]),
+        ("all", ("data=medical_world", "method=fed-lora"), [questions]),
+        ("all", ("data=phantom_masks", "method=static"), [pictures]),
+        ("runs", ("experiment=smoke", "rerun=True"), [*reports, questions]),
     ):
         done = dry_run(tmp_path, *settings, target=target)
         output = done.stdout + done.stderr
@@ -167,10 +170,27 @@ def test_runs_of_another_task_are_made_by_its_notebook(tmp_path):
         lines = [shlex.split(line[line.index("fedmrg run") :]) for line in output.splitlines() if "fedmrg run" in line]
         runs = [words for words in lines if words[-1].startswith("results/")]
         assert sorted({pathlib.Path(words[2]).stem for words in runs}) == expected
-        (own,) = [words for words in runs if "11b" in words[2]]
-        assert own[-1] == "results/smoke/medical_world/fed-lora/seed-0/notebooks/11b_medical_qa_run.ipynb"
+        own = runs[-1] if target == "all" else next(words for words in runs if questions in words[2])
+        name = pathlib.Path(own[2]).stem
+        assert own[-1] == f"results/smoke/{own_runs[name]}/seed-0/notebooks/{name}.ipynb"
         written = dict(parse_parameter(own[at + 1]) for at, word in enumerate(own) if word == "-p")
         read_parameters(read_notebook(ROOT / own[2]), own[2], written)
+
+
+@pytest.mark.parametrize("data, notebook", [("polyps", "12b_visual_prompts_run"), ("folder", "01_data")])
+def test_how_a_folder_is_read_reaches_the_notebook_that_reads_it(data, notebook, tmp_path):
+    (tmp_path / "mine").mkdir()
+    method = "static" if data == "polyps" else "fedmrg"
+    given = (f"data={data}", f"data_root={tmp_path / 'mine'}", f"method={method}", 'options={"threshold": 127}')
+    done = dry_run(tmp_path, *given)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    lines = [shlex.split(line[line.index("fedmrg run") :]) for line in output.splitlines() if "fedmrg run" in line]
+    told = {pathlib.Path(words[2]).stem: dict(parse_parameter(w) for w in words if "=" in w) for words in lines}
+    assert json.loads(told[notebook].pop("options")) == {"threshold": "127"}  # the loader takes it for a number
+    assert not [name for name, written in told.items() if "options" in written and name != notebook]
+    refused = dry_run(tmp_path, f"data={data}", "options=127")
+    assert "--config options: expected dict, not 127" in refused.stdout + refused.stderr
 
 
 def test_every_task_names_notebooks_that_take_the_settings_of_a_run():

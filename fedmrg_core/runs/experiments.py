@@ -299,7 +299,8 @@ def runs_of(
         InputError: an experiment, a profile, a method or a variant is unknown.
     """
     experiments = load_experiments() if experiments is None else experiments
-    numbers, methods = load_profile(profile), functools.cache(lambda task: load_methods(task=task))
+    numbers = functools.cache(lambda data: load_profile(profile, data))  # data sets have numbers of their own
+    methods = functools.cache(lambda task: load_methods(task=task))
     runs: dict[str, RunSettings] = {}
     for name in names:
         if name not in experiments:
@@ -307,6 +308,8 @@ def runs_of(
                 f"experiment: {name!r} is unknown; expected one of {', '.join(experiments)} (experiments.yaml)."
             )
         for run in itertools.chain.from_iterable(block.runs(profile) for block in experiments[name]):
-            with_variant(numbers, methods(run.task).get(run.method) or load_method(run.method, run.task), run.variant)
+            with_variant(
+                numbers(run.data), methods(run.task).get(run.method) or load_method(run.method, run.task), run.variant
+            )
             runs[run.name] = run
     return list(runs.values())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from fedmrg_core.data.sources import MEDICAL_QA, REPORTS
+from fedmrg_core.data.sources import MEDICAL_QA, REPORTS, VISUAL_PROMPTS
 from fedmrg_core.errors import InputError
 
 
@@ -35,6 +35,7 @@ NOTEBOOKS: dict[str, TaskNotebooks] = {
         runs=("06_federated_run", "07_evaluation"), data="01_data", base_models="05_base_models", own_rules=True
     ),
     MEDICAL_QA: TaskNotebooks(runs=("11b_medical_qa_run",)),
+    VISUAL_PROMPTS: TaskNotebooks(runs=("12b_visual_prompts_run",)),
 }
 
 

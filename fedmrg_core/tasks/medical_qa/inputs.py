@@ -5,8 +5,7 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
-import filelock
-
+from fedmrg_core.files.turns import alone
 from fedmrg_core.runs.experiments import RunSettings
 from fedmrg_core.seeds import torch_threads
 from fedmrg_core.tasks.medical_qa.preparing import prepare_base_model, prepare_questions
@@ -35,13 +34,8 @@ def prepare_inputs(
     """
     profile, _ = run.load()
     prepared, models = run.prepared(workspace), run.base_models(workspace)
-    with _alone(prepared):
+    with alone(prepared):
         summary = prepare_questions(prepared, run.data, profile, data_root, options)
-    with _alone(models), torch_threads(1):
+    with alone(models), torch_threads(1):
         description = prepare_base_model(models, run.data, profile, base_models, data_root=data_root, prepared=prepared)
     return summary, description
-
-
-def _alone(folder: pathlib.Path) -> filelock.FileLock:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(folder.parent / f".{folder.name}.lock")

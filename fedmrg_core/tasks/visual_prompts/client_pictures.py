@@ -155,7 +155,7 @@ def read_summary(prepared: pathlib.Path) -> dict:
         InputError: it holds no pictures.
     """
     if not (prepared / SUMMARY).is_file():
-        raise InputError(f"{prepared / SUMMARY} does not exist; prepare the pictures with notebook 12_visual_prompts.")
+        raise InputError(f"{prepared / SUMMARY} does not exist; prepare the pictures with notebook 12b.")
     return read_json(prepared / SUMMARY)
 
 

@@ -42,11 +42,11 @@ def evaluate_run(run_folder: pathlib.Path) -> pandas.DataFrame:
     """
     run_folder = run_folder.resolve()
     if not (run_folder / "model" / "shared.safetensors").is_file():
-        raise InputError(f"{run_folder}: no model/shared.safetensors; finish the run with notebook 12_visual_prompts.")
+        raise InputError(f"{run_folder}: no model/shared.safetensors; finish the run with notebook 12b.")
     check_model(run_folder)
     task = load_task(run_folder)
     if not isinstance(task, PictureTask):
-        raise InputError(f"{run_folder}: its task has no pictures; expected a run of notebook 12_visual_prompts.")
+        raise InputError(f"{run_folder}: its task has no pictures; expected a run of notebook 12b.")
     with torch_threads(task.configuration.threads):
         answers = pandas.concat([*_at_home(task), *_unseen(task)], ignore_index=True)
     profile, seed = task.configuration.profile, task.configuration.seed

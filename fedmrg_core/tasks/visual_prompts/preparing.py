@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import pandas
@@ -27,7 +28,7 @@ from fedmrg_core.tasks.visual_prompts.base_model import (
     saved_description,
     take_stored_model,
 )
-from fedmrg_core.tasks.visual_prompts.client_pictures import SUMMARY, read_summary, write_pictures
+from fedmrg_core.tasks.visual_prompts.client_pictures import ABOUT, SUMMARY, read_summary, write_pictures
 from fedmrg_core.tasks.visual_prompts.task import built_name
 
 DATA_SEED = 0  # the same pictures, and one way to split, for all seeds of a run: they differ in training alone
@@ -77,8 +78,17 @@ def prepare_pictures(
     )
     write_text(partial / LEFT_OUT, table_text(left_out))
     write_text(partial / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-    replace_folder(partial, folder)
+    if content_of(partial) == content_of(folder):  # another run may be reading it
+        shutil.rmtree(partial)
+    else:
+        replace_folder(partial, folder)
     return summary
+
+
+def content_of(folder: pathlib.Path) -> dict[str, bytes]:
+    """The small files of a prepared folder: they name its pictures, and hold a fingerprint of each site's."""
+    paths = [*folder.glob("*.*"), *folder.glob(f"*/{ABOUT}")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths if path.is_file()}
 
 
 def _summary(loaded: LoadedPictures) -> dict[str, Any]:

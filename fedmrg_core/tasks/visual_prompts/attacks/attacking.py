@@ -1,0 +1,104 @@
+"""The table of attacks on a run: what comes back from one update of a client, beside the floors.
+
+On the benchmark's machine, which holds the pictures of all. The attacker has pictures of another centre: their mean is
+where the search begins, and they are the floors [ours].
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import pandas
+import torch
+from torch import Tensor
+
+from fedmrg_core.errors import InputError
+from fedmrg_core.federation.model_task import load_chosen
+from fedmrg_core.federation.roster import read_roster
+from fedmrg_core.federation.task import load_task
+from fedmrg_core.seeds import stream_seed
+from fedmrg_core.tasks.visual_prompts.attacks.inversion import Attack, invert_update, solve_patches
+from fedmrg_core.tasks.visual_prompts.attacks.scores import floors, likeness, matched
+from fedmrg_core.tasks.visual_prompts.attacks.updates import update_of
+from fedmrg_core.tasks.visual_prompts.client_pictures import open_pictures
+from fedmrg_core.tasks.visual_prompts.prompted_model import PromptedModel
+from fedmrg_core.tasks.visual_prompts.task import PictureTask
+
+MATCHED, SOLVED = "matching", "closed form"
+COLUMNS = ("method", "batch", "steps", "rebuilt_by", "psnr", "ssim", "distance")
+
+
+def attack_run(
+    run_folder: pathlib.Path, attack: Attack, batches: Sequence[int] = (1, 4, 16), seed: int = 0
+) -> pandas.DataFrame:
+    """Attack the first client of a run, whose model is the chosen one.
+
+    Args:
+        run_folder: finished.
+        attack: the budget, the same for every row of methods.
+        batches: numbers of pictures of an update.
+        seed: draws pictures, noise and floors.
+
+    Returns:
+        `COLUMNS`: means over a batch's pictures; distance is blank but for matching.
+
+    Raises:
+        InputError: its task has no pictures, there is no second client whose pictures the attacker has, a batch is
+            larger than a client, or the row shares nothing.
+    """
+    task = load_task(run_folder.resolve())
+    if not isinstance(task, PictureTask):
+        raise InputError(f"{run_folder}: its task has no pictures; expected a run of notebook 12b.")
+    load_chosen(task.model, task.run_folder)
+    attacked, known = attacked_pictures(task, max(batches), seed)
+    rows = [row for batch in batches for row in _rows(task.model.eval(), attacked, known, batch, attack, seed)]
+    table = pandas.DataFrame(rows).assign(method=task.configuration.method.name, steps=attack.steps)
+    return table.reindex(columns=list(COLUMNS))
+
+
+def attacked_pictures(task: PictureTask, largest: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Whose pictures are attacked, and whose the attacker has.
+
+    Args:
+        task: of a finished run.
+        largest: pictures that are attacked at once.
+        seed: draws the order.
+
+    Returns:
+        Training pictures of the first client, `pixels` in [0, 1] and `truth`, in a random order; and the second one's.
+
+    Raises:
+        InputError: there is no second client, or too few pictures.
+    """
+    clients = read_roster(task.run_folder).clients
+    if len(clients) < 2:
+        raise InputError(f"{task.run_folder}: it has one client, so no other centre's pictures to begin from.")
+    first, second = (
+        open_pictures((task.run_folder / client.folders[0]).resolve(), "train")[1] for client in clients[:2]
+    )
+    if largest > min(len(first["pixels"]), len(second["pixels"])):
+        raise InputError(f"attack: {clients[0].name} has fewer than {largest} training pictures; ask for fewer.")
+    order = torch.randperm(len(first["pixels"]), generator=_generator(seed, "pictures"))
+    device = next(task.model.parameters()).device
+    pixels, truth = ((first[name][order].float()).to(device) for name in ("pixels", "truth"))
+    return {"pixels": pixels / 255, "truth": truth}, second["pixels"].float().to(device) / 255
+
+
+def _rows(
+    model: PromptedModel, attacked: dict[str, Tensor], known: Tensor, batch: int, attack: Attack, seed: int
+) -> Iterator[dict[str, object]]:
+    pixels, truth = attacked["pixels"][:batch], attacked["truth"][:batch]
+    seen = update_of(model, pixels, truth, attack.steps, attack.pace)
+    found = invert_update(model, seen, truth, known.mean(dim=0), attack, _generator(seed, "noise", str(batch)))
+    rebuilt = {MATCHED: matched(found.pixels, pixels)}
+    if batch == attack.steps == 1 and "backbone" in model.method.modules and model.subject.kind != "masks":
+        rebuilt[SOLVED] = solve_patches(model, seen)
+    rebuilt |= floors(known, pixels, _generator(seed, "floors", str(batch)))
+    for name, images in rebuilt.items():
+        distance = {"distance": found.distance} if name == MATCHED else {}
+        yield {"batch": batch, "rebuilt_by": name, **likeness(images, pixels).mean().to_dict(), **distance}
+
+
+def _generator(seed: int, *stream: str) -> torch.Generator:
+    return torch.Generator().manual_seed(stream_seed(seed, "attack", *stream))
