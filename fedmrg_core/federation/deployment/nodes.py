@@ -7,6 +7,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 
 from fedmrg_core.errors import InputError
@@ -20,6 +21,7 @@ from fedmrg_core.federation.task import load_task, run_fingerprint
 from fedmrg_core.runs.run_configuration import read_configuration
 
 HOME, DATABASE, CONNECTION = "flower", "state.db", "own"
+RETRY = 5.0  # seconds
 REGISTERED = ".registered"  # beside a public key: the SuperLink knows it
 
 
@@ -42,7 +44,9 @@ def serve(folder: pathlib.Path) -> int:
 
 
 def start_site(folder: pathlib.Path) -> int:
-    """Run a hospital's SuperNode until it is ended; its exit code. It asks the server again as long as that is away.
+    """Run a hospital's SuperNode until it is ended; its exit code.
+
+    As long as the server is away, or does not know the hospital's key yet, it is asked again.
 
     Raises:
         InputError: a key or the client folder is unreadable, or the port of its own runtime is taken.
@@ -56,7 +60,10 @@ def start_site(folder: pathlib.Path) -> int:
     command += ["--superlink", f"{site.host}:{site.port}", "--node-config", configured]
     command += ["--auth-supernode-private-key", str((folder / certificates.NODE_KEY).resolve())]
     command += ["--host", "127.0.0.1", "--port", str(site.runtime_port)]
-    return _call(folder, command)
+    while (code := _call(folder, command)) > 0:  # SuperNodes end where the server does not let them in
+        print(f"{site.host}:{site.port} did not let {site.client} in; asked again in {RETRY:.0f} s.", flush=True)
+        time.sleep(RETRY)
+    return code
 
 
 def register(folder: pathlib.Path) -> list[str]:
