@@ -259,6 +259,7 @@ def test_its_reference_is_small_and_whole(kept):
     files = {path.name for path in (kept / "reference" / NAME).iterdir()}
     assert files == {
         "config.yaml", "manifest.json", "ledger.csv", "timing.csv", "rounds.csv", "metrics.csv", "predictions.csv.gz",
+        "files.sha256",
     }  # fmt: skip
     stored = load_run(kept / "reference" / NAME)
     assert stored.measures is MEASURES and stored.answer("home") == "own" and stored.answer("unseen") is None

@@ -14,7 +14,6 @@ import fedmrg_core
 from fedmrg_core.commands import federation, identity, site
 from fedmrg_core.commands.described import DescribedCommand
 from fedmrg_core.errors import InputError
-from fedmrg_core.files.stored_tables import table_text
 
 BAD_INPUT, FAILED = 2, 1  # exit codes
 TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods", ".json", ".jsonl", ".parquet")  # what no file of lines is called
@@ -87,6 +86,7 @@ def score(
     seed: Annotated[int, typer.Option(help="Of the bootstrap over studies.")] = 0,
 ) -> None:
     """Score anybody's generated reports: every text and clinical measure with its 95 % interval over studies."""
+    from fedmrg_core.files.stored_tables import table_text
     from fedmrg_core.files.whole_files import write_text
     from fedmrg_core.tasks.reports.score_file import read_reports, score_reports
 

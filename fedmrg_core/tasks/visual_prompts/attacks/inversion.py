@@ -19,7 +19,6 @@ from torch.nn import functional
 from fedmrg_core.errors import InputError
 from fedmrg_core.tasks.visual_prompts.attacks.updates import update_of
 from fedmrg_core.tasks.visual_prompts.prompted_model import PromptedModel
-from fedmrg_core.training.trained_model import TrainedModel
 
 NOISE = 0.02  # grey levels, on the picture that restarts begin from
 EXACT = 1e-6  # of the largest singular value: below it is what float32 has rounded
@@ -55,7 +54,7 @@ class Inverted:
 
 
 def invert_update(
-    model: TrainedModel,
+    model: PromptedModel,
     observed: dict[str, Tensor],
     truth: Tensor,
     start: Tensor,
@@ -83,7 +82,7 @@ def invert_update(
 
 
 def _one_restart(
-    model: TrainedModel,
+    model: PromptedModel,
     goal: dict[str, Tensor],
     truth: Tensor,
     start: Tensor,
@@ -103,7 +102,7 @@ def _one_restart(
     return Inverted(pixels.detach(), _distance(model, pixels, truth, goal, attack).item())
 
 
-def _distance(model: TrainedModel, pixels: Tensor, truth: Tensor, goal: dict[str, Tensor], attack: Attack) -> Tensor:
+def _distance(model: PromptedModel, pixels: Tensor, truth: Tensor, goal: dict[str, Tensor], attack: Attack) -> Tensor:
     """Mean over tensors: together the largest would decide, and those of biases know least of an image [ours]."""
     own = update_of(model, pixels, truth, attack.steps, attack.pace, differentiable=True)
     parts = [functional.cosine_similarity(own[key].flatten(), goal[key].flatten(), dim=0, eps=1e-20) for key in goal]

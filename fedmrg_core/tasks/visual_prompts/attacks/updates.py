@@ -13,13 +13,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.runs.methods import Ownership
-from fedmrg_core.training.trained_model import TrainedModel
+from fedmrg_core.tasks.visual_prompts.prompted_model import PromptedModel
 
 
 class _Loss(nn.Module):
     """The weighted loss of a batch, as a module, so that it can be called with other parameters."""
 
-    def __init__(self, model: TrainedModel) -> None:
+    def __init__(self, model: PromptedModel) -> None:
         super().__init__()
         self.model = model
 
@@ -29,7 +29,12 @@ class _Loss(nn.Module):
 
 
 def update_of(
-    model: TrainedModel, pixels: Tensor, truth: Tensor, steps: int = 1, pace: float = 0.01, differentiable: bool = False
+    model: PromptedModel,
+    pixels: Tensor,
+    truth: Tensor,
+    steps: int = 1,
+    pace: float = 0.01,
+    differentiable: bool = False,
 ) -> dict[str, Tensor]:
     """What shared parameters lose in some steps on one batch, in units of the pace: after one step the gradient.
 
