@@ -14,14 +14,17 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.federation.checkpoints import load_checkpoint
 from fedmrg_core.federation.deployment import certificates
 from fedmrg_core.federation.deployment.folders import NODES, RUN, read_federation, read_site
+from fedmrg_core.federation.finish import COST
 from fedmrg_core.federation.roster import read_roster
 from fedmrg_core.federation.run import raise_failure, write_manifest
+from fedmrg_core.federation.server_app import FAILURE_FILE
 from fedmrg_core.federation.simulation import flower_environment, write_app
 from fedmrg_core.federation.task import load_task, run_fingerprint
 from fedmrg_core.runs.run_configuration import read_configuration
 
 HOME, DATABASE, CONNECTION = "flower", "state.db", "own"
 RETRY = 5.0  # seconds
+LAST_SECONDS = 60.0  # for the server's app to end after its log has
 REGISTERED = ".registered"  # beside a public key: the SuperLink knows it
 
 
@@ -109,7 +112,8 @@ def run(folder: pathlib.Path, test: bool = False, progress: bool = True) -> None
     rounds = read_configuration(folder / RUN).profile.federation.rounds
     write_app(folder / HOME, (folder / RUN).resolve(), rounds, test)
     command = ["flwr", "run", str((folder / HOME / "app").resolve()), CONNECTION, "--stream"]
-    (folder / RUN / "failure.txt").unlink(missing_ok=True)
+    for name in (FAILURE_FILE, COST):
+        (folder / RUN / name).unlink(missing_ok=True)
     with subprocess.Popen(
         _found(command), env=_environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         errors="replace",
@@ -119,6 +123,7 @@ def run(folder: pathlib.Path, test: bool = False, progress: bool = True) -> None
             lines.append(line)
             if progress:
                 print(line, end="", flush=True)
+    _wait_for_the_end(folder / RUN)
     raise_failure(folder / RUN)
     if process.returncode:
         raise InputError(f"{folder}: flwr run failed ({' '.join(''.join(lines[-3:]).split())[-200:]}).")
@@ -127,6 +132,13 @@ def run(folder: pathlib.Path, test: bool = False, progress: bool = True) -> None
     if state is None or state.round_number < rounds:
         raise RuntimeError(f"{folder / RUN}: the run ended before round {rounds}; see the log of the SuperLink.")
     write_manifest(folder / RUN, state, "deployment", task, roster)
+
+
+def _wait_for_the_end(run_folder: pathlib.Path) -> None:
+    """The log may end before the server's app does: wait until that has written its last file, or its failure."""
+    deadline = time.monotonic() + LAST_SECONDS
+    while not any((run_folder / name).exists() for name in (FAILURE_FILE, COST)) and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 def _write_connection(folder: pathlib.Path) -> None:
