@@ -12,7 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 # Pages by section of the sidebar, as paths below the repository without ending.
 site_sections = {
-    "Use it": ["docs/running", "docs/reproducibility"],
+    "Use it": ["docs/running", "docs/deployment", "docs/reproducibility"],
     "Understand it": [
         "docs/glossary",
         "docs/layout",

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import fedmrg_core
-from fedmrg_core.commands import federation, identity
+from fedmrg_core.commands import federation, identity, site
 from fedmrg_core.commands.described import DescribedCommand
 from fedmrg_core.errors import InputError
 
@@ -30,6 +30,7 @@ app = typer.Typer(
 notebook_app = typer.Typer(help="The .ipynb copies of the notebooks.", no_args_is_help=True)
 app.add_typer(notebook_app, name="notebook")
 app.add_typer(federation.app, name="federation")
+app.add_typer(site.app, name="site")
 app.add_typer(identity.app, name="identity")
 app.command(cls=DescribedCommand)(identity.audit)
 
@@ -108,8 +109,8 @@ def check_data(
 
     loaded = dry_run.load_studies(data, root, profile)
     counts = Counter(zip(loaded.studies["site"], loaded.studies["split"], strict=True))
-    for (site, split), studies in sorted(counts.items()):
-        print(f"{site}\t{split}\t{studies}")
+    for (where, split), studies in sorted(counts.items()):
+        print(f"{where}\t{split}\t{studies}")
     print(f"{len(loaded.studies)} studies in use, {len(loaded.left_out)} left out.")
     for item in loaded.left_out:
         print(f"left out\t{item.study_id}\t{item.item}\t{item.reason}")

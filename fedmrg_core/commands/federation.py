@@ -9,7 +9,69 @@ import typer
 
 from fedmrg_core.commands.described import DescribedCommand
 
-app = typer.Typer(help="Client folders and the list of clients of a real federation.", no_args_is_help=True)
+app = typer.Typer(help="The server's side of a real federation, and client folders.", no_args_is_help=True)
+Folder = Annotated[pathlib.Path, typer.Argument(help="The server's folder.")]
+
+
+@app.command(cls=DescribedCommand)
+def init(
+    folder: Folder,
+    configuration: Annotated[pathlib.Path, typer.Option(help="A run folder whose config.yaml says what is trained.")],
+    name: Annotated[str, typer.Option(help="Of the federation.")] = "federation",
+    host: Annotated[str, typer.Option(help="Name or address under which hospitals reach this server.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Of the SuperLink.")] = 8000,
+    listen: Annotated[str, typer.Option(help="The address that it listens on; 0.0.0.0 for all.")] = "127.0.0.1",
+) -> None:
+    """Make the server's folder: authority, certificate, the run, and invitation.json for the hospitals.
+
+    Example: fedmrg federation init ours --configuration results/paper/ours/fedmrg/seed-0 --host fed.example.org
+    """
+    from fedmrg_core.federation.deployment.folders import FederationFolder, init_federation
+    from fedmrg_core.files.strict_yaml import validated
+    from fedmrg_core.runs.run_configuration import read_configuration
+
+    settings = validated(FederationFolder, {"name": name, "host": host, "port": port, "listen": listen}, "init")
+    print(f"{init_federation(folder, settings, read_configuration(configuration))}: send this file to every hospital")
+
+
+@app.command(cls=DescribedCommand)
+def admit(
+    folder: Folder,
+    applications: Annotated[list[pathlib.Path], typer.Argument(help="The application.json of every hospital.")],
+) -> None:
+    """Take hospitals into the federation, all of them in one call.
+
+    Example: fedmrg federation admit ours north.json south.json
+    """
+    from fedmrg_core.federation.deployment import folders
+
+    print(f"{folder}: {', '.join(folders.admit(folder, applications).names)} take part")
+
+
+@app.command(cls=DescribedCommand)
+def serve(folder: Folder) -> None:
+    """Run the SuperLink until it is ended (Ctrl-C); started again, it knows its hospitals.
+
+    Example: fedmrg federation serve ours
+    """
+    from fedmrg_core.federation.deployment import nodes
+
+    raise typer.Exit(nodes.serve(folder))
+
+
+@app.command(cls=DescribedCommand)
+def run(
+    folder: Folder,
+    test: Annotated[bool, typer.Option(help="Have every hospital test itself at the end.")] = False,
+) -> None:
+    """Register hospitals that are new and run the rounds that are left.
+
+    Example: fedmrg federation run ours
+    """
+    from fedmrg_core.federation.deployment import nodes
+
+    nodes.run(folder, test=test)
+    print(f"{folder / 'run'}: done")
 
 
 @app.command("client-folder", cls=DescribedCommand)

@@ -69,7 +69,6 @@ def finish(rounds: FederatedRounds, test: bool = False) -> None:
     replies = rounds.hospitals.exchange(record, "finish", outgoing, sent)
     answers = _answers(rounds, replies, best.state_rounds)
     folder = RunFolder(rounds.run_folder)
-    folder.write_csv(COST, record.ledger_rows())
     if test:
         rows = [
             {"client": client, "metric": name, "value": value, "studies": int(metrics[EXAMPLES])}
@@ -78,6 +77,7 @@ def finish(rounds: FederatedRounds, test: bool = False) -> None:
             if name not in (EXAMPLES, SECONDS) and not math.isnan(value)
         ]
         folder.write_csv(TESTS, rows, ("client", "metric", "value", "studies"))
+    folder.write_csv(COST, record.ledger_rows())  # the last file of a run that the server's app writes
 
 
 def _answers(

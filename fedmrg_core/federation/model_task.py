@@ -160,6 +160,7 @@ class ModelHospital:
     def test(self, run_folder: pathlib.Path) -> tuple[dict[str, float], int]:
         """The means of the chosen model's answers."""
         load_chosen(self.task.model, run_folder, self.client.name)
+        self.task.model.eval()  # a node's process may have made the model for this message alone
         answers = self.answers()
         return {key: float(answers[key].mean()) for key in self.task.tested}, len(answers)
 

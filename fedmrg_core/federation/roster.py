@@ -112,7 +112,7 @@ def roster_of(descriptions: Sequence[pathlib.Path]) -> Roster:
     clients = sorted(map(_described, descriptions), key=lambda client: client.name)
     if len(clients) < 2:
         raise InputError(f"{len(clients)} client.json was given; a federation needs at least 2 hospitals.")
-    return _roster(clients)
+    return roster_of_clients(clients)
 
 
 def roster_of_folders(folders: Sequence[pathlib.Path], run_folder: pathlib.Path) -> Roster:
@@ -122,10 +122,11 @@ def roster_of_folders(folders: Sequence[pathlib.Path], run_folder: pathlib.Path)
         InputError: as `read_client`.
     """
     clients = [read_client(folder, run_folder) for folder in folders]
-    return _roster(sorted(clients, key=lambda client: client.name))
+    return roster_of_clients(sorted(clients, key=lambda client: client.name))
 
 
-def _roster(clients: Sequence[Client]) -> Roster:
+def roster_of_clients(clients: Sequence[Client]) -> Roster:
+    """The roster of clients sorted by name, with a hash of all their data together."""
     together = hashlib.sha256("\n".join(f"{client.name} {client.fingerprint}" for client in clients).encode())
     return Roster(tuple(clients), {"data": together.hexdigest()})
 

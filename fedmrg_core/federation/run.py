@@ -91,7 +91,7 @@ def run_federation(
         (run_folder / server_app.FAILURE_FILE).unlink(missing_ok=True)
         if engine == "simulation":
             run_simulation(run_folder, len(roster.clients), last_round, configuration.threads, progress, test)
-            _raise_failure(run_folder)
+            raise_failure(run_folder)
         else:
             count = worker_count(workers, configuration.threads, len(roster.clients))
             _run_in_process(run_folder, roster, last_round, configuration.threads, progress, test, count)
@@ -100,7 +100,7 @@ def run_federation(
             raise RuntimeError(f"{run_folder}: the {engine} engine ended before round {last_round}; see its log.")
         if last_round == rounds:
             if not is_whole(run_folder):  # a model that was written again is the one that manifest.json has already
-                _write_manifest(run_folder, state, engine, task, roster)
+                write_manifest(run_folder, state, engine, task, roster)
             seal(run_folder, configuration)
 
 
@@ -142,7 +142,7 @@ def _run_in_process(
         flower.setLevel(level)
 
 
-def _raise_failure(run_folder: pathlib.Path) -> None:
+def raise_failure(run_folder: pathlib.Path) -> None:
     """Raise in this process what the server app raised in its own."""
     path = run_folder / server_app.FAILURE_FILE
     if path.exists():
@@ -151,10 +151,10 @@ def _raise_failure(run_folder: pathlib.Path) -> None:
         raise known.get(kind, RuntimeError)(sentence)
 
 
-def _write_manifest(
+def write_manifest(
     run_folder: pathlib.Path,
     state: ServerState,
-    engine: Engine,
+    engine: str,
     task: Task,
     roster: Roster,
 ) -> None:

@@ -52,7 +52,7 @@ def run_simulation(
     with tempfile.TemporaryDirectory(prefix=RAY_PREFIX) as ray_folder:
         environment = _environment(home, pathlib.Path(ray_folder))
         (home / RAY_FOLDER).write_text(ray_folder, encoding="utf-8")
-        _write_app(home, run_folder.resolve(), last_round, test)
+        write_app(home, run_folder.resolve(), last_round, test)
         (home / "config.toml").write_text(
             f'[superlink]\ndefault = "own"\n\n[superlink.own]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
         )
@@ -104,17 +104,23 @@ def _belongs(process: psutil.Process, home: pathlib.Path) -> bool:
 
 def _environment(home: pathlib.Path, ray_folder: pathlib.Path) -> dict[str, str]:
     home.mkdir(parents=True)
-    return os.environ | {
-        "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # else `uv sync` builds another environment
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
+    return flower_environment(home) | {
         "RAY_TMPDIR": str(ray_folder),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         # On Linux, too, Ray then takes the loopback address for its own: Flower passes no address on to it.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
+
+
+def flower_environment(home: pathlib.Path) -> dict[str, str]:
+    """What Flower's programs are started with: a home of their own, and this process's Python and packages."""
+    return os.environ | {
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # else `uv sync` builds another environment
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
         "PYTHONUNBUFFERED": "1",
         # Flower starts its parts by name, and they must import what this process imports.
         "PATH": os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ.get("PATH", "")]),
@@ -122,9 +128,10 @@ def _environment(home: pathlib.Path, ray_folder: pathlib.Path) -> dict[str, str]
     }
 
 
-def _write_app(home: pathlib.Path, run_folder: pathlib.Path, last_round: int, test: bool) -> None:
+def write_app(home: pathlib.Path, run_folder: pathlib.Path, last_round: int, test: bool) -> None:
     """A Flower app folder that only points at this package."""
     folder = home / "app"
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     (folder / "pyproject.toml").write_text(
         f"""[project]

@@ -136,11 +136,20 @@ def read_configuration(run_folder: pathlib.Path) -> RunConfiguration:
         InputError: it is missing, not YAML, of a newer format, or a key is unknown or ill-typed.
     """
     path = run_folder / CONFIGURATION_FILE
-    content = upgraded(read_yaml(path, "run folder"), str(path))
+    return configuration_of(read_yaml(path, "run folder"), str(path))
+
+
+def configuration_of(content: dict, path: str) -> RunConfiguration:
+    """The configuration that a file holds, of whatever format it is; `path` begins every complaint.
+
+    Raises:
+        InputError: it is of a newer format, or a key is unknown or ill-typed.
+    """
+    content = upgraded(content, path)
     task = content.get("task", REPORTS)
     try:
         row = method_table(task).row if isinstance(task, str) else Method
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    read = validated(RunConfiguration[row], content, str(path))
+    read = validated(RunConfiguration[row], content, path)
     return RunConfiguration(**dict(read))  # the plain class: other processes find no other by its name
