@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -192,6 +193,15 @@ def test_made_again_the_federation_keeps_its_authority(places, in_process):
     assert (places / "server" / certificates.CERTIFICATE).read_bytes() != certificate
     with pytest.raises(InputError, match="holds a run with another"):
         folders.init_federation(places / "server", settings, configuration("plain", 3))
+
+
+def test_a_server_on_all_addresses_is_called_by_a_name_of_its_certificate(in_process, tmp_path):
+    settings = folders.FederationFolder(name="ours", host="fed.example.org", port=8000, listen="0.0.0.0")
+    folders.init_federation(tmp_path, settings, configuration("plain", 2))
+    assert nodes.register(tmp_path) == []  # nobody is admitted yet; the connection is written
+    called = re.search(r'address = "(.*):8000"', (tmp_path / nodes.HOME / "config.toml").read_text())[1]
+    certificates.check_certificate(tmp_path / certificates.CERTIFICATE, called)
+    certificates.check_certificate(tmp_path / certificates.CERTIFICATE, "fed.example.org")
 
 
 def test_no_private_key_and_no_study_is_handed_over(places):

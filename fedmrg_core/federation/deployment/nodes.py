@@ -147,9 +147,11 @@ def _write_connection(folder: pathlib.Path) -> None:
     home = folder / HOME
     home.mkdir(exist_ok=True)
     authority = (folder / certificates.AUTHORITY).resolve()
+    # Whoever listens on all addresses is called on loopback, which the certificate names.
+    address = "127.0.0.1" if settings.listen == "0.0.0.0" else settings.listen  # noqa: S104
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-        f'address = "{settings.listen}:{settings.port}"\nroot-certificates = "{authority}"\n',
+        f'address = "{address}:{settings.port}"\nroot-certificates = "{authority}"\n',
         encoding="utf-8",
     )
 
