@@ -31,6 +31,7 @@ from fedmrg_core.federation.messages import (
     from_record,
     to_record,
 )
+from fedmrg_core.federation.privacy import Cohort, PrivateAverage, check_private, sampled_count, write_spending
 from fedmrg_core.federation.replies import Expected, UnusableReply, read_loss, read_metrics, too_long
 from fedmrg_core.federation.reply_store import ReplyStore
 from fedmrg_core.federation.roster import Roster
@@ -79,7 +80,9 @@ class FederatedRounds:
         self.run_folder, self.task, self.roster = run_folder, task, roster
         self.settings, self.seed = task.configuration.profile.federation, task.configuration.seed
         method, buffers = task.configuration.method, frozenset(task.shared_buffers())
-        self.strategy = strategy or make_strategy(method.server, buffers)
+        check_private(task)
+        cohort = Cohort.of(task.configuration, len(roster.clients))
+        self.strategy = strategy or make_strategy(method.server, buffers, cohort)
         self.first_choice = method.first_choice
         self.report = report
         self.gate = gate or open_gate(run_folder, task.configuration)
@@ -101,6 +104,7 @@ class FederatedRounds:
         """
         # After a kill tables may be of a round that the checkpoint lacks, or lack one that it has: it is what counts.
         write_tables(self.run_folder, self.state.rounds, self.state.ledger)
+        write_spending(self.run_folder, self.strategy)
         self.gate.settle(self.state.round_number)
         for round_number in range(self.state.round_number + 1, last_round + 1):
             started = time.perf_counter()
@@ -116,6 +120,7 @@ class FederatedRounds:
                 raise
             save_checkpoint(self.run_folder / "checkpoint", self.state, self.fingerprint)
             write_tables(self.run_folder, self.state.rounds, self.state.ledger)
+            write_spending(self.run_folder, self.strategy)
             write_timing(self.run_folder, round_number, time.perf_counter() - started, record.local_seconds)
             self.gate.settle(round_number)
             self.report(record.rows())
@@ -163,11 +168,16 @@ class FederatedRounds:
         return from_record(arrays)
 
     def _require(self, record: RoundRecord, usable: int, sampled: int) -> None:
-        """No run with fewer than `min_clients`, but where fewer were asked, as many as were asked will do."""
-        required = min(self.settings.min_clients, sampled)
+        """No run with fewer than `min_clients`, but where fewer were asked, as many as were asked will do.
+
+        Noise is measured for the number that was asked: where a budget is spent, every one of them has to answer.
+        """
+        private = isinstance(self.strategy, PrivateAverage)
+        required = sampled if private else min(self.settings.min_clients, sampled)
         if usable < required:
             raise TooFewClients(
-                f"round {record.round_number}: {usable} usable clients are left and min_clients is {required}; "
+                f"round {record.round_number}: {usable} usable clients are left and "
+                f"{'server.rule private needs' if private else 'min_clients is'} {required}; "
                 f"left out: {record.why_too_few()}."
             )
 
@@ -274,7 +284,7 @@ class FederatedRounds:
 
 def sampled_clients(clients: Sequence[str], participation: float, seed: int, round_number: int) -> list[str]:
     """Who trains in a round: the share of the clients, rounded up, drawn by name, in the order of `clients`."""
-    count = math.ceil(participation * len(clients) - 1e-9)  # 0.1 * 30 is a little more than 3
+    count = sampled_count(participation, len(clients))
     # A stream of its own for each round: a resumed run draws the same without having drawn the rounds before.
     chosen = numpy_stream(seed, "participation", round_number).permutation(sorted(clients))[:count].tolist()
     return [client for client in clients if client in chosen]

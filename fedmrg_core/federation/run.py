@@ -19,6 +19,7 @@ from fedmrg_core.federation.finish import Unfinished
 from fedmrg_core.federation.gate import ChainUnavailable, enrol, seal
 from fedmrg_core.federation.grid import RUN_ID, SERVER_NODE, InProcessGrid, WorkerGrid
 from fedmrg_core.federation.model_files import NOTED, is_whole, model_digests
+from fedmrg_core.federation.privacy import affordable_rounds
 from fedmrg_core.federation.roster import Roster, write_roster
 from fedmrg_core.federation.rounds import TooFewClients
 from fedmrg_core.federation.simulation import end_simulation, run_simulation
@@ -80,7 +81,7 @@ def run_federation(
         task = load_task(run_folder)
         roster = task.deal(run_folder, configuration)
         write_roster(run_folder, roster)
-        rounds = configuration.profile.federation.rounds
+        rounds = affordable_rounds(configuration, len(roster.clients))
         last_round = rounds if stop_after_round is None else min(stop_after_round, rounds)
         fingerprint = run_fingerprint(task, roster)
         state = load_checkpoint(run_folder / "checkpoint", fingerprint)

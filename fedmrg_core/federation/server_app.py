@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from tqdm.auto import tqdm
 
 from fedmrg_core.federation.finish import finish
+from fedmrg_core.federation.privacy import affordable_rounds
 from fedmrg_core.federation.roster import read_roster
 from fedmrg_core.federation.rounds import FederatedRounds, log_round
 from fedmrg_core.federation.task import SELECTION_MEASURE, load_task
@@ -64,5 +65,5 @@ def _run(grid: Grid, context: Context, run_folder: pathlib.Path) -> None:
         rounds.report = report
         with torch_threads(configuration.threads):  # what the server computes depends on it as well
             rounds.run(last_round)
-            if last_round == configuration.profile.federation.rounds:
+            if last_round == affordable_rounds(configuration, len(rounds.roster.clients)):
                 finish(rounds, test=bool(context.run_config["test"]))

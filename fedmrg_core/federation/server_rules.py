@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedmrg_core.federation.messages import ARRAYS, EXAMPLES, METRICS
+from fedmrg_core.federation.privacy import Cohort, PrivateAverage
 from fedmrg_core.runs.methods import ServerRule
 from fedmrg_core.training.batch_statistics import is_statistic, pooled_statistics
 
@@ -29,19 +30,22 @@ _EVERYBODY = {
 _NEGLIGIBLE = 1e-10  # of the largest singular value
 
 
-def make_strategy(rule: ServerRule, buffers: Collection[str] = ()) -> Strategy:
+def make_strategy(rule: ServerRule, buffers: Collection[str] = (), cohort: Cohort | None = None) -> Strategy:
     """The strategy of one row of methods.
 
     Args:
         rule: which one, and its numbers.
         buffers: keys of shared tensors that are no parameters (BatchNorm statistics). No optimiser of the server moves
             them: a step of momentum or Adam could make a variance negative [ours].
+        cohort: who takes part; a rule with a budget of privacy needs it.
 
     Raises:
         ValueError: the rule has a name in ServerRule, and no strategy here.
     """
     if rule.rule == "fedavg":
         return FederatedAverage(**_EVERYBODY)
+    if rule.rule == "private":
+        return PrivateAverage(FedAvg(**_EVERYBODY), rule, cohort)
     if rule.rule == "exact-lora":
         return ExactLora(**_EVERYBODY)
     if rule.rule == "fedavgm":

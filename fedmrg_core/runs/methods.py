@@ -43,20 +43,33 @@ class ServerRule(Strict):
     """How the server makes the next shared model of the clients' updates.
 
     `fedavg`, `fedavgm` and `fedadam` are Flower's; `exact-lora` averages everything but LoRA factors, whose mean
-    product it factorises again.
+    product it factorises again. `private` is Flower's average under differential privacy of whole hospitals.
     """
 
-    rule: Literal["fedavg", "fedavgm", "fedadam", "exact-lora"] = "fedavg"
+    rule: Literal["fedavg", "fedavgm", "fedadam", "exact-lora", "private"] = "fedavg"
     learning_rate: float = pydantic.Field(1.0, gt=0)  # of fedavgm and fedadam
     momentum: float = pydantic.Field(0.9, ge=0, lt=1)  # of fedavgm
     tau: float = pydantic.Field(1e-3, gt=0)  # of fedadam: controls its adaptivity
+    # Of private, which needs each of them: the length an update is cut to, the noise by that length, and the budget.
+    clipping_norm: float | None = pydantic.Field(None, gt=0)
+    noise_multiplier: float | None = pydantic.Field(None, gt=0)
+    max_epsilon: float | None = pydantic.Field(None, gt=0)
+    delta: float | None = pydantic.Field(None, gt=0, lt=1)
 
     @pydantic.model_validator(mode="after")
     def _numbers_are_used(self) -> ServerRule:
-        used = {"fedavgm": {"learning_rate", "momentum"}, "fedadam": {"learning_rate", "tau"}}.get(self.rule, set())
+        private = {"clipping_norm", "noise_multiplier", "max_epsilon", "delta"}
+        used = {
+            "fedavgm": {"learning_rate", "momentum"},
+            "fedadam": {"learning_rate", "tau"},
+            "private": private,
+        }.get(self.rule, set())
         for name in sorted(self.model_fields_set - {"rule"} - used):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is of another rule than {self.rule}")
+        for name in sorted(private & used):
+            if getattr(self, name) is None:
+                raise ValueError(f"rule: private needs {name}; give it a number")
         return self
 
 
@@ -109,6 +122,15 @@ class Method(Named):
         "client.moon, client.proximal and client.control_variates need a shared module": lambda row, has: (
             (row.client.moon > 0 or row.client.proximal > 0 or row.client.control_variates)
             and Ownership.SHARED not in row.modules.values()
+        ),
+        "server.rule: private averages updates alone: no client.control_variates": lambda row, has: (
+            row.server.rule == "private" and row.client.control_variates
+        ),
+        "server.rule: private needs hospitals: no training: centralised": lambda row, has: (
+            row.server.rule == "private" and row.training == "centralised"
+        ),
+        "server.rule: private needs a shared module": lambda row, has: (
+            row.server.rule == "private" and Ownership.SHARED not in row.modules.values()
         ),
         "training: centralised knows no personal module": lambda row, has: (
             row.training == "centralised" and Ownership.PERSONAL in row.modules.values()

@@ -15,6 +15,7 @@ from fedmrg_core.federation.checkpoints import load_checkpoint
 from fedmrg_core.federation.deployment import certificates
 from fedmrg_core.federation.deployment.folders import NODES, RUN, read_federation, read_site
 from fedmrg_core.federation.finish import COST
+from fedmrg_core.federation.privacy import affordable_rounds
 from fedmrg_core.federation.roster import read_roster
 from fedmrg_core.federation.run import raise_failure, write_manifest
 from fedmrg_core.federation.server_app import FAILURE_FILE
@@ -109,7 +110,7 @@ def run(folder: pathlib.Path, test: bool = False, progress: bool = True) -> None
     """
     roster = read_roster(folder / RUN)
     register(folder)
-    rounds = read_configuration(folder / RUN).profile.federation.rounds
+    rounds = affordable_rounds(read_configuration(folder / RUN), len(roster.clients))
     write_app(folder / HOME, (folder / RUN).resolve(), rounds, test)
     command = ["flwr", "run", str((folder / HOME / "app").resolve()), CONNECTION, "--stream"]
     for name in (FAILURE_FILE, COST):

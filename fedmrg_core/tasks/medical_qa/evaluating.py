@@ -22,7 +22,7 @@ from fedmrg_core.federation.roster import read_client
 from fedmrg_core.federation.task import load_task
 from fedmrg_core.federation.workers import side_by_side, worker_count
 from fedmrg_core.files.stored_tables import table_text
-from fedmrg_core.files.whole_files import write_text
+from fedmrg_core.files.whole_files import read_json, write_text
 from fedmrg_core.runs.measures import PREDICTIONS
 from fedmrg_core.runs.methods import Ownership
 from fedmrg_core.runs.metric_table import write_metrics
@@ -136,8 +136,8 @@ def _own_jobs(task: QuestionTask, places: Sequence[TestSet]) -> list[Job]:
 
 def _matrix_jobs(task: QuestionTask, places: Sequence[TestSet]) -> Iterator[Job]:
     """Every adapter that there is on every client's test questions: of the chosen model, and of each kept round."""
-    profile = task.configuration.profile
-    kept = [number for number in task.numbers.kept_rounds if number <= profile.federation.rounds]
+    last = read_json(task.run_folder / "manifest.json")["rounds"]
+    kept = [number for number in task.numbers.kept_rounds if number <= last]
     personal = [name for name in task.model.adapters if not _is_shared(task, name)]
     shared = [name for name in task.model.adapters if _is_shared(task, name)]
 
@@ -145,7 +145,7 @@ def _matrix_jobs(task: QuestionTask, places: Sequence[TestSet]) -> Iterator[Job]
         if round_number == CHOSEN:
             load_chosen(task.model, task.run_folder, holder)
         else:
-            load_kept(task.model, task.run_folder, round_number, profile.federation.rounds, holder)
+            load_kept(task.model, task.run_folder, round_number, last, holder)
         cells = [_cell(task, adapter, place) for adapter in adapters for place in places]
         return pandas.DataFrame(cells).assign(round=round_number, of=holder or "")
 
