@@ -72,6 +72,11 @@ class ServerRule(Strict):
                 raise ValueError(f"rule: private needs {name}; give it a number")
         return self
 
+    @pydantic.model_serializer(mode="wrap")
+    def _without_numbers_not_given(self, written: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A run of another rule is written, and has its fingerprint, as before these numbers were known."""
+        return {name: value for name, value in written(self).items() if value is not None}
+
 
 class ClientRule(Strict):
     """What a client's update adds to the plain one."""
