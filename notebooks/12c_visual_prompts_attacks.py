@@ -48,7 +48,8 @@ from fedmrg_core.federation.run import run_federation
 from fedmrg_core.federation.task import load_task
 from fedmrg_core.paths import workspace_folder
 from fedmrg_core.runs.experiments import RunSettings
-from fedmrg_core.tasks.visual_prompts.attacks.attacking import attack_run, attacked_pictures
+from fedmrg_core.tasks.visual_prompts.attacks.attacking import SOLVED, attack_run, attacked_pictures
+from fedmrg_core.tasks.visual_prompts.attacks.defences import DEFENCES
 from fedmrg_core.tasks.visual_prompts.attacks.inversion import Attack, invert_update, solve_patches
 from fedmrg_core.tasks.visual_prompts.attacks.updates import update_of
 from fedmrg_core.tasks.visual_prompts.inputs import prepare_inputs
@@ -85,6 +86,19 @@ table.pivot_table(index=["batch", "rebuilt_by"], columns="method", values="psnr"
 
 # %%
 table.pivot_table(index=["batch", "rebuilt_by"], columns="method", values="ssim").round(2)
+
+# %% [markdown]
+# ## What a hospital may do first
+#
+# The attack that succeeds, the closed form, on `full` and one picture. An update may leave as few bits, as low-rank factors, or with noise.
+# The noise's deviation is counted in lengths of the update; the attacker knows it, and leaves out what it has drowned. What noise costs a
+# whole run is in `docs/privacy.md`.
+
+# %%
+if "full" in runs:
+    defended = attack_run(runs["full"].folder(root), Attack(iterations=1, restarts=1), [1], seed, list(DEFENCES))
+    solved = defended[defended.rebuilt_by == SOLVED].set_index("defence")[["psnr", "ssim"]]
+    display(solved.round(2))
 
 # %% [markdown]
 # ## One picture, seen by the attacker

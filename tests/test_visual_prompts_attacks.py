@@ -16,6 +16,7 @@ from fedmrg_core.federation.run import run_federation
 from fedmrg_core.runs.configuration import Federation
 from fedmrg_core.runs.methods import Losses, Method, Ownership, load_method
 from fedmrg_core.tasks.visual_prompts.attacks.attacking import COLUMNS, MATCHED, SOLVED, attack_run
+from fedmrg_core.tasks.visual_prompts.attacks.defences import Defence
 from fedmrg_core.tasks.visual_prompts.attacks.inversion import Attack, invert_update, solve_patches, total_variation
 from fedmrg_core.tasks.visual_prompts.attacks.scores import MEAN_IMAGE, RANDOM_IMAGE, floors, likeness, matched
 from fedmrg_core.tasks.visual_prompts.attacks.updates import update_of
@@ -222,3 +223,21 @@ def test_runs_that_cannot_be_attacked_are_refused(trained):
     }.items():
         with pytest.raises(InputError, match=sentence):
             attack_run(trained[method], Attack(), (99,) if method == "full" else (1,))
+
+
+def test_a_defence_is_seen_in_what_comes_back(trained):
+    attack = Attack(iterations=1, restarts=1)
+    table = attack_run(trained["full"], attack, (1,), defences=["none", "8 bits", "noise .0001", "noise .01"])
+    solved = table[table.rebuilt_by == SOLVED].set_index("defence").psnr
+    assert solved["none"] > max(solved.drop("none")) and solved["noise .0001"] > solved["noise .01"]
+    with pytest.raises(InputError, match="defence 'wall' is unknown; expected one of none"):
+        attack_run(trained["full"], attack, (1,), defences=["wall"])
+
+
+def test_noise_has_the_deviation_that_it_says():
+    update = {"a/w": torch.full((300, 100), 0.02), "a/b": torch.zeros(50)}
+    length = torch.cat([change.flatten() for change in update.values()]).norm().item()
+    sent = Defence(noise=0.1).sent(update, torch.Generator().manual_seed(0))
+    assert (sent["a/w"] - update["a/w"]).std().item() == pytest.approx(0.1 * length, rel=0.02)
+    assert Defence(noise=0.1).error(update) == pytest.approx(0.1 * length, rel=1e-3)
+    assert Defence().sent(update, torch.Generator()) is update

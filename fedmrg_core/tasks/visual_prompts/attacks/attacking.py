@@ -18,6 +18,7 @@ from fedmrg_core.federation.model_task import load_chosen
 from fedmrg_core.federation.roster import read_roster
 from fedmrg_core.federation.task import load_task
 from fedmrg_core.seeds import stream_seed
+from fedmrg_core.tasks.visual_prompts.attacks.defences import DEFENCES, Defence
 from fedmrg_core.tasks.visual_prompts.attacks.inversion import Attack, invert_update, solve_patches
 from fedmrg_core.tasks.visual_prompts.attacks.scores import floors, likeness, matched
 from fedmrg_core.tasks.visual_prompts.attacks.updates import update_of
@@ -26,11 +27,15 @@ from fedmrg_core.tasks.visual_prompts.prompted_model import PromptedModel
 from fedmrg_core.tasks.visual_prompts.task import PictureTask
 
 MATCHED, SOLVED = "matching", "closed form"
-COLUMNS = ("method", "batch", "steps", "rebuilt_by", "psnr", "ssim", "distance")
+COLUMNS = ("method", "defence", "batch", "steps", "rebuilt_by", "psnr", "ssim", "distance")
 
 
 def attack_run(
-    run_folder: pathlib.Path, attack: Attack, batches: Sequence[int] = (1, 4, 16), seed: int = 0
+    run_folder: pathlib.Path,
+    attack: Attack,
+    batches: Sequence[int] = (1, 4, 16),
+    seed: int = 0,
+    defences: Sequence[str] = ("none",),
 ) -> pandas.DataFrame:
     """Attack the first client of a run, whose model is the chosen one.
 
@@ -39,20 +44,29 @@ def attack_run(
         attack: the budget, the same for every row of methods.
         batches: numbers of pictures of an update.
         seed: draws pictures, noise and floors.
+        defences: names in `DEFENCES`: what the client does to its update.
 
     Returns:
         `COLUMNS`: means over a batch's pictures; distance is blank but for matching.
 
     Raises:
-        InputError: its task has no pictures, there is no second client whose pictures the attacker has, a batch is
-            larger than a client, or the row shares nothing.
+        InputError: its task has no pictures, a defence is unknown, there is no second client whose pictures the attacker
+            has, a batch is larger than a client, or the row shares nothing.
     """
     task = load_task(run_folder.resolve())
     if not isinstance(task, PictureTask):
         raise InputError(f"{run_folder}: its task has no pictures; expected a run of notebook 12b.")
+    for unknown in [name for name in defences if name not in DEFENCES]:
+        raise InputError(f"attack: defence {unknown!r} is unknown; expected one of {', '.join(DEFENCES)}.")
     load_chosen(task.model, task.run_folder)
     attacked, known = attacked_pictures(task, max(batches), seed)
-    rows = [row for batch in batches for row in _rows(task.model.eval(), attacked, known, batch, attack, seed)]
+    model = task.model.eval()
+    rows = [
+        {"defence": name, **row}
+        for batch in batches
+        for name in defences
+        for row in _rows(model, attacked, known, batch, attack, seed, DEFENCES[name])
+    ]
     table = pandas.DataFrame(rows).assign(method=task.configuration.method.name, steps=attack.steps)
     return table.reindex(columns=list(COLUMNS))
 
@@ -86,14 +100,21 @@ def attacked_pictures(task: PictureTask, largest: int, seed: int) -> tuple[dict[
 
 
 def _rows(
-    model: PromptedModel, attacked: dict[str, Tensor], known: Tensor, batch: int, attack: Attack, seed: int
+    model: PromptedModel,
+    attacked: dict[str, Tensor],
+    known: Tensor,
+    batch: int,
+    attack: Attack,
+    seed: int,
+    defence: Defence,
 ) -> Iterator[dict[str, object]]:
     pixels, truth = attacked["pixels"][:batch], attacked["truth"][:batch]
-    seen = update_of(model, pixels, truth, attack.steps, attack.pace)
+    update = update_of(model, pixels, truth, attack.steps, attack.pace)
+    seen = defence.sent(update, _generator(seed, "defence", str(batch)))
     found = invert_update(model, seen, truth, known.mean(dim=0), attack, _generator(seed, "noise", str(batch)))
     rebuilt = {MATCHED: matched(found.pixels, pixels)}
     if batch == attack.steps == 1 and "backbone" in model.method.modules and model.subject.kind != "masks":
-        rebuilt[SOLVED] = solve_patches(model, seen)
+        rebuilt[SOLVED] = solve_patches(model, seen, defence.error(update))
     rebuilt |= floors(known, pixels, _generator(seed, "floors", str(batch)))
     for name, images in rebuilt.items():
         distance = {"distance": found.distance} if name == MATCHED else {}

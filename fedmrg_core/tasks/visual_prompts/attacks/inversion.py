@@ -114,12 +114,14 @@ def total_variation(pixels: Tensor) -> Tensor:
     return pixels.diff(dim=2).abs().mean() + pixels.diff(dim=3).abs().mean()
 
 
-def solve_patches(model: PromptedModel, gradient: dict[str, Tensor]) -> Tensor:
+def solve_patches(model: PromptedModel, gradient: dict[str, Tensor], error: float = 0.0) -> Tensor:
     """The one image of a gradient in closed form, (1, C, H, W) in [0, 1].
 
     Args:
         model: a ViT that travels whole.
         gradient: of one image, see `update_of`.
+        error: standard deviation of what a defence has changed in each number. Directions of the system that are no
+            longer than noise of this size would be are left out [ours].
 
     Raises:
         InputError: positions or patches do not travel, or there are more patches than dimensions.
@@ -133,9 +135,10 @@ def solve_patches(model: PromptedModel, gradient: dict[str, Tensor]) -> Tensor:
         raise InputError(
             f"attack: {len(positions)} patches are more than {positions.shape[1]} dimensions: no closed form."
         )
-    patches = torch.linalg.lstsq(
-        positions.T.double(), weights.flatten(1).double(), rcond=EXACT, driver="gelsd"
-    ).solution  # (M, C p p)
+    system = positions.T.double()
+    longest = error * sum(math.sqrt(side) for side in system.shape)  # singular value of a matrix of such noise
+    cut = max(EXACT, longest / torch.linalg.matrix_norm(system, 2).item())
+    patches = torch.linalg.lstsq(system, weights.flatten(1).double(), rcond=cut, driver="gelsd").solution  # (M, C p p)
     side, edge = math.isqrt(len(patches)), weights.shape[-1]
     grid = patches.unflatten(1, tuple(weights.shape[1:])).unflatten(0, (side, side))  # (h, w, C, p, p)
     image = grid.permute(2, 0, 3, 1, 4).reshape(1, weights.shape[1], side * edge, side * edge)

@@ -1,0 +1,70 @@
+"""What a hospital may do to its update before it leaves: noise, or small messages.
+
+Noise at the hospital, after the update is cut to one length, is local differential privacy of that update [related:
+Flower's `LocalDpMod`]. The rule `private` of the server is another thing: there the server sees the update as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+
+from fedmrg_core.federation.compression import pack
+from fedmrg_core.runs.methods import Payload
+
+
+@dataclasses.dataclass(frozen=True)
+class Defence:
+    """One way to send an update.
+
+    Attributes:
+        noise: standard deviation of the noise on each number, in lengths to which updates are cut. The attacked update
+            is taken to be of that length [ours].
+        payload: factors and bits of small messages, see `federation.compression`; what they leave out is not sent
+            later.
+    """
+
+    noise: float = 0.0
+    payload: Payload = Payload()
+
+    def sent(self, update: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """An update as the server sees it.
+
+        Args:
+            update: of a model's shared parameters, by key.
+            generator: draws the noise.
+        """
+        if self.payload.compressed:
+            nothing = {key: torch.zeros_like(change, device="cpu") for key, change in update.items()}
+            received = pack(update, nothing, {}, self.payload).received
+            update = {key: received[key].to(change) for key, change in update.items()}
+        if self.noise:
+            deviation = self.noise * _length(update)
+            update = {
+                key: change + deviation * torch.randn(change.shape, generator=generator).to(change)
+                for key, change in update.items()
+            }
+        return update
+
+    def error(self, update: dict[str, Tensor]) -> float:
+        """The standard deviation of what noise and rounding change in a number, which an attacker may know."""
+        largest = max(change.abs().max().item() for change in update.values())
+        step = largest / (2 ** (self.payload.bits - 1) - 1)
+        return math.hypot(self.noise * _length(update), step / math.sqrt(12))
+
+
+def _length(update: dict[str, Tensor]) -> float:
+    return torch.stack([change.norm() for change in update.values()]).norm().item()
+
+
+DEFENCES = {
+    "none": Defence(),
+    "8 bits": Defence(payload=Payload(bits=8)),
+    "rank 8, 8 bits": Defence(payload=Payload(rank=8, bits=8)),
+    "noise .0001": Defence(noise=1e-4),
+    "noise .001": Defence(noise=1e-3),
+    "noise .01": Defence(noise=1e-2),
+}
