@@ -50,8 +50,8 @@ def attack_run(
         `COLUMNS`: means over a batch's pictures; distance is blank but for matching.
 
     Raises:
-        InputError: its task has no pictures, a defence is unknown, there is no second client whose pictures the attacker
-            has, a batch is larger than a client, or the row shares nothing.
+        InputError: its task has no pictures, a defence is unknown, there is no second client whose pictures the
+            attacker has, a batch is larger than a client, or the row shares nothing.
     """
     task = load_task(run_folder.resolve())
     if not isinstance(task, PictureTask):
