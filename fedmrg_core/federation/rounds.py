@@ -33,6 +33,7 @@ from fedmrg_core.federation.messages import (
 )
 from fedmrg_core.federation.replies import Expected, UnusableReply, read_loss, read_metrics, too_long
 from fedmrg_core.federation.reply_store import ReplyStore
+from fedmrg_core.federation.robust_rules import check_clients
 from fedmrg_core.federation.roster import Roster
 from fedmrg_core.federation.round_record import NOT_VALIDATED, RoundRecord, write_tables, write_timing
 from fedmrg_core.federation.server_rules import load_state, make_strategy, state_of
@@ -79,8 +80,10 @@ class FederatedRounds:
         self.run_folder, self.task, self.roster = run_folder, task, roster
         self.settings, self.seed = task.configuration.profile.federation, task.configuration.seed
         method, buffers = task.configuration.method, frozenset(task.shared_buffers())
+        if strategy is None and method.server.robust:
+            check_clients(method.server, sample_size(roster.names, self.settings.participation))
         self.strategy = strategy or make_strategy(method.server, buffers)
-        self.first_choice = method.first_choice
+        self.rule, self.first_choice = method.server, method.first_choice
         self.report = report
         self.gate = gate or open_gate(run_folder, task.configuration)
         self.fingerprint = run_fingerprint(task, roster)
@@ -130,6 +133,7 @@ class FederatedRounds:
             record.pause(client)
         updates, prototypes = self._train(record, sampled)
         self._require(record, len(updates), len(sampled))
+        self._require_majority(record, len(updates))
         weights = {client: float(reply.content[METRICS][EXAMPLES]) for client, reply in updates.items()}
         taken, aggregated = tuple(updates), self._aggregated(record.round_number, updates)
         updates.clear()  # the replies are large
@@ -169,6 +173,18 @@ class FederatedRounds:
             raise TooFewClients(
                 f"round {record.round_number}: {usable} usable clients are left and min_clients is {required}; "
                 f"left out: {record.why_too_few()}."
+            )
+
+    def _require_majority(self, record: RoundRecord, usable: int) -> None:
+        """No round with fewer clients than the server's rule needs; one refused for what it sent is an attacker found.
+
+        So an attacker cannot stop a run by sending what is refused.
+        """
+        needed = self.rule.clients_needed - min(self.rule.attackers or 0, record.refused())
+        if usable < needed:
+            raise TooFewClients(
+                f"round {record.round_number}: {usable} usable clients are left, and {self.rule.rule} with "
+                f"server.attackers {self.rule.attackers} needs {needed}; left out: {record.why_too_few()}."
             )
 
     def _train(self, record: RoundRecord, sampled: Collection[str]) -> tuple[dict[str, Message], dict[str, Tensor]]:
@@ -272,9 +288,14 @@ class FederatedRounds:
         return losses
 
 
+def sample_size(clients: Sequence[str], participation: float) -> int:
+    """How many clients train in a round: the share of them, rounded up."""
+    return math.ceil(participation * len(clients) - 1e-9)  # 0.1 * 30 is a little more than 3
+
+
 def sampled_clients(clients: Sequence[str], participation: float, seed: int, round_number: int) -> list[str]:
     """Who trains in a round: the share of the clients, rounded up, drawn by name, in the order of `clients`."""
-    count = math.ceil(participation * len(clients) - 1e-9)  # 0.1 * 30 is a little more than 3
+    count = sample_size(clients, participation)
     # A stream of its own for each round: a resumed run draws the same without having drawn the rounds before.
     chosen = numpy_stream(seed, "participation", round_number).permutation(sorted(clients))[:count].tolist()
     return [client for client in clients if client in chosen]

@@ -1,5 +1,6 @@
 """How the server makes the next shared model of the clients' updates: Flower's strategies, and one of our own.
 
+Those that hold against dishonest clients stand in `robust_rules`.
 A strategy that remembers something from round to round has `state` and `load_state`: the checkpoint keeps it.
 """
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedmrg_core.federation.messages import ARRAYS, EXAMPLES, METRICS
+from fedmrg_core.federation.robust_rules import RobustKrum, RobustMedian, RobustTrimmedMean
 from fedmrg_core.runs.methods import ServerRule
 from fedmrg_core.training.batch_statistics import is_statistic, pooled_statistics
 
@@ -35,7 +37,7 @@ def make_strategy(rule: ServerRule, buffers: Collection[str] = ()) -> Strategy:
     Args:
         rule: which one, and its numbers.
         buffers: keys of shared tensors that are no parameters (BatchNorm statistics). No optimiser of the server moves
-            them: a step of momentum or Adam could make a variance negative [ours].
+            them: a step of momentum or Adam could make a variance negative [ours]. Nor does Krum choose by them.
 
     Raises:
         ValueError: the rule has a name in ServerRule, and no strategy here.
@@ -44,7 +46,13 @@ def make_strategy(rule: ServerRule, buffers: Collection[str] = ()) -> Strategy:
         return FederatedAverage(**_EVERYBODY)
     if rule.rule == "exact-lora":
         return ExactLora(**_EVERYBODY)
-    if rule.rule == "fedavgm":
+    if rule.rule == "median":
+        return RobustMedian(**_EVERYBODY)
+    if rule.rule == "trimmed-mean":
+        return RobustTrimmedMean(rule.attackers, **_EVERYBODY)
+    if rule.rule in ("krum", "multi-krum"):
+        strategy = RobustKrum(rule.attackers, rule.rule == "multi-krum", **_EVERYBODY)
+    elif rule.rule == "fedavgm":
         strategy = ServerMomentum(server_learning_rate=rule.learning_rate, server_momentum=rule.momentum, **_EVERYBODY)
     elif rule.rule == "fedadam":
         strategy = ServerAdam(eta=rule.learning_rate, tau=rule.tau, **_EVERYBODY)

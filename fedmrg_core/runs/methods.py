@@ -35,6 +35,9 @@ class Ownership(enum.StrEnum):
     FROZEN = "frozen"  # part of the model, never trained
 
 
+_CLIENTS_NEEDED = {"krum": 3, "multi-krum": 3, "trimmed-mean": 1}  # of a rule of the server, beyond 2 attackers
+
+
 class Losses(Strict):
     """Weights of a task's loss terms; zero switches a term off. Each task has its own."""
 
@@ -43,21 +46,48 @@ class ServerRule(Strict):
     """How the server makes the next shared model of the clients' updates.
 
     `fedavg`, `fedavgm` and `fedadam` are Flower's; `exact-lora` averages everything but LoRA factors, whose mean
-    product it factorises again.
+    product it factorises again. `krum`, `multi-krum`, `trimmed-mean` and `median` are Flower's, too, and bound what a
+    few dishonest clients can do.
     """
 
-    rule: Literal["fedavg", "fedavgm", "fedadam", "exact-lora"] = "fedavg"
+    rule: Literal[
+        "fedavg", "fedavgm", "fedadam", "exact-lora", "krum", "multi-krum", "trimmed-mean", "median"
+    ] = "fedavg"
     learning_rate: float = pydantic.Field(1.0, gt=0)  # of fedavgm and fedadam
     momentum: float = pydantic.Field(0.9, ge=0, lt=1)  # of fedavgm
     tau: float = pydantic.Field(1e-3, gt=0)  # of fedadam: controls its adaptivity
+    # Of krum, multi-krum and trimmed-mean: f, the clients of a round that may be dishonest. Stored rows of other rules
+    # do not mention it.
+    attackers: int | None = pydantic.Field(None, ge=0, exclude_if=lambda given: given is None)
 
     @pydantic.model_validator(mode="after")
     def _numbers_are_used(self) -> ServerRule:
-        used = {"fedavgm": {"learning_rate", "momentum"}, "fedadam": {"learning_rate", "tau"}}.get(self.rule, set())
+        used = {
+            "fedavgm": {"learning_rate", "momentum"},
+            "fedadam": {"learning_rate", "tau"},
+            **dict.fromkeys(_CLIENTS_NEEDED, {"attackers"}),
+        }.get(self.rule, set())
         for name in sorted(self.model_fields_set - {"rule"} - used):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is of another rule than {self.rule}")
+        if self.rule in _CLIENTS_NEEDED and self.attackers is None:
+            raise ValueError(f"{self.rule} needs attackers, the number of clients of a round that may be dishonest")
         return self
+
+    @property
+    def robust(self) -> bool:
+        """Whether it takes something else than a mean over all clients."""
+        return self.rule in ("median", *_CLIENTS_NEEDED)
+
+    @property
+    def clients_needed(self) -> int:
+        """Clients that have to answer in a round, so that the rule holds against its `attackers`.
+
+        2 f + 3 for krum and multi-krum [related: Blanchard et al. 2017], 2 f + 1 for trimmed-mean, whose trimmed share
+        f / n stays below a half [related: Yin et al. 2018]. The median asks for no number, and holds against any
+        minority.
+        """
+        return 2 * self.attackers + _CLIENTS_NEEDED[self.rule] if self.rule in _CLIENTS_NEEDED else 1
 
 
 class ClientRule(Strict):
@@ -109,6 +139,12 @@ class Method(Named):
         "client.moon, client.proximal and client.control_variates need a shared module": lambda row, has: (
             (row.client.moon > 0 or row.client.proximal > 0 or row.client.control_variates)
             and Ownership.SHARED not in row.modules.values()
+        ),
+        "server.rule krum, multi-krum, trimmed-mean and median know no mean of client.control_variates": lambda row, has: (
+            row.server.robust and row.client.control_variates
+        ),
+        "training: centralised has one client: no server.rule against dishonest ones": lambda row, has: (
+            row.training == "centralised" and row.server.robust
         ),
         "training: centralised knows no personal module": lambda row, has: (
             row.training == "centralised" and Ownership.PERSONAL in row.modules.values()
