@@ -39,11 +39,18 @@ class Attack(Strict):
         """Whether there is one."""
         return self.clients > 0
 
-    @property
-    def note(self) -> str:
-        """What a table or picture says of it."""
-        who = "1 client sends" if self.clients == 1 else f"{self.clients} clients send"
-        return f"Synthetic attack: {who} {TOLD[self.kind]}, {self.strength:g} times as long as an update"
+
+def attack_notes(attacks: Iterable[Attack]) -> list[str]:
+    """A sentence for tables and pictures of runs with these attacks; none where nobody attacks."""
+    planned = [attack for attack in attacks if attack.planned]
+    if not planned:
+        return []
+    most, kinds = max(attack.clients for attack in planned), {attack.kind for attack in planned}
+    lengths = sorted({attack.strength for attack in planned})
+    who = ("up to " if len({attack.clients for attack in planned}) > 1 else "") + f"{most} of the clients"
+    what = " or ".join(text for kind, text in TOLD.items() if kind in kinds)
+    times = " or ".join(f"{length:g}" for length in lengths)
+    return [f"Synthetic attack: {who} sent {what}, {times} times as long as an update."]
 
 
 def attackers(names: Iterable[str], attack: Attack, seed: int) -> list[str]:
