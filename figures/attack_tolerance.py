@@ -27,7 +27,7 @@ def draw(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib.Path | s
     Attacks of another strength than most are in the table alone.
 
     Raises:
-        InputError: see `load_runs`; there are several settings, no attack, or an attacked run without its clean average.
+        InputError: see `load_runs`; there are several settings, no attack, or no clean average beside an attacked run.
     """
     runs = load_runs(common.check_runs(run_folders), varying=VARYING)
     curves.one_setting(runs)
@@ -63,12 +63,14 @@ def by_run(runs: Runs) -> pandas.DataFrame:
     measure = _measure(runs)
     averages = [run for run in runs if run.configuration.method.server.rule == "fedavg"]
     clean = {run.seed: run for run in averages if not _attack(run).planned}
+    if len(rows_of := sorted({run.method for run in averages})) > 1:
+        raise InputError(f"{' and '.join(rows_of)} are rows of rule fedavg; give the runs of one of them.")
     if not any(_attack(run).planned for run in runs):
         raise InputError("None of these runs was attacked; give runs with attack.kind and attack.clients as well.")
     rows = []
     for run in runs:
         if run.seed not in clean:
-            raise InputError(f"{run.folder}: there is no clean run of rule fedavg and seed {run.seed}; give it as well.")
+            raise InputError(f"{run.folder}: no clean run of rule fedavg and seed {run.seed} is there; give it, too.")
         values, usual = (each.values_by_client(measure) for each in (run, clean[run.seed]))
         dishonest = attackers(values.index, _attack(run), run.seed)
         honest = [client for client in usual.index if client not in dishonest]
@@ -104,7 +106,8 @@ def by_point(rows: pandas.DataFrame) -> pandas.DataFrame:
         refused=("refused", "mean"),
     ).reset_index()
     order = table["attack"].map({"none": -1, **{kind: place for place, kind in enumerate(TOLD)}})
-    return table.assign(order=order).sort_values(["order", "strength", "attackers"], kind="stable").drop(columns="order")
+    table = table.assign(order=order).sort_values(["order", "strength", "attackers"], kind="stable")
+    return table.drop(columns="order")
 
 
 def _lines(axis: Axes, points: pandas.DataFrame, column: str) -> None:

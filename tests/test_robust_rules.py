@@ -127,9 +127,7 @@ def test_krum_and_multi_krum_take_whom_the_formula_takes(count: int) -> None:
 def test_krum_chooses_as_flower_does_where_its_distances_hold() -> None:
     parameters = [{key: value for key, value in model.items() if key not in BUFFERS} for model in models(7, seed=3)]
     replies = replies_of(parameters)
-    double = [
-        RecordDict({"arrays": ArrayRecord([v.astype(float) for v in model.values()])}) for model in parameters
-    ]
+    double = [RecordDict({"arrays": ArrayRecord([v.astype(float) for v in model.values()])}) for model in parameters]
     flower = [double.index(each) for each in select_multikrum(double, 2, 3)]
     assert nearest(squared_distances(replies), 2, several=True) == sorted(flower)
 
@@ -309,7 +307,10 @@ def test_clients_of_a_round_count_and_not_those_of_the_run(five, tmp_path: pathl
         ({"server": {"rule": "krum", "attackers": -1}}, "server.attackers"),
         ({"server": {"rule": "median", "attackers": 1}}, "attackers is of another rule than median"),
         ({"server": {"attackers": 1}}, "attackers is of another rule than fedavg"),
-        ({"server": {"rule": "median"}, "client": {"control_variates": True}}, "no mean of client.control_variates"),
+        (
+            {"server": {"rule": "median"}, "client": {"control_variates": True}},
+            "client.control_variates need the mean of all clients",
+        ),
         ({"server": {"rule": "median"}, "training": "centralised"}, "centralised has one client"),
     ],
 )

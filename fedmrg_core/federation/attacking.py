@@ -13,7 +13,6 @@ from collections.abc import Mapping
 
 import torch
 from flwr.app import Context, Message, MessageType
-from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 from torch import Tensor
 

@@ -143,7 +143,7 @@ def finish(message: Message, context: Context) -> Message:
 def make_app(*innermost: Mod) -> ClientApp:
     """The app, with further mods between it and the check of what is declared.
 
-    The first one is outermost: what is declared is looked at before the exchange packs it, and what is packed is signed.
+    The first is outermost: what is declared is looked at before the exchange packs it, and what is packed is signed.
     """
     made = ClientApp(mods=[report_errors, vouch, exchange_model, only_declared, *innermost])
     made.query()(identify)

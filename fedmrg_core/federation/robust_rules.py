@@ -68,8 +68,8 @@ class RobustMedian(FedMedian):
 class RobustTrimmedMean(FedTrimmedAvg):
     """Flower's FedTrimmedAvg: of each number the mean without the f lowest and highest [related: Yin et al. 2018].
 
-    Flower cuts int(beta n) at either end. A beta that is right for all clients cuts fewer, or none at all, in a round in
-    which some are left out, so beta follows from f and the round's clients here [ours].
+    Flower cuts int(beta n) at either end. A beta that is right for all clients cuts fewer, or none at all, in a round
+    in which some are left out, so beta follows from f and the round's clients here [ours].
 
     Args:
         attackers: f.
@@ -88,7 +88,7 @@ class RobustTrimmedMean(FedTrimmedAvg):
         if not replies:
             return None, None
         cut = min(self.attackers, (len(replies) - 1) // 2)
-        self.beta = (cut + 0.25) / len(replies)  # 0.29 of 100 clients are 28 in floating-point numbers: stay clear of it
+        self.beta = (cut + 0.25) / len(replies)  # clear of whole numbers: int(0.29 * 100) is 28
         variances = pooled_variances(replies, lambda values: trim_mean(values, self.beta))
         arrays, metrics = super().aggregate_train(server_round, replies)
         return _with_values(arrays, variances), metrics
@@ -97,12 +97,13 @@ class RobustTrimmedMean(FedTrimmedAvg):
 class RobustKrum(MultiKrum):
     """Flower's MultiKrum: the clients whose parameters are nearest to those of most others, or the mean of these.
 
-    A client's score is the sum of its squared distances to the n - f - 2 nearest others; the lowest is chosen
-    [related: Blanchard et al. 2017], or the n - f - 2 lowest [related: El Mhamdi et al. 2018].
+    A client's score is the sum of its squared distances to the n - f - 2 nearest others. The lowest is chosen
+    [related: Blanchard et al. 2017], or as many of the lowest as there are such neighbours: how many Multi-Krum takes
+    is open [ours].
 
-    Flower's own distances are |x|^2 + |y|^2 - 2 x y of whole models in float32. Of models that differ by a thousandth of
-    their length no digit is left of them, and all models are stacked in memory. So they are summed here in float64, of
-    differences, one tensor at a time, and over parameters alone [ours]; the rest is Flower's.
+    Flower's own distances are |x|^2 + |y|^2 - 2 x y of whole models in float32. Where models differ by a thousandth of
+    their length no digit of them is left, some come out negative, and all models are stacked in memory. So they are
+    summed here in float64, of differences, one tensor at a time, and over parameters alone [ours].
 
     Args:
         attackers: f.

@@ -50,9 +50,9 @@ class ServerRule(Strict):
     few dishonest clients can do.
     """
 
-    rule: Literal[
-        "fedavg", "fedavgm", "fedadam", "exact-lora", "krum", "multi-krum", "trimmed-mean", "median"
-    ] = "fedavg"
+    rule: Literal["fedavg", "fedavgm", "fedadam", "exact-lora", "krum", "multi-krum", "trimmed-mean", "median"] = (
+        "fedavg"
+    )
     learning_rate: float = pydantic.Field(1.0, gt=0)  # of fedavgm and fedadam
     momentum: float = pydantic.Field(0.9, ge=0, lt=1)  # of fedavgm
     tau: float = pydantic.Field(1e-3, gt=0)  # of fedadam: controls its adaptivity
@@ -140,7 +140,7 @@ class Method(Named):
             (row.client.moon > 0 or row.client.proximal > 0 or row.client.control_variates)
             and Ownership.SHARED not in row.modules.values()
         ),
-        "server.rule krum, multi-krum, trimmed-mean and median know no mean of client.control_variates": lambda row, has: (
+        "client.control_variates need the mean of all clients, and server.rule takes another": lambda row, has: (
             row.server.robust and row.client.control_variates
         ),
         "training: centralised has one client: no server.rule against dishonest ones": lambda row, has: (
