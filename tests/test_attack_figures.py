@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 
 import matplotlib.pyplot as plt
 import pandas
@@ -11,12 +12,15 @@ from picture_runs import PLACES, write_picture_run
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.run_sets import load_runs
+from fedmrg_core.files.digests import check_index
 from fedmrg_core.files.stored_tables import read_table
+from fedmrg_core.paths import REPOSITORY, reference_folder
 from fedmrg_core.runs.attack import Attack, attackers
 from fedmrg_core.runs.experiments import runs_of
 from figures import attack_tolerance, common
 
 HOME = [site for site, role in PLACES.items() if role == "home"]
+STORED = reference_folder("smoke") / "attack-tolerance"
 SIGN = "attack.kind=sign,attack.clients=1"
 
 
@@ -93,6 +97,29 @@ def test_runs_that_cannot_be_drawn(folders, tmp_path):
         attack_tolerance.draw([folders["generator", ""]], tmp_path)
     with pytest.raises(InputError, match="no clean run of rule fedavg and seed 0"):
         attack_tolerance.draw([folders["median", ""], folders["median", SIGN]], tmp_path)
+
+
+def test_rows_of_two_averages_have_no_common_clean_run(folders, tmp_path):
+    other = planted(tmp_path, "static", 0.9)
+    with pytest.raises(InputError, match="generator and static are rows of rule fedavg"):
+        attack_tolerance.draw([other, folders["generator", ""], folders["generator", SIGN]], tmp_path)
+
+
+def test_the_page_shows_the_stored_table():
+    check_index(STORED, "")
+    table = pandas.read_csv(STORED / "attack_tolerance.csv")
+    table = table[table["strength"] < 100].set_index(["method", "attack", "attackers"])
+    text = (REPOSITORY / "docs" / "attack_tolerance.md").read_text(encoding="utf-8")
+    columns = [("none", 0), *((kind, count) for kind in ("sign", "noise", "scale") for count in (1, 2))]
+    for part, heading, digits in (("value", "area, honest clients", 3), ("kept", "share of the clean average's", 2)):
+        lines = re.search(rf"^\| {heading} \|.*?\n\n", text, re.MULTILINE | re.DOTALL).group().splitlines()[2:-1]
+        rows = {
+            cells[0]: cells[1:] for cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+        }
+        assert [name.strip("`") for name in rows] == ["generator", "krum", "multi-krum", "trimmed-mean", "median"]
+        for name, cells in rows.items():
+            expected = [table.loc[(name.strip("`"), *column), part].item() for column in columns]
+            assert [float(cell) for cell in cells] == pytest.approx(expected, abs=0.501 * 10**-digits), (part, name)
 
 
 def test_the_experiment_is_each_rule_under_each_attack():
