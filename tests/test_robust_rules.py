@@ -27,7 +27,7 @@ from fedmrg_core.federation.run import run_federation
 from fedmrg_core.federation.server_rules import make_strategy, state_of
 from fedmrg_core.files.strict_yaml import validated
 from fedmrg_core.runs.attack import Attack, attackers
-from fedmrg_core.runs.experiments import RunSettings
+from fedmrg_core.runs.experiments import RunSettings, check_run
 from fedmrg_core.runs.methods import Method, ServerRule, load_method
 from fedmrg_core.runs.run_configuration import RunConfiguration
 
@@ -293,6 +293,14 @@ def test_too_many_attackers_for_the_clients(five, rule: ServerRule, sentence: st
     with pytest.raises(InputError, match=sentence):
         run_federation(tmp_path, configuration(rule), progress=False)
     assert not (tmp_path / "rounds.csv").exists()
+
+
+def test_too_few_clients_are_told_before_anything_is_prepared() -> None:
+    check_run(RunSettings(method="krum"))
+    with pytest.raises(InputError, match="krum needs 5 clients in a round, and 3 take part"):
+        check_run(RunSettings(method="krum", partition="style", clients=3))
+    with pytest.raises(InputError, match="krum needs 7 clients in a round, and 5 take part"):
+        check_run(RunSettings(method="krum", variant="server.attackers=2"))
 
 
 def test_clients_of_a_round_count_and_not_those_of_the_run(five, tmp_path: pathlib.Path) -> None:

@@ -26,30 +26,11 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, MultiKrum
 from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
 
-from fedmrg_core.errors import InputError
 from fedmrg_core.federation.messages import ARRAYS
-from fedmrg_core.runs.methods import ServerRule
 from fedmrg_core.training.batch_statistics import MEAN, VARIANCE
 
 Values = numpy.ndarray
 Centre = Callable[[Values], Values]  # of (clients, ...): one value for each place
-
-
-def check_clients(rule: ServerRule, sampled: int) -> None:
-    """Hold a rule against the clients of a round, before the first.
-
-    Args:
-        rule: of the row.
-        sampled: clients that are asked in a round.
-
-    Raises:
-        InputError: they are too few for its attackers.
-    """
-    if sampled < rule.clients_needed:
-        raise InputError(
-            f"server.attackers is {rule.attackers}, for which {rule.rule} needs {rule.clients_needed} clients in a "
-            f"round, and {sampled} take part; lower it, choose the rule median, or let more clients take part."
-        )
 
 
 class RobustMedian(FedMedian):

@@ -33,11 +33,11 @@ from fedmrg_core.federation.messages import (
 )
 from fedmrg_core.federation.replies import Expected, UnusableReply, read_loss, read_metrics, too_long
 from fedmrg_core.federation.reply_store import ReplyStore
-from fedmrg_core.federation.robust_rules import check_clients
 from fedmrg_core.federation.roster import Roster
 from fedmrg_core.federation.round_record import NOT_VALIDATED, RoundRecord, write_tables, write_timing
 from fedmrg_core.federation.server_rules import load_state, make_strategy, state_of
 from fedmrg_core.federation.task import SELECTION_MEASURE, Task, initial_model, run_fingerprint
+from fedmrg_core.runs.configuration import sample_size
 from fedmrg_core.seeds import numpy_stream
 
 logger = logging.getLogger(__name__)
@@ -80,8 +80,7 @@ class FederatedRounds:
         self.run_folder, self.task, self.roster = run_folder, task, roster
         self.settings, self.seed = task.configuration.profile.federation, task.configuration.seed
         method, buffers = task.configuration.method, frozenset(task.shared_buffers())
-        if strategy is None and method.server.robust:
-            check_clients(method.server, sample_size(roster.names, self.settings.participation))
+        method.server.check_clients(sample_size(len(roster.names), self.settings.participation))
         self.strategy = strategy or make_strategy(method.server, buffers)
         self.rule, self.first_choice = method.server, method.first_choice
         self.report = report
@@ -288,14 +287,9 @@ class FederatedRounds:
         return losses
 
 
-def sample_size(clients: Sequence[str], participation: float) -> int:
-    """How many clients train in a round: the share of them, rounded up."""
-    return math.ceil(participation * len(clients) - 1e-9)  # 0.1 * 30 is a little more than 3
-
-
 def sampled_clients(clients: Sequence[str], participation: float, seed: int, round_number: int) -> list[str]:
     """Who trains in a round: the share of the clients, rounded up, drawn by name, in the order of `clients`."""
-    count = sample_size(clients, participation)
+    count = sample_size(len(clients), participation)
     # A stream of its own for each round: a resumed run draws the same without having drawn the rounds before.
     chosen = numpy_stream(seed, "participation", round_number).permutation(sorted(clients))[:count].tolist()
     return [client for client in clients if client in chosen]

@@ -5,6 +5,7 @@ They are read strictly: an unknown key or an ill-typed value is an :class:`Input
 
 from __future__ import annotations
 
+import math
 import pathlib
 from typing import Annotated, Any, Literal
 
@@ -183,6 +184,11 @@ class Profile(Strict):
     pictures: Pictures | None = pydantic.Field(None, exclude_if=lambda given: given is None)
     # Of a measurement of what dishonest clients do; other runs do not mention it.
     attack: Attack = pydantic.Field(Attack(), exclude_if=lambda given: given == Attack())
+
+
+def sample_size(clients: int, participation: float) -> int:
+    """A share of the clients, rounded up."""
+    return math.ceil(participation * clients - 1e-9)  # 0.1 * 30 is a little more than 3
 
 
 def load_profile(name: str, data: str = "phantom") -> Profile:

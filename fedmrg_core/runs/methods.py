@@ -89,6 +89,18 @@ class ServerRule(Strict):
         """
         return 2 * self.attackers + _CLIENTS_NEEDED[self.rule] if self.rule in _CLIENTS_NEEDED else 1
 
+    def check_clients(self, sampled: int) -> None:
+        """Hold the rule against the clients that are asked in a round, before the first.
+
+        Raises:
+            InputError: they are too few for its attackers.
+        """
+        if sampled < self.clients_needed:
+            raise InputError(
+                f"server.attackers is {self.attackers}, for which {self.rule} needs {self.clients_needed} clients in a "
+                f"round, and {sampled} take part; lower it, choose the rule median, or let more clients take part."
+            )
+
 
 class ClientRule(Strict):
     """What a client's update adds to the plain one."""
