@@ -20,7 +20,9 @@ from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import is_synthetic, synthetic_note
 from fedmrg_core.files.stored_tables import read_table, table_text
+from fedmrg_core.files.strict_yaml import validated
 from fedmrg_core.files.whole_files import atomic_file, write_text
+from fedmrg_core.runs.attack import Attack, attack_notes
 
 PALETTE = "colorblind"
 LONGEST_NAME = 200  # bytes of a figure's file name; file systems allow 255, and endings have room
@@ -71,13 +73,28 @@ def data_name(run: pathlib.Path | str) -> str:
     Raises:
         InputError: config.yaml is missing or names no data.
     """
+    return _configuration(run)["data"]
+
+
+def attack_of(run: pathlib.Path | str) -> Attack:
+    """The synthetic attack on a run, from its config.yaml.
+
+    Raises:
+        InputError: config.yaml is missing or names no data, or its attack is none.
+    """
+    profile = _configuration(run).get("profile")
+    given = profile.get("attack", {}) if isinstance(profile, dict) else {}
+    return validated(Attack, given, f"{run}: config.yaml: profile.attack")
+
+
+def _configuration(run: pathlib.Path | str) -> dict:
     path = pathlib.Path(run) / "config.yaml"
     if not path.is_file():
         raise InputError(f"{path} does not exist; give a finished run's folder.")
     configuration = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(configuration, dict) or not isinstance(configuration.get("data"), str):
         raise InputError(f"{path} has no entry 'data' with the data set's name; give a finished run's folder.")
-    return configuration["data"]
+    return configuration
 
 
 def is_phantom(run: pathlib.Path | str) -> bool:
@@ -117,13 +134,14 @@ def check_runs(runs: Sequence[pathlib.Path | str]) -> list[pathlib.Path]:
 
 
 def caption(figure: Figure, text: str, runs: Sequence[pathlib.Path | str]) -> None:
-    """A line below the figure that says which data it shows."""
+    """Lines below the figure that say which data it shows, and that a run was attacked on purpose."""
     names = sorted({data_name(run) for run in runs})
     made = [name for name in names if is_synthetic(name)]
     source = ". ".join(dict.fromkeys(map(synthetic_note, made))) if made == names else ", ".join(names)
     if made and made != names:
         source += f" ({', '.join(dict.fromkeys(map(corpus_name, made)))}: synthetic data)"
-    figure.supxlabel(f"{source}. {text}", fontsize=7, color="0.35")
+    attacks = [note for note in attack_notes(map(attack_of, runs)) if note not in text]
+    figure.supxlabel("\n".join([f"{source}. {text}", *attacks]), fontsize=7, color="0.35")
 
 
 def mark_synthetic(figure: Figure, data: str = "phantom") -> None:

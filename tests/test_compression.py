@@ -243,7 +243,7 @@ def test_hospitals_and_server_have_the_same_model(finished: pathlib.Path) -> Non
         assert sorted(path.name for path in disk.folder.glob("model-*")) == expected
 
 
-@pytest.mark.parametrize("rule", ["fedavgm", "fedadam", "exact-lora"])
+@pytest.mark.parametrize("rule", ["fedavgm", "fedadam", "exact-lora", "median"])
 def test_packed_with_a_server_rule_and_partial_participation(rule: str, tmp_path: pathlib.Path) -> None:
     configuration = fake_configuration(rounds=4, payload=PACKED, server=ServerRule(rule=rule), participation=0.5)
     run_federation(tmp_path / "whole", configuration, progress=False)

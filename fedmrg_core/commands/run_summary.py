@@ -106,6 +106,7 @@ def _trained(run: Run) -> str:
     hospitals = _counted(len(sites), "hospital" if configuration.partition == "site" else "client")
     corpus = corpus_name(data)
     given = ["synthetic data" if is_synthetic(data) else "real data"]
+    given += ["synthetic attack"] if configuration.profile.attack.planned else []
     given += [f"setting {run.setting}"] if run.setting != corpus else []
     given += [f"profile {configuration.profile.name}", f"seed {configuration.seed}"]
     where = f"{hospitals} of {DATA_NAMES.get(corpus, corpus)} ({', '.join(given)})"

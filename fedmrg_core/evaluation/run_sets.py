@@ -14,6 +14,7 @@ from fedmrg_core.data.publishing import publishable_metrics
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.stored_runs import Run, dotted, load_run, numbers_of
+from fedmrg_core.runs.attack import attack_notes
 from fedmrg_core.runs.configuration import load_profile
 from fedmrg_core.runs.measures import Measures
 from fedmrg_core.runs.methods import load_methods
@@ -94,7 +95,8 @@ def load_runs(folders: Sequence[pathlib.Path | str], varying: Collection[str] = 
     _check_task(runs)
     _check_data(runs)
     _check_profiles(runs, varying)
-    loaded = Runs(runs, [*_code_notes(runs, same_code), *_pace_notes(runs), *_pairing_notes(runs)])
+    attacks = attack_notes(run.configuration.profile.attack for run in runs)
+    loaded = Runs(runs, [*attacks, *_code_notes(runs, same_code), *_pace_notes(runs), *_pairing_notes(runs)])
     _check_twice(loaded)
     _check_studies(loaded)
     return loaded

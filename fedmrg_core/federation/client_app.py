@@ -11,7 +11,7 @@ import time
 
 from flwr.app import ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import ClientAppCallable
+from flwr.clientapp.typing import ClientAppCallable, Mod
 from torch import Tensor
 
 from fedmrg_core.federation.gate import vouch
@@ -64,11 +64,6 @@ def only_declared(message: Message, context: Context, call_next: ClientAppCallab
     return reply
 
 
-# The first one is outermost: what is declared is looked at before the exchange packs it, and what is packed is signed.
-app = ClientApp(mods=[report_errors, vouch, exchange_model, only_declared])
-
-
-@app.query()
 def identify(message: Message, context: Context) -> Message:
     """Tell the server which client this node is; opens its folder, so that what is missing shows before round 1."""
     _, hospital, _ = open_hospital(context)
@@ -77,7 +72,6 @@ def identify(message: Message, context: Context) -> Message:
     return Message(RecordDict({CONFIG: ConfigRecord(answer)}), reply_to=message)
 
 
-@app.train()
 def train(message: Message, context: Context) -> Message:
     """Train on the shared tensors that came; send the new ones. Personal modules and optimiser go to the disk."""
     _, hospital, disk = open_hospital(context)
@@ -110,7 +104,6 @@ def train(message: Message, context: Context) -> Message:
     return Message(content, reply_to=message)
 
 
-@app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Validate the aggregated tensors, with the hospital's own personal modules, on its validation part.
 
@@ -131,7 +124,6 @@ def evaluate(message: Message, context: Context) -> Message:
     return Message(RecordDict({METRICS: metrics}), reply_to=message)
 
 
-@app.query("finish")
 def finish(message: Message, context: Context) -> Message:
     """Save the chosen model with the hospital's own part of it, and test it on its own studies where asked."""
     task, hospital, disk = open_hospital(context)
@@ -148,6 +140,19 @@ def finish(message: Message, context: Context) -> Message:
     return Message(RecordDict({METRICS: metrics}), reply_to=message)
 
 
+def make_app(*innermost: Mod) -> ClientApp:
+    """The app, with further mods between it and the check of what is declared.
+
+    The first is outermost: what is declared is looked at before the exchange packs it, and what is packed is signed.
+    """
+    made = ClientApp(mods=[report_errors, vouch, exchange_model, only_declared, *innermost])
+    made.query()(identify)
+    made.train()(train)
+    made.evaluate()(evaluate)
+    made.query("finish")(finish)
+    return made
+
+
 def _holds(path: pathlib.Path, shared: dict[str, Tensor]) -> bool:
     """Whether a file has the model's own tensors of a message (not a rule's, such as SCAFFOLD's controls)."""
     if not path.is_file():
@@ -155,3 +160,6 @@ def _holds(path: pathlib.Path, shared: dict[str, Tensor]) -> bool:
     model = without_controls(shared)
     stored = read_tensors(path)
     return stored.keys() == model.keys() and digest_of(stored) == digest_of(model)
+
+
+app = make_app()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -29,6 +28,7 @@ from torch import Tensor
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.messages import ARRAYS, EXAMPLES, METRICS
 from fedmrg_core.federation.task import Task
+from fedmrg_core.runs.configuration import sample_size
 from fedmrg_core.runs.methods import ServerRule
 from fedmrg_core.runs.run_configuration import RunConfiguration
 from fedmrg_core.runs.run_folder import RunFolder
@@ -56,12 +56,7 @@ class Cohort:
     @classmethod
     def of(cls, configuration: RunConfiguration, clients: int) -> Cohort:
         """The cohort of a run."""
-        return cls(clients, sampled_count(configuration.profile.federation.participation, clients), configuration.seed)
-
-
-def sampled_count(participation: float, clients: int) -> int:
-    """How many of the clients train in a round: the share of them, rounded up."""
-    return math.ceil(participation * clients - 1e-9)  # 0.1 * 30 is a little more than 3
+        return cls(clients, sample_size(clients, configuration.profile.federation.participation), configuration.seed)
 
 
 class PrivateAverage(DifferentialPrivacyServerSideFixedClipping):

@@ -12,6 +12,7 @@ from flwr.app import Message
 
 from fedmrg_core.federation.ledger import LedgerRow, count_message
 from fedmrg_core.federation.messages import EXAMPLES, SECONDS
+from fedmrg_core.federation.replies import ERROR, SILENT
 from fedmrg_core.runs.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,11 @@ class RoundRecord:
     def ledger_rows(self) -> list[dict]:
         """Rows of ledger.csv."""
         return [dataclasses.asdict(row) for row in self.ledger]
+
+    def refused(self) -> int:
+        """Clients that answered, and whose update was refused for what it held."""
+        reasons = [row["reason"] for row in self._rows.values() if row["status"] == LEFT_OUT]
+        return sum(reason.partition(":")[0] not in (SILENT, ERROR) for reason in reasons)
 
     def why_too_few(self) -> str:
         """The clients that dropped out and their reasons, for the error that ends a run."""

@@ -31,13 +31,14 @@ from fedmrg_core.federation.messages import (
     from_record,
     to_record,
 )
-from fedmrg_core.federation.privacy import Cohort, PrivateAverage, check_private, sampled_count, write_spending
+from fedmrg_core.federation.privacy import Cohort, PrivateAverage, check_private, write_spending
 from fedmrg_core.federation.replies import Expected, UnusableReply, read_loss, read_metrics, too_long
 from fedmrg_core.federation.reply_store import ReplyStore
 from fedmrg_core.federation.roster import Roster
 from fedmrg_core.federation.round_record import NOT_VALIDATED, RoundRecord, write_tables, write_timing
 from fedmrg_core.federation.server_rules import load_state, make_strategy, state_of
 from fedmrg_core.federation.task import SELECTION_MEASURE, Task, initial_model, run_fingerprint
+from fedmrg_core.runs.configuration import sample_size
 from fedmrg_core.seeds import numpy_stream
 
 logger = logging.getLogger(__name__)
@@ -81,9 +82,10 @@ class FederatedRounds:
         self.settings, self.seed = task.configuration.profile.federation, task.configuration.seed
         method, buffers = task.configuration.method, frozenset(task.shared_buffers())
         check_private(task)
+        method.server.check_clients(sample_size(len(roster.names), self.settings.participation))
         cohort = Cohort.of(task.configuration, len(roster.clients))
         self.strategy = strategy or make_strategy(method.server, buffers, cohort)
-        self.first_choice = method.first_choice
+        self.rule, self.first_choice = method.server, method.first_choice
         self.report = report
         self.gate = gate or open_gate(run_folder, task.configuration)
         self.fingerprint = run_fingerprint(task, roster)
@@ -135,6 +137,7 @@ class FederatedRounds:
             record.pause(client)
         updates, prototypes = self._train(record, sampled)
         self._require(record, len(updates), len(sampled))
+        self._require_majority(record, len(updates))
         weights = {client: float(reply.content[METRICS][EXAMPLES]) for client, reply in updates.items()}
         taken, aggregated = tuple(updates), self._aggregated(record.round_number, updates)
         updates.clear()  # the replies are large
@@ -179,6 +182,18 @@ class FederatedRounds:
                 f"round {record.round_number}: {usable} usable clients are left and "
                 f"{'server.rule private needs' if private else 'min_clients is'} {required}; "
                 f"left out: {record.why_too_few()}."
+            )
+
+    def _require_majority(self, record: RoundRecord, usable: int) -> None:
+        """No round with fewer clients than the server's rule needs; one refused for what it sent is an attacker found.
+
+        So an attacker cannot stop a run by sending what is refused.
+        """
+        needed = self.rule.clients_needed - min(self.rule.attackers or 0, record.refused())
+        if usable < needed:
+            raise TooFewClients(
+                f"round {record.round_number}: {usable} usable clients are left, and {self.rule.rule} with "
+                f"server.attackers {self.rule.attackers} needs {needed}; left out: {record.why_too_few()}."
             )
 
     def _train(self, record: RoundRecord, sampled: Collection[str]) -> tuple[dict[str, Message], dict[str, Tensor]]:
@@ -284,7 +299,7 @@ class FederatedRounds:
 
 def sampled_clients(clients: Sequence[str], participation: float, seed: int, round_number: int) -> list[str]:
     """Who trains in a round: the share of the clients, rounded up, drawn by name, in the order of `clients`."""
-    count = sampled_count(participation, len(clients))
+    count = sample_size(len(clients), participation)
     # A stream of its own for each round: a resumed run draws the same without having drawn the rounds before.
     chosen = numpy_stream(seed, "participation", round_number).permutation(sorted(clients))[:count].tolist()
     return [client for client in clients if client in chosen]

@@ -11,9 +11,10 @@ from typing import Literal
 import filelock
 import pandas
 from flwr.app import Context, RecordDict
+from flwr.clientapp import ClientApp
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation import client_app, server_app
+from fedmrg_core.federation import attacking, client_app, server_app
 from fedmrg_core.federation.checkpoints import ServerState, load_checkpoint
 from fedmrg_core.federation.finish import Unfinished
 from fedmrg_core.federation.gate import ChainUnavailable, enrol, seal
@@ -80,6 +81,7 @@ def run_federation(
         forget_tasks()  # what is in memory may be older than the folders on disk
         task = load_task(run_folder)
         roster = task.deal(run_folder, configuration)
+        attacking.check_attack(task, roster, engine)
         write_roster(run_folder, roster)
         rounds = affordable_rounds(configuration, len(roster.clients))
         last_round = rounds if stop_after_round is None else min(stop_after_round, rounds)
@@ -95,7 +97,8 @@ def run_federation(
             raise_failure(run_folder)
         else:
             count = worker_count(workers, configuration.threads, len(roster.clients))
-            _run_in_process(run_folder, roster, last_round, configuration.threads, progress, test, count)
+            app = attacking.app if configuration.profile.attack.planned else client_app.app
+            _run_in_process(run_folder, app, roster, last_round, configuration.threads, progress, test, count)
         state = load_checkpoint(run_folder / "checkpoint", fingerprint)
         if state is None or state.round_number < last_round:
             raise RuntimeError(f"{run_folder}: the {engine} engine ended before round {last_round}; see its log.")
@@ -114,6 +117,7 @@ def continue_federation(
 
 def _run_in_process(
     run_folder: pathlib.Path,
+    app: ClientApp,
     roster: Roster,
     last_round: int,
     threads: int,
@@ -131,7 +135,7 @@ def _run_in_process(
     }
     nodes = [{"partition-id": k, "num-partitions": count} for k in range(count)]
     side_by_side = (workers,) if workers > 1 else ()
-    grid = (WorkerGrid if side_by_side else InProcessGrid)(client_app.app, nodes, run_config, run_folder, *side_by_side)
+    grid = (WorkerGrid if side_by_side else InProcessGrid)(app, nodes, run_config, run_folder, *side_by_side)
     context = Context(RUN_ID, SERVER_NODE, {}, RecordDict(), run_config)
     flower = logging.getLogger("flwr")
     level = flower.level

@@ -1,5 +1,6 @@
 """How the server makes the next shared model of the clients' updates: Flower's strategies, and one of our own.
 
+Those that hold against dishonest clients stand in `robust_rules`.
 A strategy that remembers something from round to round has `state` and `load_state`: the checkpoint keeps it.
 """
 
@@ -17,6 +18,7 @@ from torch.nn import functional
 
 from fedmrg_core.federation.messages import ARRAYS, EXAMPLES, METRICS
 from fedmrg_core.federation.privacy import Cohort, PrivateAverage
+from fedmrg_core.federation.robust_rules import RobustKrum, RobustMedian, RobustTrimmedMean
 from fedmrg_core.runs.methods import ServerRule
 from fedmrg_core.training.batch_statistics import is_statistic, pooled_statistics
 
@@ -36,7 +38,7 @@ def make_strategy(rule: ServerRule, buffers: Collection[str] = (), cohort: Cohor
     Args:
         rule: which one, and its numbers.
         buffers: keys of shared tensors that are no parameters (BatchNorm statistics). No optimiser of the server moves
-            them: a step of momentum or Adam could make a variance negative [ours].
+            them: a step of momentum or Adam could make a variance negative [ours]. Nor does Krum choose by them.
         cohort: who takes part; a rule with a budget of privacy needs it.
 
     Raises:
@@ -48,7 +50,13 @@ def make_strategy(rule: ServerRule, buffers: Collection[str] = (), cohort: Cohor
         return PrivateAverage(FedAvg(**_EVERYBODY), rule, cohort)
     if rule.rule == "exact-lora":
         return ExactLora(**_EVERYBODY)
-    if rule.rule == "fedavgm":
+    if rule.rule == "median":
+        return RobustMedian(**_EVERYBODY)
+    if rule.rule == "trimmed-mean":
+        return RobustTrimmedMean(rule.attackers, **_EVERYBODY)
+    if rule.rule in ("krum", "multi-krum"):
+        strategy = RobustKrum(rule.attackers, rule.rule == "multi-krum", **_EVERYBODY)
+    elif rule.rule == "fedavgm":
         strategy = ServerMomentum(server_learning_rate=rule.learning_rate, server_momentum=rule.momentum, **_EVERYBODY)
     elif rule.rule == "fedadam":
         strategy = ServerAdam(eta=rule.learning_rate, tau=rule.tau, **_EVERYBODY)

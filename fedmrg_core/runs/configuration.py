@@ -5,6 +5,7 @@ They are read strictly: an unknown key or an ill-typed value is an :class:`Input
 
 from __future__ import annotations
 
+import math
 import pathlib
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from fedmrg_core.data.sources import DATA_SOURCES, corpus_name
 from fedmrg_core.errors import InputError
 from fedmrg_core.files.strict_yaml import Strict, laid_over, read_literal, read_yaml, validated
 from fedmrg_core.paths import REPOSITORY
+from fedmrg_core.runs.attack import Attack
 from fedmrg_core.runs.methods import Method
 
 Size = Annotated[int, pydantic.Field(gt=0)]
@@ -180,6 +182,13 @@ class Profile(Strict):
     questions: Questions | None = pydantic.Field(None, exclude_if=lambda given: given is None)
     # Likewise of the task visual_prompts.
     pictures: Pictures | None = pydantic.Field(None, exclude_if=lambda given: given is None)
+    # Of a measurement of what dishonest clients do; other runs do not mention it.
+    attack: Attack = pydantic.Field(Attack(), exclude_if=lambda given: given == Attack())
+
+
+def sample_size(clients: int, participation: float) -> int:
+    """A share of the clients, rounded up."""
+    return math.ceil(participation * clients - 1e-9)  # 0.1 * 30 is a little more than 3
 
 
 def load_profile(name: str, data: str = "phantom") -> Profile:

@@ -19,7 +19,7 @@ from fedmrg_core.data.sources import REPORTS, corpus_name, data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.files.strict_yaml import Strict, complaint, read_yaml, validated
 from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder
-from fedmrg_core.runs.configuration import Profile, apply_variant, load_profile
+from fedmrg_core.runs.configuration import Profile, apply_variant, load_profile, sample_size
 from fedmrg_core.runs.methods import Method, load_method, load_methods
 from fedmrg_core.runs.run_configuration import RunConfiguration, configure_run
 
@@ -215,8 +215,11 @@ def check_run(settings: RunSettings) -> None:
     data_source(settings.data)
     if settings.clients == 1:
         raise InputError("clients is 1; a federation needs at least 2, or 0: as many as the partition makes by itself.")
+    clients = settings.clients
     if corpus_name(settings.data) in SITES:
-        _check_sites(settings, SITES[corpus_name(settings.data)])
+        clients = _check_sites(settings, SITES[corpus_name(settings.data)])
+    if clients and method.training == "federated":
+        method.server.check_clients(sample_size(clients, profile.federation.participation))
 
 
 def deals_of(runs: Sequence[RunSettings], workspace: pathlib.Path) -> Iterator[tuple[RunSettings, Partition]]:
@@ -240,12 +243,12 @@ def deals_of(runs: Sequence[RunSettings], workspace: pathlib.Path) -> Iterator[t
             raise InputError(f"{run.name}: {error}") from None
 
 
-def _check_sites(settings: RunSettings, sites: Sequence[str]) -> None:
-    """Refuse what `partition_clients` would refuse when it sees which sites the studies have."""
+def _check_sites(settings: RunSettings, sites: Sequence[str]) -> int:
+    """The clients of a run, 0 if unknown; refuses what `partition_clients` would when it sees the studies' sites."""
     held_out = data_source(settings.data).unseen_sites if settings.unseen_sites is None else settings.unseen_sites
     held_out = find_sites(held_out, sites, "unseen")
     if settings.partition != "site":
-        return
+        return settings.clients
     training = len(sites) - len(held_out)
     if training < 2:
         raise InputError(
@@ -255,6 +258,7 @@ def _check_sites(settings: RunSettings, sites: Sequence[str]) -> None:
         raise InputError(
             f"clients is {settings.clients} but there are {training} training sites; leave clients out for 'site'."
         )
+    return training
 
 
 class Experiment(Strict):

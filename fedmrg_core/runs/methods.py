@@ -35,6 +35,14 @@ class Ownership(enum.StrEnum):
     FROZEN = "frozen"  # part of the model, never trained
 
 
+_CLIENTS_NEEDED = {"krum": 3, "multi-krum": 3, "trimmed-mean": 1}  # of a rule of the server, beyond 2 attackers
+_PRIVATE = ("clipping_norm", "noise_multiplier", "max_epsilon", "delta")
+
+
+def _not_given(number: float | None) -> bool:
+    return number is None
+
+
 class Losses(Strict):
     """Weights of a task's loss terms; zero switches a term off. Each task has its own."""
 
@@ -43,39 +51,69 @@ class ServerRule(Strict):
     """How the server makes the next shared model of the clients' updates.
 
     `fedavg`, `fedavgm` and `fedadam` are Flower's; `exact-lora` averages everything but LoRA factors, whose mean
-    product it factorises again. `private` is Flower's average under differential privacy of whole hospitals.
+    product it factorises again. `krum`, `multi-krum`, `trimmed-mean` and `median` are Flower's, too, and bound what a
+    few dishonest clients can do. `private` is Flower's average under differential privacy of whole hospitals.
     """
 
-    rule: Literal["fedavg", "fedavgm", "fedadam", "exact-lora", "private"] = "fedavg"
+    rule: Literal[
+        "fedavg", "fedavgm", "fedadam", "exact-lora", "krum", "multi-krum", "trimmed-mean", "median", "private"
+    ] = "fedavg"
     learning_rate: float = pydantic.Field(1.0, gt=0)  # of fedavgm and fedadam
     momentum: float = pydantic.Field(0.9, ge=0, lt=1)  # of fedavgm
     tau: float = pydantic.Field(1e-3, gt=0)  # of fedadam: controls its adaptivity
+    # Stored rows of other rules do not mention the numbers below.
+    # Of krum, multi-krum and trimmed-mean: f, the clients of a round that may be dishonest.
+    attackers: int | None = pydantic.Field(None, ge=0, exclude_if=_not_given)
     # Of private, which needs each of them: the length an update is cut to, the noise by that length, and the budget.
-    clipping_norm: float | None = pydantic.Field(None, gt=0)
-    noise_multiplier: float | None = pydantic.Field(None, gt=0)
-    max_epsilon: float | None = pydantic.Field(None, gt=0)
-    delta: float | None = pydantic.Field(None, gt=0, lt=1)
+    clipping_norm: float | None = pydantic.Field(None, gt=0, exclude_if=_not_given)
+    noise_multiplier: float | None = pydantic.Field(None, gt=0, exclude_if=_not_given)
+    max_epsilon: float | None = pydantic.Field(None, gt=0, exclude_if=_not_given)
+    delta: float | None = pydantic.Field(None, gt=0, lt=1, exclude_if=_not_given)
 
     @pydantic.model_validator(mode="after")
     def _numbers_are_used(self) -> ServerRule:
-        private = {"clipping_norm", "noise_multiplier", "max_epsilon", "delta"}
         used = {
             "fedavgm": {"learning_rate", "momentum"},
             "fedadam": {"learning_rate", "tau"},
-            "private": private,
+            "private": set(_PRIVATE),
+            **dict.fromkeys(_CLIENTS_NEEDED, {"attackers"}),
         }.get(self.rule, set())
         for name in sorted(self.model_fields_set - {"rule"} - used):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is of another rule than {self.rule}")
-        for name in sorted(private & used):
+        if self.rule in _CLIENTS_NEEDED and self.attackers is None:
+            raise ValueError(f"{self.rule} needs attackers, the number of clients of a round that may be dishonest")
+        for name in _PRIVATE if self.rule == "private" else ():
             if getattr(self, name) is None:
                 raise ValueError(f"rule: private needs {name}; give it a number")
         return self
 
-    @pydantic.model_serializer(mode="wrap")
-    def _without_numbers_not_given(self, written: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A run of another rule is written, and has its fingerprint, as before these numbers were known."""
-        return {name: value for name, value in written(self).items() if value is not None}
+    @property
+    def robust(self) -> bool:
+        """Whether it takes something else than a mean over all clients."""
+        return self.rule in ("median", *_CLIENTS_NEEDED)
+
+    @property
+    def clients_needed(self) -> int:
+        """Clients that have to answer in a round, so that the rule holds against its `attackers`.
+
+        2 f + 3 for krum and multi-krum [related: Blanchard et al. 2017], 2 f + 1 for trimmed-mean, whose trimmed share
+        f / n stays below a half [related: Yin et al. 2018]. The median asks for no number, and holds against any
+        minority.
+        """
+        return 2 * self.attackers + _CLIENTS_NEEDED[self.rule] if self.rule in _CLIENTS_NEEDED else 1
+
+    def check_clients(self, sampled: int) -> None:
+        """Hold the rule against the clients that are asked in a round, before the first.
+
+        Raises:
+            InputError: they are too few for its attackers.
+        """
+        if sampled < self.clients_needed:
+            raise InputError(
+                f"server.attackers is {self.attackers}, for which {self.rule} needs {self.clients_needed} clients in a "
+                f"round, and {sampled} take part; lower it, choose the rule median, or let more clients take part."
+            )
 
 
 class ClientRule(Strict):
@@ -136,6 +174,12 @@ class Method(Named):
         ),
         "server.rule: private needs a shared module": lambda row, has: (
             row.server.rule == "private" and Ownership.SHARED not in row.modules.values()
+        ),
+        "client.control_variates need the mean of all clients, and server.rule takes another": lambda row, has: (
+            row.server.robust and row.client.control_variates
+        ),
+        "training: centralised has one client: no server.rule against dishonest ones": lambda row, has: (
+            row.training == "centralised" and row.server.robust
         ),
         "training: centralised knows no personal module": lambda row, has: (
             row.training == "centralised" and Ownership.PERSONAL in row.modules.values()

@@ -21,12 +21,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-_MEAN, _VARIANCE = "running_mean", "running_var"
+MEAN, VARIANCE = "running_mean", "running_var"
 
 
 def is_statistic(key: str) -> bool:
     """Whether a tensor's name is that of a BatchNorm mean or variance."""
-    return key.replace("/", ".").rpartition(".")[2] in (_MEAN, _VARIANCE)  # a module may be the layer itself
+    return key.replace("/", ".").rpartition(".")[2] in (MEAN, VARIANCE)  # a module may be the layer itself
 
 
 def pooled_statistics(clients: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
@@ -41,9 +41,9 @@ def pooled_statistics(clients: Sequence[Mapping[str, Tensor]], weights: Sequence
     """
     found = {}
     for key in filter(is_statistic, clients[0]):
-        if not key.endswith(_MEAN):
+        if not key.endswith(MEAN):
             continue
-        variance_key = key.removesuffix(_MEAN) + _VARIANCE
+        variance_key = key.removesuffix(MEAN) + VARIANCE
         means, variances = (torch.stack([c[name].double() for c in clients]) for name in (key, variance_key))
         shares = torch.tensor(weights, dtype=torch.double)[:, None]
         mean = (shares * means).sum(dim=0)

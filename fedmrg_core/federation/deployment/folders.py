@@ -106,8 +106,13 @@ def init_federation(folder: pathlib.Path, settings: FederationFolder, configurat
         The invitation for the hospitals.
 
     Raises:
-        InputError: the folder holds another run.
+        InputError: the folder holds another run, or the run is one of a synthetic attack.
     """
+    if configuration.profile.attack.planned:
+        raise InputError(
+            f"attack.kind is {configuration.profile.attack.kind}: a synthetic attack is for one machine; give the "
+            "configuration of a run without."
+        )
     (folder / RUN).mkdir(parents=True, exist_ok=True)
     write_configuration(folder / RUN, configuration)
     certificates.make_authority(folder, settings.name)
