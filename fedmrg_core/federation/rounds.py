@@ -137,6 +137,7 @@ class FederatedRounds:
             record.pause(client)
         updates, prototypes = self._train(record, sampled)
         self._require(record, len(updates), len(sampled))
+        self._require_everybody(record, len(updates), len(sampled))
         self._require_majority(record, len(updates))
         weights = {client: float(reply.content[METRICS][EXAMPLES]) for client, reply in updates.items()}
         taken, aggregated = tuple(updates), self._aggregated(record.round_number, updates)
@@ -171,17 +172,20 @@ class FederatedRounds:
         return from_record(arrays)
 
     def _require(self, record: RoundRecord, usable: int, sampled: int) -> None:
-        """No run with fewer than `min_clients`, but where fewer were asked, as many as were asked will do.
-
-        Noise is measured for the number that was asked: where a budget is spent, every one of them has to answer.
-        """
-        private = isinstance(self.strategy, PrivateAverage)
-        required = sampled if private else min(self.settings.min_clients, sampled)
+        """No run with fewer than `min_clients`, but where fewer were asked, as many as were asked will do."""
+        required = min(self.settings.min_clients, sampled)
         if usable < required:
             raise TooFewClients(
-                f"round {record.round_number}: {usable} usable clients are left and "
-                f"{'server.rule private needs' if private else 'min_clients is'} {required}; "
+                f"round {record.round_number}: {usable} usable clients are left and min_clients is {required}; "
                 f"left out: {record.why_too_few()}."
+            )
+
+    def _require_everybody(self, record: RoundRecord, usable: int, sampled: int) -> None:
+        """Noise is measured for the number that was asked: where a budget is spent, every one of them has to answer."""
+        if isinstance(self.strategy, PrivateAverage) and usable < sampled:
+            raise TooFewClients(
+                f"round {record.round_number}: {usable} usable clients are left and server.rule private needs "
+                f"{sampled}; left out: {record.why_too_few()}."
             )
 
     def _require_majority(self, record: RoundRecord, usable: int) -> None:
