@@ -220,6 +220,7 @@ def _admitted(path: pathlib.Path, authority: str) -> Admitted:
         client = Client(str(content["client"]), int(content["train"]), str(content["fingerprint"]))
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: not an application ({error}); make it with fedmrg site init.") from error
+    certificates.check_public_key(str(content["public_key"]), str(path))
     return Admitted(client, str(content["public_key"]).strip())
 
 
@@ -251,6 +252,17 @@ def _read(path: pathlib.Path, names: Sequence[str], what: str) -> dict[str, Any]
     if missing:
         raise InputError(f"{path} is not {what}: {missing[0]} is missing.")
     return content
+
+
+def check_made_here(path: pathlib.Path) -> None:
+    """Hold the versions in a folder's invitation or application against those that run now.
+
+    Raises:
+        InputError: it is missing, or they differ.
+    """
+    _check_versions(
+        _read(path, ("versions",), "a file of fedmrg federation init or fedmrg site init")["versions"], str(path)
+    )
 
 
 def _check_versions(theirs: object, source: str) -> None:

@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
-import contextlib
 import pathlib
+import signal
 import socket
 import subprocess
-import sys
+import threading
 import time
 from collections.abc import Sequence
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.checkpoints import load_checkpoint
 from fedmrg_core.federation.deployment import certificates
-from fedmrg_core.federation.deployment.folders import NODES, RUN, read_federation, read_site
+from fedmrg_core.federation.deployment.folders import (
+    APPLICATION,
+    INVITATION,
+    RUN,
+    check_made_here,
+    read_federation,
+    read_site,
+)
+from fedmrg_core.federation.deployment.reach import check_server
+from fedmrg_core.federation.deployment.superlink import CONNECTION, HOME, environment, found, register, stop_runs
 from fedmrg_core.federation.finish import COST
-from fedmrg_core.federation.roster import read_roster
+from fedmrg_core.federation.roster import read_client, read_roster
 from fedmrg_core.federation.run import raise_failure, write_manifest
 from fedmrg_core.federation.server_app import FAILURE_FILE
-from fedmrg_core.federation.simulation import flower_environment, write_app
+from fedmrg_core.federation.simulation import write_app
 from fedmrg_core.federation.task import load_task, run_fingerprint
 from fedmrg_core.runs.run_configuration import read_configuration
 
-HOME, DATABASE, CONNECTION = "flower", "state.db", "own"
+DATABASE = "state.db"
 RETRY = 5.0  # seconds
 LAST_SECONDS = 60.0  # for the server's app to end after its log has
-REGISTERED = ".registered"  # beside a public key: the SuperLink knows it
 
 
 def serve(folder: pathlib.Path) -> int:
     """Run the SuperLink until it is ended; its exit code.
 
     Raises:
-        InputError: the certificate is expired or for another host, or the port is taken.
+        InputError: the certificate is expired or for another host, its key another's, the port taken, or the folder
+            of another version.
     """
     settings = read_federation(folder)
+    check_made_here(folder / INVITATION)
     certificates.check_certificate(folder / certificates.CERTIFICATE, settings.host)
+    certificates.check_key(folder)
     _check_port(settings.listen, settings.port, folder / "federation.yaml", "port")
     files = {name: str((folder / name).resolve()) for name in (certificates.CERTIFICATE, certificates.CERTIFICATE_KEY)}
     command = ["flower-superlink", "--host", settings.listen, "--port", str(settings.port)]
@@ -43,19 +54,23 @@ def serve(folder: pathlib.Path) -> int:
     command += ["--ssl-ca-certfile", str((folder / certificates.AUTHORITY).resolve())]
     command += ["--enable-supernode-auth", "--database", str((folder / DATABASE).resolve())]
     command += ["--disable-runtime-dependency-installation"]
-    return _call(folder, command)
+    return _call(folder, command) or 0
 
 
 def start_site(folder: pathlib.Path) -> int:
     """Run a hospital's SuperNode until it is ended; its exit code.
 
-    As long as the server is away, or does not know the hospital's key yet, it is asked again.
+    As long as the server is away, does not know the hospital's key yet, or takes it for still being there after a
+    crash, it is asked again.
 
     Raises:
-        InputError: a key or the client folder is unreadable, or the port of its own runtime is taken.
+        InputError: a key or the client folder is unreadable, the port of its own runtime is taken, the folder is of
+            another version, the server's certificate is not its authority's, or the clocks differ.
     """
     site = read_site(folder)
-    certificates.make_node_key(folder)  # names a key that is of another type or unreadable
+    check_made_here(folder / APPLICATION)
+    certificates.read_node_key(folder)
+    read_client(folder / site.client_folder, folder / RUN)
     _check_port("127.0.0.1", site.runtime_port, folder / "site.yaml", "runtime_port")
     places = {"run-folder": folder / RUN, "client-folder": folder / site.client_folder}
     configured = " ".join(f'{name}="{path.resolve()}"' for name, path in places.items())
@@ -63,34 +78,14 @@ def start_site(folder: pathlib.Path) -> int:
     command += ["--superlink", f"{site.host}:{site.port}", "--node-config", configured]
     command += ["--auth-supernode-private-key", str((folder / certificates.NODE_KEY).resolve())]
     command += ["--host", "127.0.0.1", "--port", str(site.runtime_port)]
-    while (code := _call(folder, command)) > 0:  # SuperNodes end where the server does not let them in
-        print(f"{site.host}:{site.port} did not let {site.client} in; asked again in {RETRY:.0f} s.", flush=True)
+    while True:
+        there = check_server(site.host, site.port, folder / certificates.AUTHORITY)
+        # SuperNodes end where the server does not let them in, and where it has forgotten them.
+        if there and _call(folder, command) is None:
+            return 0
+        what = f"did not let {site.client} in" if there else "does not answer"
+        print(f"{site.host}:{site.port} {what}; asked again in {RETRY:.0f} s.", flush=True)
         time.sleep(RETRY)
-    return code
-
-
-def register(folder: pathlib.Path) -> list[str]:
-    """Tell the SuperLink, which has to be running, the key of every admitted hospital that it does not know yet.
-
-    Returns:
-        The names of those that are new.
-
-    Raises:
-        InputError: the SuperLink does not answer, or refuses a key.
-    """
-    _write_connection(folder)
-    new = []
-    for path in sorted((folder / NODES).glob("*.pub")):
-        if path.with_suffix(REGISTERED).is_file():
-            continue
-        command = ["flwr", "supernode", "register", str(path.resolve()), CONNECTION, "--name", path.stem]
-        done = subprocess.run(_found(command), env=_environment(folder), capture_output=True, text=True)
-        if done.returncode:
-            said = " ".join((done.stderr or done.stdout).split())[-200:]
-            raise InputError(f"{path}: the SuperLink did not register it ({said}); is fedmrg federation serve running?")
-        path.with_suffix(REGISTERED).touch()
-        new.append(path.stem)
-    return new
 
 
 def run(folder: pathlib.Path, test: bool = False, progress: bool = True) -> None:
@@ -109,13 +104,14 @@ def run(folder: pathlib.Path, test: bool = False, progress: bool = True) -> None
     """
     roster = read_roster(folder / RUN)
     register(folder)
+    stop_runs(folder)  # one that was begun before would write into the same folder
     rounds = read_configuration(folder / RUN).profile.federation.rounds
     write_app(folder / HOME, (folder / RUN).resolve(), rounds, test)
     command = ["flwr", "run", str((folder / HOME / "app").resolve()), CONNECTION, "--stream"]
     for name in (FAILURE_FILE, COST):
         (folder / RUN / name).unlink(missing_ok=True)
     with subprocess.Popen(
-        _found(command), env=_environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        found(command), env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         errors="replace",
     ) as process:  # fmt: skip
         lines = []
@@ -141,36 +137,25 @@ def _wait_for_the_end(run_folder: pathlib.Path) -> None:
         time.sleep(0.2)
 
 
-def _write_connection(folder: pathlib.Path) -> None:
-    """Where `flwr` finds the SuperLink and what it trusts."""
-    settings = read_federation(folder)
-    home = folder / HOME
-    home.mkdir(exist_ok=True)
-    authority = (folder / certificates.AUTHORITY).resolve()
-    # Whoever listens on all addresses is called on loopback, which the certificate names.
-    address = "127.0.0.1" if settings.listen == "0.0.0.0" else settings.listen  # noqa: S104
-    (home / "config.toml").write_text(
-        f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-        f'address = "{address}:{settings.port}"\nroot-certificates = "{authority}"\n',
-        encoding="utf-8",
-    )
-
-
-def _call(folder: pathlib.Path, command: Sequence[str]) -> int:
+def _call(folder: pathlib.Path, command: Sequence[str]) -> int | None:
+    """Run one of Flower's programs until it ends; its exit code, or None if this process was told to end."""
     (folder / HOME).mkdir(exist_ok=True)
-    with contextlib.suppress(KeyboardInterrupt):  # Flower's program has been told as well, and ends by itself
-        return subprocess.run(_found(command), env=_environment(folder), cwd=folder).returncode
-    return 0
+    process = subprocess.Popen(found(command), env=environment(folder), cwd=folder)
 
+    def end(*_: object) -> None:
+        process.terminate()  # who is told to end alone passes it on; Ctrl-C reaches both
+        raise KeyboardInterrupt
 
-def _environment(folder: pathlib.Path) -> dict[str, str]:
-    return flower_environment((folder / HOME).resolve())
-
-
-def _found(command: Sequence[str]) -> list[str]:
-    """The program beside this Python, if it is there."""
-    beside = pathlib.Path(sys.executable).parent / command[0]
-    return [str(beside) if beside.exists() else command[0], *command[1:]]
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, end) if main else None
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        return None
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _check_port(address: str, port: int, file: pathlib.Path, key: str) -> None:
