@@ -106,16 +106,17 @@ def test_made_again_the_federation_keeps_its_authority(places, in_process):
     before = (places / "server" / certificates.AUTHORITY).read_bytes()
     certificate = (places / "server" / certificates.CERTIFICATE).read_bytes()
     settings = folders.read_federation(places / "server")
-    folders.init_federation(places / "server", settings, configuration("plain", 2))
+    folders.init_federation(places / "server", settings, in_process)
     assert (places / "server" / certificates.AUTHORITY).read_bytes() == before
     assert (places / "server" / certificates.CERTIFICATE).read_bytes() != certificate
     with pytest.raises(InputError, match="holds a run with another"):
-        folders.init_federation(places / "server", settings, configuration("plain", 3))
+        write_configuration(places, configuration("plain", 3))
+        folders.init_federation(places / "server", settings, places)
 
 
 def test_a_server_on_all_addresses_is_called_by_a_name_of_its_certificate(in_process, tmp_path):
     settings = folders.FederationFolder(name="ours", host="fed.example.org", port=8000, listen="0.0.0.0")
-    folders.init_federation(tmp_path, settings, configuration("plain", 2))
+    folders.init_federation(tmp_path, settings, in_process)
     superlink.write_connection(tmp_path)
     called = re.search(r'address = "(.*):8000"', (tmp_path / superlink.HOME / "config.toml").read_text())[1]
     certificates.check_certificate(tmp_path / certificates.CERTIFICATE, called)

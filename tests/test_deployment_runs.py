@@ -13,15 +13,22 @@ import textwrap
 
 import pandas
 import pytest
-from deployed import Running, make_places, make_site, python_path, started, wait_until
+from deployed import Running, call, make_places, make_site, python_path, started, wait_until
 from federation_fake import everything
+from identity_runs import serving
 from linear_task import CLIENTS
+from small_model import PROFILE
+from small_questions import small_inputs, small_run
 from test_second_task_runs import configuration
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.deployment import nodes
-from fedmrg_core.federation.run import run_federation
-from fedmrg_core.runs.run_configuration import RunConfiguration
+from fedmrg_core.federation.run import configure_run, run_federation
+from fedmrg_core.identity.audit import audit_run
+from fedmrg_core.identity.keys import make_keys, read_account
+from fedmrg_core.identity.members import COORDINATOR, keys_folder
+from fedmrg_core.runs.methods import load_method
+from fedmrg_core.runs.run_configuration import Identities, RunConfiguration, write_configuration
 
 pytestmark = pytest.mark.deployment
 # Folders differ, and bytes of the last message.
@@ -81,6 +88,31 @@ def test_a_real_federation_ends_with_the_bytes_of_one_process(tmp_path):
     assert_equal_bytes(place, run)
     assert json.loads((place / "server" / "run" / "manifest.json").read_text())["engine"] == "deployment"
     assert set(statuses(place / "server" / "run").values()) == {"ok"}
+
+
+def test_two_rounds_of_reports(workspace, tmp_path):
+    federation = PROFILE.federation.model_copy(update={"rounds": 2})
+    settings = configure_run(
+        tmp_path / "run", profile=PROFILE.model_copy(update={"federation": federation}), method=load_method("fedmrg"),
+        data="phantom", partition="iid", clients=3, prepared=workspace / "prepared",
+        base_models=workspace / "base_models", threads=1,
+    )  # fmt: skip
+    run = undisturbed(tmp_path / "run", settings)
+    deployed_run(tmp_path, run, workspace / "base_models")
+
+
+def test_two_rounds_of_medical_questions(tmp_path):
+    inputs = small_inputs(tmp_path / "inputs")
+    run = undisturbed(tmp_path / "run", small_run(inputs, tmp_path / "run", "fed-lora"))
+    deployed_run(tmp_path, run, inputs / "base")
+
+
+def deployed_run(tmp_path: pathlib.Path, run: pathlib.Path, base_models: pathlib.Path) -> None:
+    clients = client_folders(run)
+    place = make_places(tmp_path, run, clients, "--base-models", base_models)
+    with started(place, "server", *clients):
+        nodes.run(place / "server", test=True, progress=False)
+    assert_equal_bytes(place, run)
 
 
 # ---- faults ----
@@ -151,3 +183,59 @@ def test_what_a_federation_survives(tmp_path):
     found, expected = gathered(place, list(CLIENTS)), everything(run)
     kept = [path for path in expected if path.endswith(".safetensors") and not path.startswith("clients/")]
     assert len(kept) > 10 and [path for path in kept if found.get(path) != expected[path]] == []
+
+
+# ---- identities ----
+
+
+def alters(folder: pathlib.Path) -> pathlib.Path:
+    """A hook: somebody changes what a hospital signs before it is sent, in round 2."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        textwrap.dedent(
+            """
+            import sys
+            if "flwr-clientapp" in " ".join(sys.orig_argv):
+                from fedmrg_core.identity import vouching
+                vouch = vouching.vouch
+                def altered(message, context, call_next):
+                    second = message.metadata.message_type == "train" and message.content["config"]["server-round"] == 2
+                    reply = vouch(message, context, call_next)
+                    if second:
+                        reply.content["metrics"]["num-examples"] = 31
+                    return reply
+                vouching.vouch = altered
+            """
+        )
+    )
+    return folder
+
+
+def test_identities_over_several_machines(tmp_path):
+    """Each makes and registers its own over one node; an altered update is refused, and the rest is untouched."""
+    settings = configuration("plain", 2, 2).model_copy(update={"task": "faulty"})
+    run = undisturbed(tmp_path / "run", settings, "fault-c-2")
+    folders_with_keys = {"server": COORDINATOR, **{name: name for name in CLIENTS}}
+    accounts = []
+    for folder, name in folders_with_keys.items():
+        keys = keys_folder(tmp_path / folder / "run", name)
+        make_keys(keys)
+        accounts.append(read_account(keys / "account.key").address)
+    with serving(accounts) as node:
+        with_node = settings.model_copy(update={"identities": Identities(chain=node.url)})
+        (tmp_path / "asked").mkdir()
+        write_configuration(tmp_path / "asked", with_node)
+        place = make_places(tmp_path, tmp_path / "asked", client_folders(run))
+        with pytest.raises(InputError, match="ask the server for its members.json and take it with fedmrg site join"):
+            nodes.start_site(place / "a")
+        for name in CLIENTS:
+            call("site", "join", name, "server/run/identity/members.json", cwd=place)
+        with started(place, "server", "a", "b") as programs:
+            programs.start("c", [alters(tmp_path / "hooks")])
+            nodes.run(place / "server", progress=False)
+        codes = pandas.read_csv(place / "server" / "run" / "identity.csv")
+        told = {(row.round, row.client): row.code for row in codes.itertuples()}
+        assert told.pop((2, "c")) == "altered" and set(told.values()) == {"admitted"} and len(told) == 5
+        assert audit_run(place / "server" / "run").problems == []
+    path = "model/shared.safetensors"
+    assert (place / "server" / "run" / path).read_bytes() == (run / path).read_bytes()

@@ -24,6 +24,7 @@ from fedmrg_core.federation.deployment.folders import (
 from fedmrg_core.federation.deployment.reach import check_server
 from fedmrg_core.federation.deployment.superlink import CONNECTION, HOME, environment, found, register, stop_runs
 from fedmrg_core.federation.finish import COST
+from fedmrg_core.federation.gate import check_joined, seal
 from fedmrg_core.federation.roster import read_client, read_roster
 from fedmrg_core.federation.run import raise_failure, write_manifest
 from fedmrg_core.federation.server_app import FAILURE_FILE
@@ -71,6 +72,7 @@ def start_site(folder: pathlib.Path) -> int:
     check_made_here(folder / APPLICATION)
     certificates.read_node_key(folder)
     read_client(folder / site.client_folder, folder / RUN)
+    check_joined(folder / RUN, read_configuration(folder / RUN))
     _check_port("127.0.0.1", site.runtime_port, folder / "site.yaml", "runtime_port")
     places = {"run-folder": folder / RUN, "client-folder": folder / site.client_folder}
     configured = " ".join(f'{name}="{path.resolve()}"' for name, path in places.items())
@@ -128,6 +130,7 @@ def run(folder: pathlib.Path, test: bool = False, progress: bool = True) -> None
     if state is None or state.round_number < rounds:
         raise RuntimeError(f"{folder / RUN}: the run ended before round {rounds}; see the log of the SuperLink.")
     write_manifest(folder / RUN, state, "deployment", task, roster)
+    seal(folder / RUN, task.configuration)
 
 
 def _wait_for_the_end(run_folder: pathlib.Path) -> None:
