@@ -22,12 +22,20 @@ from fedmrg_core.federation.deployment.folders import (
     read_site,
 )
 from fedmrg_core.federation.deployment.reach import check_server
-from fedmrg_core.federation.deployment.superlink import CONNECTION, HOME, environment, found, register, stop_runs
+from fedmrg_core.federation.deployment.superlink import (
+    CONNECTION,
+    HOME,
+    called,
+    environment,
+    found,
+    register,
+    stop_runs,
+)
 from fedmrg_core.federation.finish import COST
 from fedmrg_core.federation.gate import check_joined, seal
 from fedmrg_core.federation.roster import read_client, read_roster
 from fedmrg_core.federation.run import raise_failure, write_manifest
-from fedmrg_core.federation.server_app import FAILURE_FILE
+from fedmrg_core.federation.server_app import FAILURE_FILE, GO_ON
 from fedmrg_core.federation.simulation import write_app
 from fedmrg_core.federation.task import load_task, run_fingerprint
 from fedmrg_core.runs.run_configuration import read_configuration
@@ -121,7 +129,7 @@ def run(folder: pathlib.Path, test: bool = False, progress: bool = True) -> None
             lines.append(line)
             if progress:
                 print(line, end="", flush=True)
-    _wait_for_the_end(folder / RUN)
+    _wait_for_the_end(folder)
     raise_failure(folder / RUN)
     if process.returncode:
         raise InputError(f"{folder}: flwr run failed ({' '.join(''.join(lines[-3:]).split())[-200:]}).")
@@ -133,10 +141,15 @@ def run(folder: pathlib.Path, test: bool = False, progress: bool = True) -> None
     seal(folder / RUN, task.configuration)
 
 
-def _wait_for_the_end(run_folder: pathlib.Path) -> None:
+def _wait_for_the_end(folder: pathlib.Path) -> None:
     """The log may end before the server's app does: wait until that has written its last file, or its failure."""
-    deadline = time.monotonic() + LAST_SECONDS
-    while not any((run_folder / name).exists() for name in (FAILURE_FILE, COST)) and time.monotonic() < deadline:
+    settings, deadline = read_federation(folder), time.monotonic() + LAST_SECONDS
+    while not any((folder / RUN / name).exists() for name in (FAILURE_FILE, COST)) and time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex((called(settings), settings.port)):
+                raise InputError(
+                    f"{folder}: the SuperLink has ended; start fedmrg federation serve again, and then {GO_ON}"
+                )
         time.sleep(0.2)
 
 

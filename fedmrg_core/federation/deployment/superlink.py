@@ -11,7 +11,7 @@ from typing import Any
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.deployment import certificates
-from fedmrg_core.federation.deployment.folders import NODES, read_federation
+from fedmrg_core.federation.deployment.folders import NODES, FederationFolder, read_federation
 from fedmrg_core.federation.simulation import flower_environment
 from fedmrg_core.files.whole_files import write_text
 
@@ -61,13 +61,16 @@ def write_connection(folder: pathlib.Path) -> None:
     home = folder / HOME
     home.mkdir(exist_ok=True)
     authority = (folder / certificates.AUTHORITY).resolve()
-    # Whoever listens on all addresses is called on loopback, which the certificate names.
-    address = "127.0.0.1" if settings.listen == "0.0.0.0" else settings.listen  # noqa: S104
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-        f'address = "{address}:{settings.port}"\nroot-certificates = {json.dumps(str(authority))}\n',
+        f'address = "{called(settings)}:{settings.port}"\nroot-certificates = {json.dumps(str(authority))}\n',
         encoding="utf-8",
     )
+
+
+def called(settings: FederationFolder) -> str:
+    """The address under which the server calls its own SuperLink; one on all addresses is called on loopback."""
+    return "127.0.0.1" if settings.listen == "0.0.0.0" else settings.listen  # noqa: S104
 
 
 def ask(folder: pathlib.Path, *command: str) -> dict[str, Any]:
