@@ -122,6 +122,11 @@ class Running(threading.Thread):
         except Exception as error:
             self.error = error
 
+    def until(self, path: pathlib.Path) -> None:
+        """Wait until a file is there, while this goes on."""
+        wait_until(lambda: path.exists() or not self.is_alive())
+        assert path.exists(), self.error
+
     def ended(self) -> Exception | None:
         self.join(PATIENCE)
         assert not self.is_alive()

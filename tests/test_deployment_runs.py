@@ -156,9 +156,9 @@ def test_what_a_federation_survives(tmp_path):
         shutil.rmtree(place / "c" / "run" / "hospitals")  # as if c had never trained
 
         running = Running(place)
-        wait_until(lambda: (place / "c" / "run" / "hanging").exists())
+        running.until(place / "c" / "run" / "hanging")
         programs.end("c", signal.SIGKILL)
-        wait_until(lambda: (place / "b" / "run" / "hanging").exists())
+        running.until(place / "b" / "run" / "hanging")
         assert statuses(server / "run") == {(1, "a"): "ok", (1, "b"): "ok", (1, "c"): "left_out"}
         (place / "c" / "run" / "fault-c-1").unlink()
         programs.start("c")
@@ -168,7 +168,7 @@ def test_what_a_federation_survives(tmp_path):
         (place / "b" / "run" / "fault-b-2").unlink()
         programs.start("server")
         running = Running(place)
-        wait_until(lambda: (place / "a" / "run" / "hanging").exists())
+        running.until(place / "a" / "run" / "hanging")
 
         programs.end("server", signal.SIGKILL)
         assert isinstance(running.ended(), InputError | RuntimeError)
