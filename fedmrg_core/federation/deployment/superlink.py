@@ -16,6 +16,7 @@ from fedmrg_core.federation.simulation import flower_environment
 from fedmrg_core.files.whole_files import write_text
 
 HOME, CONNECTION = "flower", "own"
+COLOURS = ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE")  # notebooks ask for them
 REGISTERED = ".registered"  # beside a public key: the number that the SuperLink has given it
 
 
@@ -79,9 +80,8 @@ def ask(folder: pathlib.Path, *command: str) -> dict[str, Any]:
     Raises:
         InputError: there is none, or it is a refusal.
     """
-    done = subprocess.run(
-        found(["flwr", *command, "--format", "json"]), env=environment(folder), capture_output=True, text=True
-    )
+    plain = {name: value for name, value in environment(folder).items() if name not in COLOURS} | {"NO_COLOR": "1"}
+    done = subprocess.run(found(["flwr", *command, "--format", "json"]), env=plain, capture_output=True, text=True)
     try:
         answer = json.loads(done.stdout)
     except ValueError:
