@@ -11,20 +11,25 @@ import shutil
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
 
 import filelock
+import pandas
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from federation_fake import fake_configuration
+from flwr.app import Message, MessageType
+from flwr.superlink.grid import http_grid
 from linear_task import CLIENTS
 from test_deployment import in_process, places, spoilt  # noqa: F401
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation import server_app
+from fedmrg_core.federation import run, server_app
 from fedmrg_core.federation.deployment import certificates, folders, nodes, superlink
 from fedmrg_core.federation.deployment.reach import check_server
+from fedmrg_core.federation.grid import FIRST_CLIENT_NODE, InProcessGrid
 from fedmrg_core.federation.run import run_federation
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -226,6 +231,39 @@ def test_a_run_whose_superlink_has_ended_says_so(places):  # noqa: F811
 
 
 # ---- programs ----
+
+
+class OneSilent(InProcessGrid):
+    """Waits as Flower's own grid does; one node takes its messages and answers nothing."""
+
+    send_and_receive = http_grid.HttpGrid.send_and_receive
+    silent = FIRST_CLIENT_NODE + 2
+    waited = 0
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        kept = []
+        for message in messages:
+            if message.metadata.dst_node_id == self.silent and message.metadata.message_type == MessageType.TRAIN:
+                kept.append("never answered")
+            else:
+                kept += super().push_messages([message])
+        return kept
+
+
+def test_a_hospital_that_never_answers_costs_one_timeout(tmp_path, monkeypatch):
+    clock = iter(range(1000))
+    stopped = SimpleNamespace(
+        time=lambda: next(clock), sleep=lambda _: setattr(OneSilent, "waited", OneSilent.waited + 1)
+    )
+    monkeypatch.setattr(http_grid, "time", stopped)
+    monkeypatch.setattr(run, "InProcessGrid", OneSilent)
+    settings = fake_configuration(1)
+    federation = settings.profile.federation.model_copy(update={"round_timeout": 50.0})
+    settings = settings.model_copy(update={"profile": settings.profile.model_copy(update={"federation": federation})})
+    run_federation(tmp_path, settings, progress=False)
+    rows = pandas.read_csv(tmp_path / "rounds.csv").set_index("client")
+    assert rows.status.to_dict() == {"a": "ok", "b": "ok", "c": "left_out"}
+    assert rows.reason["c"] == "silent: sent nothing" and 40 < OneSilent.waited < 60  # once, and not for each message
 
 
 def test_a_site_asks_again_until_it_is_told_to_end(places, monkeypatch, capfd):  # noqa: F811

@@ -94,7 +94,7 @@ def test_two_rounds_of_reports(workspace, tmp_path):
     federation = PROFILE.federation.model_copy(update={"rounds": 2})
     settings = configure_run(
         tmp_path / "run", profile=PROFILE.model_copy(update={"federation": federation}), method=load_method("fedmrg"),
-        data="phantom", partition="iid", clients=3, prepared=workspace / "prepared",
+        data="phantom", partition="random", clients=3, prepared=workspace / "prepared",
         base_models=workspace / "base_models", threads=1,
     )  # fmt: skip
     run = undisturbed(tmp_path / "run", settings)
