@@ -136,15 +136,16 @@ call("federation", "admit", "server", *(f"{name}/application.json" for name in r
 # ## The programs
 #
 # The SuperLink at the server, a SuperNode at each hospital. On several machines each runs for as long as the federation lasts; here
-# they end with the notebook at the latest.
+# they end with the notebook, and after half an hour at the latest.
 
 # %%
 programs = []
+limit = ["timeout", "1800"] if shutil.which("timeout") else []
 
 
 def start(name: str, *command: str) -> None:
     with (place / f"{name}.log").open("w") as log:
-        programs.append(subprocess.Popen(fedmrg(*command), cwd=place, stdout=log, stderr=log))
+        programs.append(subprocess.Popen([*limit, *fedmrg(*command)], cwd=place, stdout=log, stderr=log))
     atexit.register(programs[-1].terminate)
 
 

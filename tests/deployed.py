@@ -21,6 +21,7 @@ from fedmrg_core.federation.deployment import folders, nodes, superlink
 from fedmrg_core.federation.simulation import end_processes
 
 HERE = pathlib.Path(__file__).parent
+LIMIT = ["timeout", "1800"] if shutil.which("timeout") else []  # they end also where the tests are killed
 PATIENCE = 300.0  # seconds; nothing here takes as long on a machine that does nothing else
 
 
@@ -76,8 +77,8 @@ class Programs:
         command = ("federation", "serve", name) if name == "server" else ("site", "start", name)
         with (self.place / f"{name}.log").open("a") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "fedmrg_core.commands.command_line", *command], cwd=self.place, stdout=log,
-                env=os.environ | {"PYTHONPATH": python_path(*hooks)}, stderr=log, start_new_session=True,
+                [*LIMIT, sys.executable, "-m", "fedmrg_core.commands.command_line", *command], cwd=self.place,
+                env=os.environ | {"PYTHONPATH": python_path(*hooks)}, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         if name == "server":
             port = folders.read_federation(self.place / "server").port

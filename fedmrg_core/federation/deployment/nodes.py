@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import signal
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.checkpoints import load_checkpoint
@@ -120,15 +121,20 @@ def run(folder: pathlib.Path, test: bool = False, progress: bool = True) -> None
     command = ["flwr", "run", str((folder / HOME / "app").resolve()), CONNECTION, "--stream"]
     for name in (FAILURE_FILE, COST):
         (folder / RUN / name).unlink(missing_ok=True)
+    lines = []
     with subprocess.Popen(
         found(command), env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         errors="replace",
     ) as process:  # fmt: skip
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if progress:
-                print(line, end="", flush=True)
+        try:
+            with _ending(process):
+                for line in process.stdout:
+                    lines.append(line)
+                    if progress:
+                        print(line, end="", flush=True)
+        except KeyboardInterrupt:
+            stop_runs(folder)  # else it would go on without anybody who waits for it
+            raise
     _wait_for_the_end(folder)
     raise_failure(folder / RUN)
     if process.returncode:
@@ -157,21 +163,30 @@ def _call(folder: pathlib.Path, command: Sequence[str]) -> int | None:
     """Run one of Flower's programs until it ends; its exit code, or None if this process was told to end."""
     (folder / HOME).mkdir(exist_ok=True)
     process = subprocess.Popen(found(command), env=environment(folder), cwd=folder)
-
-    def end(*_: object) -> None:
-        process.terminate()  # who is told to end alone passes it on; Ctrl-C reaches both
-        raise KeyboardInterrupt
-
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, end) if main else None
     try:
-        return process.wait()
+        with _ending(process):
+            return process.wait()
     except KeyboardInterrupt:
         process.wait()
         return None
+
+
+@contextlib.contextmanager
+def _ending(process: subprocess.Popen) -> Iterator[None]:
+    """While this is open, whoever ends this process ends the other one, too; Ctrl-C reaches both by itself."""
+
+    def end(*_: object) -> None:
+        process.terminate()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # others cannot be told anything
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
     finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_port(address: str, port: int, file: pathlib.Path, key: str) -> None:
