@@ -10,6 +10,8 @@ import pathlib
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
@@ -275,6 +277,27 @@ def test_a_site_asks_again_until_it_is_told_to_end(places, monkeypatch, capfd): 
     said = capfd.readouterr().out
     assert said.count("does not answer; asked again in 5 s") == 1  # also where a SuperNode has ended by itself with 0
     assert said.count("did not let a in; asked again in 5 s") == 2 and len(slept) == 3
+
+
+def test_a_folder_has_one_program_and_what_a_killed_one_left_is_ended(places):  # noqa: F811
+    home = (places / "a" / superlink.HOME).resolve()
+    home.mkdir(exist_ok=True)
+    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env={"FLWR_HOME": str(home)})
+    try:
+        with filelock.FileLock(home / ".lock"), pytest.raises(InputError, match="its program is running already; end"):
+            nodes.start_site(places / "a")
+        assert left.poll() is None
+        with nodes._alone(places / "a"):
+            assert left.poll() is not None
+    finally:
+        left.kill()
+
+
+def test_a_program_that_is_told_to_end_ends_what_it_has_started(places, monkeypatch):  # noqa: F811
+    program = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(600)"
+    (places / "a" / superlink.HOME).mkdir(exist_ok=True)
+    monkeypatch.setattr(nodes, "found", lambda command: [sys.executable, "-c", program])
+    assert nodes._call(places / "a", ["flower-supernode"]) is None
 
 
 def test_two_server_apps_do_not_write_into_one_run_folder(tmp_path, monkeypatch):

@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
+import filelock
+
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.checkpoints import load_checkpoint
 from fedmrg_core.federation.deployment import certificates
@@ -37,7 +39,7 @@ from fedmrg_core.federation.gate import check_joined, seal
 from fedmrg_core.federation.roster import read_client, read_roster
 from fedmrg_core.federation.run import raise_failure, write_manifest
 from fedmrg_core.federation.server_app import FAILURE_FILE, GO_ON
-from fedmrg_core.federation.simulation import write_app
+from fedmrg_core.federation.simulation import end_processes, write_app
 from fedmrg_core.federation.task import load_task, run_fingerprint
 from fedmrg_core.runs.run_configuration import read_configuration
 
@@ -57,14 +59,15 @@ def serve(folder: pathlib.Path) -> int:
     check_made_here(folder / INVITATION)
     certificates.check_certificate(folder / certificates.CERTIFICATE, settings.host)
     certificates.check_key(folder)
-    _check_port(settings.listen, settings.port, folder / "federation.yaml", "port")
     files = {name: str((folder / name).resolve()) for name in (certificates.CERTIFICATE, certificates.CERTIFICATE_KEY)}
     command = ["flower-superlink", "--host", settings.listen, "--port", str(settings.port)]
     command += ["--ssl-certfile", files[certificates.CERTIFICATE], "--ssl-keyfile", files[certificates.CERTIFICATE_KEY]]
     command += ["--ssl-ca-certfile", str((folder / certificates.AUTHORITY).resolve())]
     command += ["--enable-supernode-auth", "--database", str((folder / DATABASE).resolve())]
     command += ["--disable-runtime-dependency-installation"]
-    return _call(folder, command) or 0
+    with _alone(folder):
+        _check_port(settings.listen, settings.port, folder / "federation.yaml", "port")
+        return _call(folder, command) or 0
 
 
 def start_site(folder: pathlib.Path) -> int:
@@ -82,21 +85,22 @@ def start_site(folder: pathlib.Path) -> int:
     certificates.read_node_key(folder)
     read_client(folder / site.client_folder, folder / RUN)
     check_joined(folder / RUN, read_configuration(folder / RUN))
-    _check_port("127.0.0.1", site.runtime_port, folder / "site.yaml", "runtime_port")
     places = {"run-folder": folder / RUN, "client-folder": folder / site.client_folder}
     configured = " ".join(f'{name}="{path.resolve()}"' for name, path in places.items())
     command = ["flower-supernode", "--root-certificates", str((folder / certificates.AUTHORITY).resolve())]
     command += ["--superlink", f"{site.host}:{site.port}", "--node-config", configured]
     command += ["--auth-supernode-private-key", str((folder / certificates.NODE_KEY).resolve())]
     command += ["--host", "127.0.0.1", "--port", str(site.runtime_port)]
-    while True:
-        there = check_server(site.host, site.port, folder / certificates.AUTHORITY)
-        # SuperNodes end where the server does not let them in, and where it has forgotten them.
-        if there and _call(folder, command) is None:
-            return 0
-        what = f"did not let {site.client} in" if there else "does not answer"
-        print(f"{site.host}:{site.port} {what}; asked again in {RETRY:.0f} s.", flush=True)
-        time.sleep(RETRY)
+    with _alone(folder):
+        _check_port("127.0.0.1", site.runtime_port, folder / "site.yaml", "runtime_port")
+        while True:
+            there = check_server(site.host, site.port, folder / certificates.AUTHORITY)
+            # SuperNodes end where the server does not let them in, and where it has forgotten them.
+            if there and _call(folder, command) is None:
+                return 0
+            what = f"did not let {site.client} in" if there else "does not answer"
+            print(f"{site.host}:{site.port} {what}; asked again in {RETRY:.0f} s.", flush=True)
+            time.sleep(RETRY)
 
 
 def run(folder: pathlib.Path, test: bool = False, progress: bool = True) -> None:
@@ -159,9 +163,25 @@ def _wait_for_the_end(folder: pathlib.Path) -> None:
         time.sleep(0.2)
 
 
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+    """One program a folder. What one that was killed has left running is ended, and so is what outlives this one."""
+    home = (folder / HOME).resolve()
+    home.mkdir(exist_ok=True)
+    try:
+        held = filelock.FileLock(home / ".lock").acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise InputError(f"{folder}: its program is running already; end that one first.") from error
+    with held:
+        end_processes(home)
+        try:
+            yield
+        finally:
+            end_processes(home)
+
+
 def _call(folder: pathlib.Path, command: Sequence[str]) -> int | None:
     """Run one of Flower's programs until it ends; its exit code, or None if this process was told to end."""
-    (folder / HOME).mkdir(exist_ok=True)
     process = subprocess.Popen(found(command), env=environment(folder), cwd=folder)
     try:
         with _ending(process):
