@@ -53,7 +53,7 @@ def undisturbed(folder: pathlib.Path, settings: RunConfiguration, *faults: str) 
 
 
 def client_folders(run: pathlib.Path) -> dict[str, pathlib.Path]:
-    return {folder.name: folder for folder in sorted((run / "clients").iterdir())}
+    return {folder.name: folder for folder in sorted((run / "clients").iterdir()) if folder.is_dir()}
 
 
 def gathered(place: pathlib.Path, clients: list[str]) -> dict[str, bytes]:
