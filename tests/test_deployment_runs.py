@@ -23,6 +23,7 @@ from test_second_task_runs import configuration
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.deployment import nodes
+from fedmrg_core.federation.roster import read_roster
 from fedmrg_core.federation.run import configure_run, run_federation
 from fedmrg_core.identity.audit import audit_run
 from fedmrg_core.identity.keys import make_keys, read_account
@@ -53,7 +54,7 @@ def undisturbed(folder: pathlib.Path, settings: RunConfiguration, *faults: str) 
 
 
 def client_folders(run: pathlib.Path) -> dict[str, pathlib.Path]:
-    return {folder.name: folder for folder in sorted((run / "clients").iterdir()) if folder.is_dir()}
+    return {client.name: run / client.folders[0] for client in read_roster(run).clients}
 
 
 def gathered(place: pathlib.Path, clients: list[str]) -> dict[str, bytes]:
