@@ -23,7 +23,7 @@
 profile = "smoke"  # a name in profiles/, or the path of a .yaml file
 data = "medical_world"
 method = "fed-lora"  # a row of methods_medical_qa.yaml
-variant = "federation.rounds=3,training.local_epochs=2"
+variant = "federation.rounds=2,training.local_epochs=1"  # numbers that differ from profile and row
 seed = 0
 base_models = "stored"  # of the repository, where it has one of the profile; fresh: built here
 workspace = ""  # where results are kept; the repository if empty
