@@ -67,12 +67,18 @@ def gathered(place: pathlib.Path, clients: list[str]) -> dict[str, bytes]:
     return found
 
 
+def comparable(path: str, content: bytes) -> object:
+    """A checkpoint also says what the data are: in one process by what was prepared, here by what hospitals have."""
+    if path.startswith("checkpoint/") and path.endswith("server.json"):
+        return {name: value for name, value in json.loads(content).items() if name != "fingerprint"}
+    return None if path.startswith("checkpoint/") and path.endswith(("current", "files.sha256")) else content
+
+
 def assert_equal_bytes(place: pathlib.Path, run: pathlib.Path) -> None:
-    clients = list(client_folders(run))
-    found = gathered(place, clients)
-    expected = {path: content for path, content in everything(run).items() if not path.startswith("clients/")}
-    same = set(expected) - OTHER
-    assert same <= set(found) and [path for path in sorted(same) if found[path] != expected[path]] == []
+    found, expected = gathered(place, list(client_folders(run))), everything(run)
+    same = [path for path in expected if not path.startswith("clients/") and path not in OTHER]
+    assert len(same) > 20 and [path for path in same if path not in found] == []
+    assert [path for path in same if comparable(path, found[path]) != comparable(path, expected[path])] == []
 
 
 def statuses(run_folder: pathlib.Path) -> dict[tuple[int, str], str]:
