@@ -9,6 +9,7 @@ import json
 import pathlib
 import shutil
 import socket
+import socketserver
 import ssl
 import subprocess
 import sys
@@ -99,6 +100,41 @@ def test_a_wrong_certificate_is_told_in_a_sentence(authority, tmp_path, monkeypa
     certificates.issue_certificate(tmp_path, ["127.0.0.1"])
     with answering(tmp_path) as port, pytest.raises(InputError, match="does not pass .*expired"):
         check_server("127.0.0.1", port, authority)
+
+
+@contextlib.contextmanager
+def between(port: int, flips: bool) -> Iterator[int]:
+    """Somebody between a hospital and a server on loopback who may flip a bit of what goes up; its port."""
+
+    class Between(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(("127.0.0.1", port)) as server:
+                down = threading.Thread(target=self.pass_on, args=(server, self.request, False), daemon=True)
+                down.start()
+                self.pass_on(self.request, server, flips)
+                down.join(10)
+
+        def pass_on(self, one: socket.socket, other: socket.socket, alter: bool) -> None:
+            with contextlib.suppress(OSError):
+                while content := bytearray(one.recv(65536)):
+                    if alter and b"\x17\x03\x03" in content:  # a record of data
+                        content[-1] ^= 1
+                    other.sendall(content)
+                other.shutdown(socket.SHUT_WR)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Between) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+
+
+def test_what_is_altered_on_its_way_does_not_arrive(authority, tmp_path):
+    for flips in (False, True):
+        with answering(tmp_path) as port, between(port, flips) as place:
+            assert check_server("127.0.0.1", place, authority) is not flips
 
 
 # ---- folders ----
