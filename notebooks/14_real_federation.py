@@ -149,20 +149,31 @@ def start(name: str, *command: str) -> None:
     atexit.register(programs[-1].terminate)
 
 
+# The server comes first, and has to answer.
+
+# %%
+start("server", "federation", "serve", "server")
+while "Uvicorn running" not in (place / "server.log").read_text() and programs[-1].poll() is None:
+    time.sleep(0.5)
+
 # %% [markdown]
-# The hospitals may come first: they ask until the server answers and knows them.
+# `fedmrg federation run` registers the hospitals' keys, and then waits for all of them.
+
+# %%
+log = (place / "run.log").open("w")
+running = subprocess.Popen(
+    fedmrg("federation", "run", "server", "--test"), cwd=place, stdout=subprocess.PIPE, stderr=log, text=True
+)
+atexit.register(running.terminate)
+while len(list(place.glob("server/nodes/*.registered"))) < len(roster.names) and running.poll() is None:
+    time.sleep(0.5)
+
+# %% [markdown]
+# A hospital whose key is not registered is not let in, and asks again. These are.
 
 # %%
 for name in roster.names:
     start(name, "site", "start", name)
-start("server", "federation", "serve", "server")
-
-# %% [markdown]
-# The server registers the hospitals' keys when it is asked to run, so it has to answer by then.
-
-# %%
-while "Uvicorn running" not in (place / "server.log").read_text() and programs[-1].poll() is None:
-    time.sleep(0.5)
 
 # %% [markdown]
 # ## The rounds
@@ -171,16 +182,10 @@ while "Uvicorn running" not in (place / "server.log").read_text() and programs[-
 # takes longer than that.
 
 # %%
-with (
-    (place / "run.log").open("w") as log,
-    subprocess.Popen(
-        fedmrg("federation", "run", "server", "--test"), cwd=place, stdout=subprocess.PIPE, stderr=log, text=True
-    ) as running,
-):
-    for line in running.stdout:
-        if found := re.search(r"round \d+: .*", line):
-            print(found[0], flush=True)
-assert running.returncode == 0, (place / "run.log").read_text()
+for line in running.stdout:
+    if found := re.search(r"round \d+: .*", line):
+        print(found[0], flush=True)
+assert running.wait() == 0, (place / "run.log").read_text()
 
 # %% [markdown]
 # The server's tables are those of a run in one process.
