@@ -59,7 +59,7 @@ from fedmrg_core.tasks.medical_qa.inputs import prepare_inputs
 root = workspace_folder(workspace)
 run = RunSettings(profile=profile, data=data, method=method, variant=variant, seed=seed)
 prepare_inputs(run, root, base_models=base_models)
-place = root / "results" / "real_federation"
+place = root / "results" / "real_federation" / "machines"
 shutil.rmtree(place, ignore_errors=True)
 
 # %% [markdown]
