@@ -149,6 +149,7 @@ def start(name: str, *command: str) -> None:
     atexit.register(programs[-1].terminate)
 
 
+# %% [markdown]
 # The server comes first, and has to answer.
 
 # %%
