@@ -124,7 +124,7 @@ for name in roster.names:
 
 # %%
 application = pandas.read_json(place / roster.names[0] / "application.json", typ="series")
-application.drop(["authority", "fingerprint", "versions"]).str.slice(0, 60)
+application.drop(["authority", "fingerprint", "versions"]).astype(str).str.slice(0, 60)
 
 # %% [markdown]
 # **The server** takes them all in.
