@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help environment figures benchmark test numerical lint docs browser clean
+.PHONY: help environment figures benchmark test numerical deployment lint docs browser clean
 
 # What is run; e.g. make figures PROFILE=standard METHOD=fed-lora SEED=1
 PROFILE ?= smoke
@@ -132,8 +132,11 @@ benchmark: environment  ## Every missing run of EXPERIMENT, then tables and figu
 	fedmrg run notebooks/10_benchmark.py -p profile=$(call quote,$(PROFILE)) --output report/benchmark-$(call quote,$(PROFILE)).ipynb && exit $$status
 	@echo "Tables and figures: report/benchmark-$(PROFILE)/"
 
-test: environment  ## Run the tests
-	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal tests
+test: environment  ## Run the tests, but for those of a real federation
+	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal -m "not deployment" tests
+
+deployment: environment  ## Run the tests of a real federation on loopback
+	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 python -m pytest -q -m deployment tests
 
 # Instruction sets of older processors; each library reads its own variable when Python starts.
 OLDER := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 NPY_DISABLE_CPU_FEATURES=X86_V4 OPENBLAS_CORETYPE=Haswell

@@ -7,7 +7,10 @@ import subprocess
 
 import pytest
 
-STEPS = ["environment", "lint", "docs", "browser", "test", "numerical", "figures", "verify", "run", "run", "run"]
+STEPS = [
+    *("environment", "lint", "docs", "browser", "test", "numerical", "deployment", "figures", "verify"),
+    *("run", "run", "run", "run"),
+]
 
 PROGRAM = """#!/bin/sh
 echo "$1" >> called

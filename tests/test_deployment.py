@@ -1,119 +1,37 @@
-"""A real federation on loopback: SuperLink and three SuperNodes under TLS, each in a folder of its own."""
+"""What hospitals and the server of a real federation prepare, and what is said of wrong input, before it begins."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
-import os
 import pathlib
 import re
-import shutil
-import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 
-import pandas
 import pytest
-from federation_fake import everything
+from deployed import call, make_places
 from linear_task import CLIENTS
 from test_second_task_runs import configuration
-from typer.testing import CliRunner
 
-from fedmrg_core.commands.command_line import app
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.deployment import certificates, folders, nodes
-from fedmrg_core.federation.run import run_federation
-from fedmrg_core.federation.simulation import end_processes
+from fedmrg_core.federation.deployment import certificates, folders, nodes, superlink
+from fedmrg_core.federation.task import load_task
 from fedmrg_core.runs.run_configuration import read_configuration, write_configuration
-
-HERE = pathlib.Path(__file__).parent
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def in_process(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A run folder whose data are dealt."""
     folder = tmp_path_factory.mktemp("in-process") / "run"
-    run_federation(folder, configuration("plain", 2), progress=False, test=True)
+    folder.mkdir()
+    write_configuration(folder, configuration("plain", 2))
+    load_task(folder).deal(folder, configuration("plain", 2))
     return folder
 
 
 @pytest.fixture
 def places(in_process: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
-    """The server's folder and the hospitals', made by the commands as a stranger would make them."""
-    call("federation", "init", "server", "--configuration", in_process, "--port", free_port(), cwd=tmp_path)
-    for name in CLIENTS:
-        shutil.copytree(in_process / "clients" / name, tmp_path / f"{name}-studies")
-        given = ["--invitation", "server/invitation.json", "--client-folder", f"{name}-studies"]
-        call("site", "init", name, *given, "--runtime-port", free_port(), cwd=tmp_path)
-    call("federation", "admit", "server", *(f"{name}/application.json" for name in CLIENTS), cwd=tmp_path)
-    return tmp_path
-
-
-def call(*arguments: object, cwd: pathlib.Path) -> str:
-    with contextlib.chdir(cwd):
-        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert done.exit_code == 0, done.output
-    return done.output
-
-
-@contextlib.contextmanager
-def started(places: pathlib.Path, *commands: tuple[str, str, str]) -> Iterator[dict[str, subprocess.Popen]]:
-    """`fedmrg` programs that run until this is left; their logs stand beside the folders."""
-    path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    processes = {}
-    try:
-        for command in commands:
-            with (places / f"{command[-1]}.log").open("a") as log:
-                processes[command[-1]] = subprocess.Popen(
-                    [sys.executable, "-m", "fedmrg_core.commands.command_line", *command],
-                    cwd=places, env=os.environ | {"PYTHONPATH": path}, stdout=log, stderr=log, start_new_session=True,
-                )  # fmt: skip
-        yield processes
-    finally:
-        for name, process in processes.items():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            end_processes((places / name / nodes.HOME).resolve())
-
-
-def wait_for_server(places: pathlib.Path) -> None:
-    port, deadline = folders.read_federation(places / "server").port, time.monotonic() + 120
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.3)
-    raise AssertionError((places / "server.log").read_text()[-2000:])
-
-
-def test_a_real_federation_ends_with_the_bytes_of_one_process(places, in_process, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]))
-    with started(places, ("federation", "serve", "server"), *(("site", "start", name) for name in CLIENTS)):
-        wait_for_server(places)
-        nodes.run(places / "server", test=True, progress=False)
-    found = everything(places / "server" / "run")
-    expected = {path: content for path, content in everything(in_process).items() if not path.startswith("clients")}
-    for name in CLIENTS:  # what is a hospital's lies in its own folder, and nowhere else
-        own = everything(places / name / "run")
-        assert not [path for path in own for other in CLIENTS if other != name and f"/{other}" in path]
-        found |= {path: content for path, content in own.items() if f"/{name}" in path}
-    same = set(expected) - {
-        "config.yaml",
-        "clients.json",
-        "finish.csv",
-    }  # folders differ, and bytes of the last message
-    assert same <= set(found) and [path for path in sorted(same) if found[path] != expected[path]] == []
-    assert json.loads((places / "server" / "run" / "manifest.json").read_text())["engine"] == "deployment"
-    assert (pandas.read_csv(places / "server" / "run" / "rounds.csv").status == "ok").all()
+    return make_places(tmp_path, in_process, {name: in_process / "clients" / name for name in CLIENTS})
 
 
 # ---- what is wrong is told in one sentence ----
@@ -188,18 +106,19 @@ def test_made_again_the_federation_keeps_its_authority(places, in_process):
     before = (places / "server" / certificates.AUTHORITY).read_bytes()
     certificate = (places / "server" / certificates.CERTIFICATE).read_bytes()
     settings = folders.read_federation(places / "server")
-    folders.init_federation(places / "server", settings, configuration("plain", 2))
+    folders.init_federation(places / "server", settings, in_process)
     assert (places / "server" / certificates.AUTHORITY).read_bytes() == before
     assert (places / "server" / certificates.CERTIFICATE).read_bytes() != certificate
     with pytest.raises(InputError, match="holds a run with another"):
-        folders.init_federation(places / "server", settings, configuration("plain", 3))
+        write_configuration(places, configuration("plain", 3))
+        folders.init_federation(places / "server", settings, places)
 
 
 def test_a_server_on_all_addresses_is_called_by_a_name_of_its_certificate(in_process, tmp_path):
     settings = folders.FederationFolder(name="ours", host="fed.example.org", port=8000, listen="0.0.0.0")
-    folders.init_federation(tmp_path, settings, configuration("plain", 2))
-    assert nodes.register(tmp_path) == []  # nobody is admitted yet; the connection is written
-    called = re.search(r'address = "(.*):8000"', (tmp_path / nodes.HOME / "config.toml").read_text())[1]
+    folders.init_federation(tmp_path, settings, in_process)
+    superlink.write_connection(tmp_path)
+    called = re.search(r'address = "(.*):8000"', (tmp_path / superlink.HOME / "config.toml").read_text())[1]
     certificates.check_certificate(tmp_path / certificates.CERTIFICATE, called)
     certificates.check_certificate(tmp_path / certificates.CERTIFICATE, "fed.example.org")
 

@@ -10,6 +10,7 @@ import pandas
 import pytest
 from federation_fake import EXAMPLES, FakeTask, fake_configuration
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -178,6 +179,14 @@ def test_a_forged_sender_is_named(caplog):
     with pytest.raises(UnusableReply, match="silent: sent nothing"):
         arrived(found, "c")
     assert "node 5 answers a message that was not sent" in caplog.text
+
+
+def test_the_superlink_says_that_a_node_has_gone():
+    question = asked(2, "1")
+    gone = Message(Error(code=ErrorCode.NODE_UNAVAILABLE, reason="gone"), reply_to=question)
+    gone.metadata.__dict__["_src_node_id"] = SUPERLINK_NODE_ID
+    with pytest.raises(UnusableReply, match="silent: left before its answer had come"):
+        arrived(by_sender([gone], {"a": question}), "a")
 
 
 @pytest.mark.parametrize(

@@ -28,10 +28,9 @@ def init(
     """
     from fedmrg_core.federation.deployment.folders import FederationFolder, init_federation
     from fedmrg_core.files.strict_yaml import validated
-    from fedmrg_core.runs.run_configuration import read_configuration
 
     settings = validated(FederationFolder, {"name": name, "host": host, "port": port, "listen": listen}, "init")
-    print(f"{init_federation(folder, settings, read_configuration(configuration))}: send this file to every hospital")
+    print(f"{init_federation(folder, settings, configuration)}: send this file to every hospital")
 
 
 @app.command(cls=DescribedCommand)

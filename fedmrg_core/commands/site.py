@@ -33,6 +33,20 @@ def init(
 
 
 @app.command(cls=DescribedCommand)
+def join(
+    folder: Folder, members: Annotated[pathlib.Path, typer.Argument(help="The server's run/identity/members.json.")]
+) -> None:
+    """Take the server's list of members, in a run with identities.
+
+    Example: fedmrg site join north members.json
+    """
+    from fedmrg_core.federation.deployment import folders
+
+    folders.join(folder, members)
+    print(f"{folder}: has the list of members")
+
+
+@app.command(cls=DescribedCommand)
 def start(folder: Folder) -> None:
     """Run the hospital's SuperNode until it is ended (Ctrl-C).
 

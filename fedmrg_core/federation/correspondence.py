@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 
 from flwr.app import Message, MessageType, RecordDict
+from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp import Grid
 
 from fedmrg_core.federation.downlink import SentModel, in_full
@@ -112,7 +113,8 @@ class Correspondence:
 def by_sender(arriving: Iterable[Message], outgoing: Mapping[str, Message]) -> dict[str, Reply]:
     """Replies by client: each by the message that it answers, and only of the node that was sent it.
 
-    A node that answers in another's place makes neither's reply usable: the one asked is named.
+    A node that answers in another's place makes neither's reply usable: the one asked is named. Where a node has gone,
+    the SuperLink says so.
     """
     asked = {message.metadata.message_id: client for client, message in outgoing.items()}
     replies: dict[str, Reply] = {}
@@ -120,6 +122,8 @@ def by_sender(arriving: Iterable[Message], outgoing: Mapping[str, Message]) -> d
         client = asked.get(reply.metadata.reply_to_message_id)
         if client is None:
             logger.warning("node %d answers a message that was not sent.", reply.metadata.src_node_id)
+        elif reply.has_error() and reply.metadata.src_node_id == SUPERLINK_NODE_ID:
+            replies.setdefault(client, UnusableReply(SILENT, "left before its answer had come"))
         elif reply.metadata.src_node_id != outgoing[client].metadata.dst_node_id:
             replies[client] = UnusableReply(IDENTITY, f"node {reply.metadata.src_node_id} answered in its place")
         else:

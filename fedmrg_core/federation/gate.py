@@ -106,6 +106,43 @@ def vouch(message: Message, context: Context, call_next: ClientAppCallable) -> M
     return _part("vouching").vouch(message, context, call_next)
 
 
+def prepare_server(run_folder: pathlib.Path, configuration: RunConfiguration) -> RunConfiguration:
+    """In a real federation, first: the server's keys and the contract, if the run has identities."""
+    if configuration.identities is None:
+        return configuration
+    settings = _part("sites").prepare_server(run_folder, configuration.identities)
+    return configuration.model_copy(update={"identities": settings})
+
+
+def apply(run_folder: pathlib.Path, configuration: RunConfiguration, client: str) -> int | None:
+    """Then a hospital makes and registers its identity; the number of it."""
+    return None if configuration.identities is None else _part("sites").apply(run_folder, client)
+
+
+def admit_members(
+    run_folder: pathlib.Path, configuration: RunConfiguration, identities: Mapping[str, int]
+) -> pathlib.Path | None:
+    """Then the server opens the run on the chain; the list of members, for every hospital."""
+    return None if configuration.identities is None else _part("sites").admit(run_folder, identities)
+
+
+def join(run_folder: pathlib.Path, configuration: RunConfiguration, client: str, members: pathlib.Path) -> None:
+    """Last, a hospital takes that list.
+
+    Raises:
+        InputError: the run has no identities, or the list is not this hospital's.
+    """
+    if configuration.identities is None:
+        raise InputError(f"{run_folder}: this run has no identities; there is no list of members to take.")
+    _part("sites").join(run_folder, client, members)
+
+
+def check_joined(run_folder: pathlib.Path, configuration: RunConfiguration) -> None:
+    """Before a hospital's node starts: it has the list of members, if the run has identities."""
+    if configuration.identities is not None:
+        _part("sites").check_joined(run_folder)
+
+
 def _part(name: str) -> Any:
     try:
         return importlib.import_module(f"{IDENTITY}.{name}")

@@ -6,11 +6,14 @@ import contextlib
 import logging
 import pathlib
 import sys
+from collections.abc import Iterator
 
+import filelock
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from tqdm.auto import tqdm
 
+from fedmrg_core.errors import InputError
 from fedmrg_core.federation.finish import finish
 from fedmrg_core.federation.privacy import affordable_rounds
 from fedmrg_core.federation.roster import read_roster
@@ -22,6 +25,8 @@ from fedmrg_core.seeds import torch_threads
 FAILURE_FILE = "failure.txt"  # the sentence a run ended with that did not reach its last round
 GO_ON = "start the same command again: the run goes on from its last round."
 
+LOCK, PATIENCE = ".server.lock", 60.0  # seconds
+
 app = ServerApp()
 
 
@@ -32,9 +37,28 @@ def main(grid: Grid, context: Context) -> None:
     On an error its sentence is left in the run folder, for whoever waits in another process.
     """
     run_folder = pathlib.Path(str(context.run_config["run-folder"]))
+    with _alone(run_folder), _telling(run_folder), writable(run_folder, GO_ON):
+        _run(grid, context, run_folder)
+
+
+@contextlib.contextmanager
+def _alone(run_folder: pathlib.Path) -> Iterator[None]:
+    """Let no two server apps write into one run folder: a SuperLink may have one left that was told to stop."""
     try:
-        with writable(run_folder, GO_ON):
-            _run(grid, context, run_folder)
+        held = filelock.FileLock(run_folder / LOCK).acquire(timeout=PATIENCE)
+    except filelock.Timeout as error:
+        with _telling(run_folder):
+            raise InputError(f"{run_folder}: another server app is writing there; end it, and {GO_ON}") from error
+    with held:
+        (run_folder / FAILURE_FILE).unlink(missing_ok=True)  # of the one before
+        yield
+
+
+@contextlib.contextmanager
+def _telling(run_folder: pathlib.Path) -> Iterator[None]:
+    """Leave an error's sentence in the run folder, for whoever waits in another process."""
+    try:
+        yield
     except Exception as error:
         with contextlib.suppress(OSError):  # a full disk takes this no more than it took the rest
             write_text(run_folder / FAILURE_FILE, f"{type(error).__name__}: {error}\n")

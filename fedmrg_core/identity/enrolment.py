@@ -64,15 +64,15 @@ def enrol(run_folder: pathlib.Path, task: Task, roster: Roster) -> None:
     if settings.chain == "embedded":
         make_chain(folder / CHAIN, [account.address for account in accounts.values()])
     chain = open_chain(run_folder, settings)
-    since = int(_once(folder / ".since", str(chain.height)))
-    address = _address(folder, chain, settings, accounts[COORDINATOR])
+    since = int(once(folder / ".since", str(chain.height)))
+    address = contract_address(folder, chain, settings, accounts[COORDINATOR])
     model = bytes.fromhex(digest_of(initial_model(run_folder)))
     numbers = {}
     for name in names:
         key = read_signing_key(keys_folder(run_folder, name) / SIGNING)
         registry = Registry(chain, address, accounts[name])
         numbers[name] = registry.register(public_bytes(key), metadata_digest(name), model)
-    label = bytes.fromhex(_once(folder / ".label", secrets.token_hex(32)))
+    label = bytes.fromhex(once(folder / ".label", secrets.token_hex(32)))
     run = Registry(chain, address, accounts[COORDINATOR]).open_run(label, settings.pot)
     coordinator = numbers.pop(COORDINATOR)
     write_members(run_folder, Members(chain.chain_id, address, since, coordinator, label.hex(), run.hex(), numbers))
@@ -89,21 +89,21 @@ def _check_members(run_folder: pathlib.Path, roster: Roster) -> None:
     open_registry(run_folder, COORDINATOR)  # says now what is wrong with key, chain or contract
 
 
-def _address(folder: pathlib.Path, chain: Chain, settings: Identities, account: LocalAccount) -> str:
+def contract_address(folder: pathlib.Path, chain: Chain, settings: Identities, account: LocalAccount) -> str:
     """The contract that is configured, or one deployed here, once."""
     if settings.contract is not None:
         return settings.contract
     # The address follows from the account and its next number: written first, a crash cannot have it deployed twice.
     number = chain.ask(lambda client: client.eth.get_transaction_count(account.address))
-    address = _once(folder / ".contract", get_create_address(account.address, number))
+    address = once(folder / ".contract", get_create_address(account.address, number))
     if chain.code(address) == "0x":
         (folder / ".contract").unlink()
-        address = _once(folder / ".contract", get_create_address(account.address, number))
+        address = once(folder / ".contract", get_create_address(account.address, number))
         deploy(chain, account)
     return address
 
 
-def _once(path: pathlib.Path, text: str) -> str:
+def once(path: pathlib.Path, text: str) -> str:
     """What a file says; the text given if it does not exist yet."""
     if not path.exists():
         write_text(path, text + "\n")

@@ -86,7 +86,15 @@ def read_members(run_folder: pathlib.Path) -> Members:
     Raises:
         InputError: it is missing or damaged.
     """
-    path = run_folder / FOLDER / MEMBERS
+    return read_members_file(run_folder / FOLDER / MEMBERS)
+
+
+def read_members_file(path: pathlib.Path) -> Members:
+    """Read a list of members.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
     if not path.is_file():
         raise InputError(f"{path} does not exist; a run with identities has one: it is made when the run begins.")
     try:

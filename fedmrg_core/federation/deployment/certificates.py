@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Sequence
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -24,6 +25,7 @@ CERTIFICATE, CERTIFICATE_KEY = "server.pem", "server.key"
 NODE_KEY, NODE_PUBLIC_KEY = "node.key", "node.pub"
 # A clock may be an hour slow, and somewhat more: a certificate counts from a day before it was made [ours].
 EARLIER, VALID = datetime.timedelta(days=1), datetime.timedelta(days=397)
+_RENEW = "make both new with fedmrg federation init"
 _PEM, _PLAIN = serialization.Encoding.PEM, serialization.NoEncryption()
 
 
@@ -70,19 +72,57 @@ def issue_certificate(folder: pathlib.Path, hosts: Sequence[str]) -> None:
 
 def make_node_key(folder: pathlib.Path) -> str:
     """The public half of a hospital's key, in OpenSSH's form; both halves are written where there are none."""
-    if not (folder / NODE_KEY).is_file():
+    if not (folder / NODE_KEY).exists():
         private = _new_key().private_bytes(_PEM, serialization.PrivateFormat.OpenSSH, _PLAIN)
         _write_private(folder / NODE_KEY, private)
+    public = read_node_key(folder).public_key()
+    text = public.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    _write(folder / NODE_PUBLIC_KEY, text + b"\n")
+    return text.decode()
+
+
+def read_node_key(folder: pathlib.Path) -> ec.EllipticCurvePrivateKey:
+    """A hospital's key.
+
+    Raises:
+        InputError: it is missing, unreadable, or of another type.
+    """
     path = folder / NODE_KEY
+    again = "make a new one with fedmrg site init, and have the new application.json admitted"
     try:
         key = serialization.load_ssh_private_key(path.read_bytes(), password=None)
-    except ValueError as error:
-        raise InputError(f"{path}: not a readable OpenSSH key; delete it and make the site's folder again.") from error
+    except OSError as error:
+        raise InputError(f"{path}: the key cannot be read ({error.strerror}); restore it, or {again}.") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise InputError(f"{path}: not a readable OpenSSH key without a password; delete it, then {again}.") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise InputError(f"{path}: a key of another type; expected an elliptic-curve key (ecdsa).")
-    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    _write(folder / NODE_PUBLIC_KEY, public + b"\n")
-    return public.decode()
+        raise InputError(f"{path}: a key of another type; expected an elliptic-curve key (ecdsa): delete it, {again}.")
+    return key
+
+
+def check_public_key(text: str, source: str) -> None:
+    """Hold a hospital's public key against the type that the server registers.
+
+    Raises:
+        InputError: it is none, or of another type.
+    """
+    try:
+        key = serialization.load_ssh_public_key(text.encode())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise InputError(f"{source}: public_key is no OpenSSH key; make it again with fedmrg site init.") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise InputError(f"{source}: public_key is of another type; expected an elliptic-curve key (ecdsa).")
+
+
+def check_key(folder: pathlib.Path) -> None:
+    """Hold the server's key against its certificate.
+
+    Raises:
+        InputError: it is unreadable, of another type, or another certificate's.
+    """
+    key, certificate = _read_key(folder / CERTIFICATE_KEY), read_certificate(folder / CERTIFICATE)
+    if key.public_key() != certificate.public_key():
+        raise InputError(f"{folder / CERTIFICATE_KEY}: another certificate's key; {_RENEW}.")
 
 
 def read_certificate(path: pathlib.Path) -> x509.Certificate:
@@ -131,10 +171,10 @@ def _new_key() -> ec.EllipticCurvePrivateKey:
 def _read_key(path: pathlib.Path) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a readable key; make the federation's folder again.") from error
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise InputError(f"{path}: not a readable key without a password; {_RENEW}.") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise InputError(f"{path}: a key of another type; expected an elliptic-curve key.")
+        raise InputError(f"{path}: a key of another type; expected an elliptic-curve key: {_RENEW}.")
     return key
 
 

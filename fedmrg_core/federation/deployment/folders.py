@@ -19,6 +19,7 @@ import pydantic
 import fedmrg_core
 from fedmrg_core.data.site_names import path_part
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation import gate
 from fedmrg_core.federation.deployment import certificates
 from fedmrg_core.federation.roster import (
     Client,
@@ -32,8 +33,8 @@ from fedmrg_core.files.strict_yaml import Strict, dumped, read_yaml, validated
 from fedmrg_core.files.whole_files import read_json, write_text
 from fedmrg_core.runs.run_configuration import (
     CONFIGURATION_FILE,
-    RunConfiguration,
     configuration_of,
+    read_configuration,
     write_configuration,
 )
 
@@ -87,6 +88,7 @@ class Admitted:
 
     client: Client
     public_key: str
+    identity: int  # on the chain; 0 where the run has none
 
 
 def versions() -> dict[str, str]:
@@ -94,13 +96,13 @@ def versions() -> dict[str, str]:
     return {"fedmrg": fedmrg_core.__version__, "flwr": flwr.__version__}
 
 
-def init_federation(folder: pathlib.Path, settings: FederationFolder, configuration: RunConfiguration) -> pathlib.Path:
+def init_federation(folder: pathlib.Path, settings: FederationFolder, run_folder: pathlib.Path) -> pathlib.Path:
     """Make the server's folder; made again, it keeps its authority and renews the server's certificate.
 
     Args:
         folder: of the server.
         settings: names, host and port.
-        configuration: of the run.
+        run_folder: its config.yaml is the run's, and the base models that it names are the server's.
 
     Returns:
         The invitation for the hospitals.
@@ -108,12 +110,16 @@ def init_federation(folder: pathlib.Path, settings: FederationFolder, configurat
     Raises:
         InputError: the folder holds another run, or the run is one of a synthetic attack.
     """
+    configuration = read_configuration(run_folder)
     if configuration.profile.attack.planned:
         raise InputError(
             f"attack.kind is {configuration.profile.attack.kind}: a synthetic attack is for one machine; give the "
             "configuration of a run without."
         )
     (folder / RUN).mkdir(parents=True, exist_ok=True)
+    inputs = {name: run_folder / getattr(configuration, name) for name in ("prepared", "base_models")}
+    moved = {name: relative_folders(folder / RUN, [path])[0] for name, path in inputs.items()}
+    configuration = gate.prepare_server(folder / RUN, configuration.model_copy(update=moved))
     write_configuration(folder / RUN, configuration)
     certificates.make_authority(folder, settings.name)
     hosts = dict.fromkeys((settings.host, settings.listen, "localhost", "127.0.0.1"))
@@ -172,7 +178,7 @@ def init_site(
     (folder / RUN).mkdir(exist_ok=True)
     given = configuration_of(content["configuration"], str(invitation))
     models = relative_folders(folder / RUN, [base_models])[0]
-    write_configuration(folder / RUN, given.model_copy(update={"base_models": models}))
+    configuration = write_configuration(folder / RUN, given.model_copy(update={"base_models": models}))
     write_text(folder / SITE, dumped(site.model_dump(mode="json")))
     application = {
         "federation": site.federation,
@@ -183,6 +189,8 @@ def init_site(
         "public_key": certificates.make_node_key(folder),
         "versions": versions(),
     }
+    if (number := gate.apply(folder / RUN, configuration, client.name)) is not None:
+        application["identity"] = number
     _write_json(folder / APPLICATION, application)
     return folder / APPLICATION
 
@@ -208,6 +216,8 @@ def admit(folder: pathlib.Path, applications: Sequence[pathlib.Path]) -> Roster:
     for path, one in zip(applications, admitted, strict=True):
         if sum(one.public_key == other.public_key for other in admitted) > 1:
             raise InputError(f"{path}: another hospital has the same key; each makes its own with fedmrg site init.")
+    configuration = read_configuration(folder / RUN)
+    gate.admit_members(folder / RUN, configuration, {one.client.name: one.identity for one in admitted})
     roster = roster_of_clients(sorted((one.client for one in admitted), key=lambda client: client.name))
     write_roster(folder / RUN, roster)
     for one in admitted:
@@ -223,9 +233,21 @@ def _admitted(path: pathlib.Path, authority: str) -> Admitted:
         raise InputError(f"{path}: it is for {content['federation']!r} of another server; send the right one.")
     try:
         client = Client(str(content["client"]), int(content["train"]), str(content["fingerprint"]))
+        identity = int(content.get("identity", 0))
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: not an application ({error}); make it with fedmrg site init.") from error
-    return Admitted(client, str(content["public_key"]).strip())
+    certificates.check_public_key(str(content["public_key"]), str(path))
+    return Admitted(client, str(content["public_key"]).strip(), identity)
+
+
+def join(folder: pathlib.Path, members: pathlib.Path) -> None:
+    """Give a hospital the server's list of members, where the run has identities.
+
+    Raises:
+        InputError: the run has none, or the list is not this hospital's.
+        ChainUnavailable: the chain does not answer.
+    """
+    gate.join(folder / RUN, read_configuration(folder / RUN), read_site(folder).client, members)
 
 
 def read_federation(folder: pathlib.Path) -> FederationFolder:
@@ -256,6 +278,17 @@ def _read(path: pathlib.Path, names: Sequence[str], what: str) -> dict[str, Any]
     if missing:
         raise InputError(f"{path} is not {what}: {missing[0]} is missing.")
     return content
+
+
+def check_made_here(path: pathlib.Path) -> None:
+    """Hold the versions in a folder's invitation or application against those that run now.
+
+    Raises:
+        InputError: it is missing, or they differ.
+    """
+    _check_versions(
+        _read(path, ("versions",), "a file of fedmrg federation init or fedmrg site init")["versions"], str(path)
+    )
 
 
 def _check_versions(theirs: object, source: str) -> None:
