@@ -29,7 +29,7 @@ from fedmrg_core.files.strict_yaml import validated
 from fedmrg_core.runs.attack import Attack, attackers
 from fedmrg_core.runs.experiments import RunSettings, check_run
 from fedmrg_core.runs.methods import Method, ServerRule, load_method
-from fedmrg_core.runs.run_configuration import RunConfiguration
+from fedmrg_core.runs.run_configuration import RunConfiguration, write_configuration
 
 RULES = {
     "krum": ServerRule(rule="krum", attackers=1),
@@ -349,8 +349,10 @@ def test_an_attack_runs_where_it_is_measured_and_nowhere_else(five, tmp_path: pa
         run_federation(tmp_path / "all", configuration(attack=Attack(kind="sign", clients=5)), progress=False)
     with pytest.raises(InputError, match="shares nothing"):
         run_federation(tmp_path / "alone", configuration(attack=attack, task="fake-alone"), progress=False)
+    (tmp_path / "lying").mkdir()
+    write_configuration(tmp_path / "lying", configuration(attack=attack))
     with pytest.raises(InputError, match="synthetic attack is for one machine"):
-        init_federation(tmp_path / "ours", None, configuration(attack=attack))
+        init_federation(tmp_path / "ours", None, tmp_path / "lying")
     assert not (tmp_path / "ours").exists()
 
 
