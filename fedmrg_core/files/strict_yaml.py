@@ -78,7 +78,7 @@ _SCALARS = (
 )
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """Reads scalars as `_SCALARS` says, and refuses a key that stands twice, of which YAML would take the last."""
 
     yaml_implicit_resolvers: dict = {}
@@ -112,7 +112,7 @@ def read_literal(text: str) -> Any:
         InputError: it is not YAML.
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, _Loader)  # noqa: S506 - a CSafeLoader
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{text!r} is not YAML ({' '.join(str(error).split())}).") from error
 
@@ -131,7 +131,7 @@ def read_yaml(path: pathlib.Path, what: str) -> dict:
     if not path.is_file():
         raise InputError(f"{what}: file {path} does not exist.")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a CSafeLoader
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{what}: {path} is not valid YAML in UTF-8 ({' '.join(str(error).split())}).") from error
     if not isinstance(content, dict):
