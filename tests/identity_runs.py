@@ -47,7 +47,7 @@ class Node:
 
 @contextlib.contextmanager
 def serving(accounts: list[str]) -> Iterator[Node]:
-    node = Node(accounts)
+    node, one_at_a_time = Node(accounts), threading.Lock()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:  # noqa: N802
@@ -57,11 +57,12 @@ def serving(accounts: list[str]) -> Iterator[Node]:
             if answer == "no":
                 self.connection.close()
                 return
-            reply = node.request(asked["method"], asked.get("params", []))
+            with one_at_a_time:  # the chain in memory knows no threads
+                reply = node.request(asked["method"], asked.get("params", []))
+                content = json.dumps({"jsonrpc": "2.0", "id": asked["id"], **_plain(reply)}, default=_plain).encode()
             if answer == "lost":
                 self.connection.close()
                 return
-            content = json.dumps({"jsonrpc": "2.0", "id": asked["id"], **_plain(reply)}, default=_plain).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
