@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,9 +51,8 @@ class Roster:
     fingerprints: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        names = [client.name for client in self.clients]
-        for name in names:
-            if names.count(name) > 1:
+        for name, count in Counter(client.name for client in self.clients).items():
+            if count > 1:
                 raise InputError(f"{ROSTER}: client {name!r} stands twice; every client needs a name of its own.")
         object.__setattr__(self, "clients", tuple(sorted(self.clients, key=lambda client: client.name)))
 
