@@ -19,6 +19,7 @@ from flwr.serverapp import (
     GaussianPrivacyEvent,
     Grid,
     NeighboringRelation,
+    PrivacyAccountant,
     PrivacyConfig,
     SamplingMethod,
 )
@@ -111,7 +112,7 @@ class PrivateAverage(DifferentialPrivacyServerSideFixedClipping):
             self.accountant.compose(_release(self.rule, self.cohort), releases)
 
 
-def make_accountant(rule: ServerRule, cohort: Cohort):  # noqa: ANN201, an RdpAccountant: its import needs the package
+def make_accountant(rule: ServerRule, cohort: Cohort) -> PrivacyAccountant:
     """Flower's accountant of Renyi differential privacy, with nothing spent.
 
     Which hospitals are sampled is known to the server, so that sampling is not counted as a protection.
