@@ -7,6 +7,7 @@ hospital hands over. What a hospital then says of itself is held against it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -83,6 +84,13 @@ def read_roster(run_folder: pathlib.Path) -> Roster:
         raise InputError(
             f"{path} does not exist; it names the clients: deal the data, or write it with fedmrg federation clients."
         )
+    state = path.stat()
+    return _read_roster(path, (state.st_ino, state.st_mtime_ns, state.st_size))
+
+
+# Every message asks for it, and among a thousand clients reading it would be most of a round.
+@functools.lru_cache(maxsize=4)
+def _read_roster(path: pathlib.Path, _state: tuple[int, ...]) -> Roster:
     content: dict[str, Any] = read_json(path)
     try:
         rows = [{**row, "folders": tuple(row.get("folders", ()))} for row in content.pop("clients")]
