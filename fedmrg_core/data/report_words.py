@@ -21,6 +21,7 @@ MISSING_NAMES = frozenset({"nan", "nat", "null", "n/a", "n.a.", "#n/a", "#na", "
 MASK = re.compile(r"(?<![^\W\d_])x+(?![^\W\d_])", re.IGNORECASE)  # XXXX stands for a word that was taken out
 LATIN_WORD = re.compile(r"[a-z\u00c0-\u024f]+")
 OTHER_LETTERS = re.compile(r"[^\W\d_a-z\u00c0-\u024f]")  # one by one: some scripts put no blanks between words
+NO_WORD = re.compile(r"[^\w\s]|_")
 
 SMALLEST_SHARE = 0.2  # of English among the words that can tell: real reports have half and more
 SHOWN_IDS = 3  # of a warning
@@ -155,4 +156,4 @@ def language_warning(reports: Iterable[tuple[str, str]], source: str) -> str:
 def _plain(text: str) -> str:
     """Letters and digits in lower case, single blanks between words."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join("".join(letter for letter in folded if letter.isalnum() or letter.isspace()).split())
+    return " ".join(NO_WORD.sub("", folded).split())

@@ -6,6 +6,7 @@ invisible characters; words that a line end cut in two joined; one wrong letter 
 
 from __future__ import annotations
 
+import array
 import dataclasses
 import functools
 import re
@@ -64,27 +65,27 @@ class _Pieces:
         if self.text.isascii():
             self.text = self.text.translate(_SAME).lower()
             return
-        letters = [_plain_character(letter) for letter in self.text]
-        if any(len(letter) != 1 for letter in letters):
-            self.places = [place for place, letter in enumerate(letters) for _ in letter] + [len(self.text)]
-        self.text = "".join(letters)
+        plain = {letter: _plain_character(letter) for letter in set(self.text)}
+        longer = [letter for letter, new in plain.items() if len(new) != 1]
+        self.text = self.text.translate({ord(letter): new for letter, new in plain.items() if len(new) == 1})
+        if longer:
+            self.substitute(re.compile(f"[{re.escape(''.join(longer))}]"), lambda match: plain[match.group()])
 
     def substitute(self, pattern: re.Pattern[str], replacement) -> None:  # noqa: ANN001
         """Replace every match, by characters of the same place where the length stays, of the match's start if not."""
-        parts, places, last, changed = [], [], 0, False
-        old = self.places if self.places is not None else range(len(self.text) + 1)
-        for match in pattern.finditer(self.text):
-            new = replacement(match)
-            if new == match.group():
-                continue
-            changed = True
-            start, end = match.span()
+        changes = [(*match.span(), replacement(match)) for match in pattern.finditer(self.text)]
+        changes = [(start, end, new) for start, end, new in changes if new != self.text[start:end]]
+        if not changes:
+            return
+        old = array.array("q", range(len(self.text) + 1) if self.places is None else self.places)
+        parts, places, last = [], array.array("q"), 0
+        for start, end, new in changes:
             parts += [self.text[last:start], new]
-            places += [*old[last:start], *(old[min(start + number, end - 1)] for number in range(len(new)))]
+            places += old[last:start]
+            places.extend(old[min(start + number, end - 1)] for number in range(len(new)))
             last = end
-        if changed:
-            self.places = [*places, *old[last:]]
-            self.text = "".join([*parts, self.text[last:]])
+        self.places = places + old[last:]
+        self.text = "".join([*parts, self.text[last:]])
 
 
 @functools.lru_cache(maxsize=4096)
