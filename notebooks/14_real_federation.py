@@ -117,7 +117,7 @@ for path in sorted((place / "server").iterdir()):
 models = run.base_models(root)
 for name in roster.names:
     given = ["--invitation", "server/invitation.json", "--client-folder", f"asked/clients/{name}"]
-    call("site", "init", name, *given, "--base-models", models, "--runtime-port", free_port())
+    call("site", "init", name, *given, "--base-models", models)
 
 # %% [markdown]
 # An application holds no study and no private key.

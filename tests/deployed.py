@@ -39,7 +39,7 @@ def call(*arguments: object, cwd: pathlib.Path) -> str:
 
 
 def make_site(place: pathlib.Path, name: str, studies: pathlib.Path, *more: object) -> None:
-    given = ["--invitation", "server/invitation.json", "--client-folder", studies, "--runtime-port", free_port()]
+    given = ["--invitation", "server/invitation.json", "--client-folder", studies]
     call("site", "init", name, *given, *more, cwd=place)
 
 

@@ -348,7 +348,9 @@ def test_two_server_apps_do_not_write_into_one_run_folder(tmp_path, monkeypatch)
 
 def test_a_port_of_its_own_runtime_that_is_taken_is_told(places):  # noqa: F811
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", folders.read_site(places / "a").runtime_port))
+        taken.bind(("127.0.0.1", 0))
         taken.listen()
+        path = places / "a" / folders.SITE
+        path.write_text(path.read_text().replace("runtime_port: 0", f"runtime_port: {taken.getsockname()[1]}"))
         with pytest.raises(InputError, match="site.yaml: runtime_port .* is taken"):
             nodes.start_site(places / "a")

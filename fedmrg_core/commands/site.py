@@ -21,7 +21,7 @@ def init(
         pathlib.Path, typer.Option(help="The hospital's studies, made with fedmrg federation client-folder.")
     ],
     base_models: Annotated[pathlib.Path, typer.Option(help="Folder of the base models.")] = pathlib.Path("base_models"),
-    runtime_port: Annotated[int, typer.Option(help="A free port, on this machine alone.")] = 9094,
+    runtime_port: Annotated[int, typer.Option(help="On this machine alone; 0: one that is free.")] = 0,
 ) -> None:
     """Make a hospital's folder: its key, the server's authority, the run, and application.json for the server.
 

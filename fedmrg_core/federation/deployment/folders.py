@@ -42,6 +42,7 @@ FEDERATION, SITE = "federation.yaml", "site.yaml"  # ports, paths and names: one
 INVITATION, APPLICATION = "invitation.json", "application.json"
 RUN, NODES = "run", "nodes"
 Port = pydantic.Field(ge=1, le=65535)
+FREE = 0  # a port that is free when the program starts
 
 
 class FederationFolder(Strict):
@@ -70,7 +71,7 @@ class SiteFolder(Strict):
         port: of the server.
         client: the hospital's name.
         client_folder: its studies, relative to the site's folder.
-        runtime_port: of the SuperNode, on loopback alone.
+        runtime_port: of the SuperNode, on loopback alone; `FREE`: one that is free when it starts.
     """
 
     federation: str
@@ -79,7 +80,7 @@ class SiteFolder(Strict):
     port: int = Port
     client: str
     client_folder: str
-    runtime_port: int = Port
+    runtime_port: int = pydantic.Field(FREE, ge=FREE, le=65535)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +143,7 @@ def init_site(
     invitation: pathlib.Path,
     client_folder: pathlib.Path,
     base_models: pathlib.Path,
-    runtime_port: int = 9094,
+    runtime_port: int = FREE,
 ) -> pathlib.Path:
     """Make a hospital's folder: its key, the server's authority, the run's configuration.
 

@@ -18,6 +18,7 @@ from fedmrg_core.federation.checkpoints import load_checkpoint
 from fedmrg_core.federation.deployment import certificates
 from fedmrg_core.federation.deployment.folders import (
     APPLICATION,
+    FREE,
     INVITATION,
     RUN,
     check_made_here,
@@ -46,6 +47,7 @@ from fedmrg_core.runs.run_configuration import read_configuration
 
 DATABASE = "state.db"
 RETRY = 5.0  # seconds
+LOOPBACK = "127.0.0.1"
 LAST_SECONDS = 60.0  # for the server's app to end after its log has
 
 
@@ -91,13 +93,12 @@ def start_site(folder: pathlib.Path) -> int:
     command = ["flower-supernode", "--root-certificates", str((folder / certificates.AUTHORITY).resolve())]
     command += ["--superlink", f"{site.host}:{site.port}", "--node-config", configured]
     command += ["--auth-supernode-private-key", str((folder / certificates.NODE_KEY).resolve())]
-    command += ["--host", "127.0.0.1", "--port", str(site.runtime_port)]
     with _alone(folder):
-        _check_port("127.0.0.1", site.runtime_port, folder / "site.yaml", "runtime_port")
         while True:
             there = check_server(site.host, site.port, folder / certificates.AUTHORITY)
             # SuperNodes end where the server does not let them in, and where it has forgotten them.
-            if there and _call(folder, command) is None:
+            own = ["--host", LOOPBACK, "--port", str(_runtime_port(folder, site.runtime_port))]
+            if there and _call(folder, [*command, *own]) is None:
                 return 0
             what = f"did not let {site.client} in" if there else "does not answer"
             print(f"{site.host}:{site.port} {what}; asked again in {RETRY:.0f} s.", flush=True)
@@ -208,6 +209,16 @@ def _ending(process: subprocess.Popen) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _runtime_port(folder: pathlib.Path, port: int) -> int:
+    """The port of a SuperNode's own runtime: the one that is set, or a free one, so that several share a machine."""
+    if port != FREE:
+        _check_port(LOOPBACK, port, folder / "site.yaml", "runtime_port")
+        return port
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return probe.getsockname()[1]
 
 
 def _check_port(address: str, port: int, file: pathlib.Path, key: str) -> None:
