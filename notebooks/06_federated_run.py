@@ -32,6 +32,7 @@ seed = 0
 engine = "in-process"  # or "simulation": flwr run
 threads = 1  # CPU threads of each hospital; the last bits of the result depend on their number
 workers = 0  # hospitals at work at the same time; 0: one a core, one on a GPU. The result does not depend on it
+identities = ""  # a chain with an identity for every hospital: embedded, or the URL of an EVM node; empty: none
 workspace = ""  # where results are kept; the repository if empty
 
 # %% [markdown]
@@ -72,7 +73,7 @@ print(f"{run.name}: {row.description}")
 
 # %%
 folder.mkdir(parents=True, exist_ok=True)
-configuration = write_configuration(folder, run.configuration(root, threads))
+configuration = write_configuration(folder, run.configuration(root, threads, identities))
 counts = parameter_counts(load_task(folder).model)
 print(", ".join(f"{name} {count:,}" for name, count in counts.items()))
 pandas.DataFrame([(module, str(owner)) for module, owner in row.modules.items()], columns=["module", "owner"])

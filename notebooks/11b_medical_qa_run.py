@@ -32,6 +32,7 @@ seed = 0
 base_models = "stored"  # of the repository, where it has one of the profile; fresh: built here
 threads = 1  # CPU threads of each hospital; the last bits of the result depend on their number
 workers = 0  # hospitals at work at the same time; 0: one a core, one on a GPU. The result does not depend on it
+identities = ""  # a chain with an identity for every hospital: embedded, or the URL of an EVM node; empty: none
 workspace = ""  # where results are kept; the repository if empty
 
 # %% [markdown]
@@ -72,7 +73,7 @@ pandas.DataFrame(summary["questions"]).T.rename_axis("questions of")
 # mean validation loss. No test question is read before the model is chosen.
 
 # %%
-run_federation(folder, run.configuration(root, threads), workers=workers)
+run_federation(folder, run.configuration(root, threads, identities), workers=workers)
 rounds = pandas.read_csv(folder / "rounds.csv")
 shown = [name for name in rounds if name.startswith(("train_loss", "validation_"))]
 rounds.groupby("round")[shown].mean().round(3)

@@ -149,12 +149,13 @@ class RunSettings(Strict):
         """
         return with_variant(load_profile(self.profile, self.data), load_method(self.method, self.task), self.variant)
 
-    def configuration(self, workspace: pathlib.Path, threads: int = 1) -> RunConfiguration:
+    def configuration(self, workspace: pathlib.Path, threads: int = 1, identities: str = "") -> RunConfiguration:
         """What `federation.run.run_federation` takes.
 
         Args:
             workspace: the tree with the prepared studies and base models.
             threads: CPU threads of a local update. The last bits depend on it.
+            identities: the chain of its identities, "embedded" or the URL of an EVM node; "": it has none.
 
         Raises:
             InputError: see `load`; or a setting is ill-typed.
@@ -174,6 +175,7 @@ class RunSettings(Strict):
             base_models=self.base_models(workspace),
             dealt=self.dealt(workspace),
             threads=threads,
+            identities={"chain": identities} if identities else None,
         )
 
 
