@@ -36,21 +36,22 @@ workers = 0  # hospitals at the same time; 0: one a core, one on a GPU
 workspace = ""  # where results are kept; the repository if empty
 
 # %% [markdown]
-# The attacks are in `fedmrg_core/tasks/visual_prompts/attacks/`.
+# The attacks are in `fedmrg_core/tasks/visual_prompts/attacks/`, and what serves every task in `fedmrg_core/federation/curious/`.
 
 # %%
 import matplotlib.pyplot as plt
 import pandas
 import torch
 
+from fedmrg_core.federation.curious.defences import DEFENCES
+from fedmrg_core.federation.curious.inversion import Attack
 from fedmrg_core.federation.model_task import load_chosen
 from fedmrg_core.federation.run import run_federation
 from fedmrg_core.federation.task import load_task
 from fedmrg_core.paths import workspace_folder
 from fedmrg_core.runs.experiments import RunSettings
-from fedmrg_core.tasks.visual_prompts.attacks.attacking import SOLVED, attack_run, attacked_pictures
-from fedmrg_core.tasks.visual_prompts.attacks.defences import DEFENCES
-from fedmrg_core.tasks.visual_prompts.attacks.inversion import Attack, invert_update, solve_patches
+from fedmrg_core.tasks.visual_prompts.attacks.attacking import SOLVED, attack_run, attacked_pictures, match_pictures
+from fedmrg_core.tasks.visual_prompts.attacks.closed_form import solve_patches
 from fedmrg_core.tasks.visual_prompts.attacks.updates import update_of
 from fedmrg_core.tasks.visual_prompts.inputs import prepare_inputs
 from figures.common import mark_synthetic
@@ -88,6 +89,12 @@ table.pivot_table(index=["batch", "rebuilt_by"], columns="method", values="psnr"
 table.pivot_table(index=["batch", "rebuilt_by"], columns="method", values="ssim").round(2)
 
 # %% [markdown]
+# And the perceptual distance: 1 - cosine of what the frozen base model sees in both. 0 is the same.
+
+# %%
+table.pivot_table(index=["batch", "rebuilt_by"], columns="method", values="perceptual").round(3)
+
+# %% [markdown]
 # ## What a hospital may do first
 #
 # The attack that succeeds, the closed form, on `full` and one picture. An update may leave as few bits, as low-rank factors, or with noise.
@@ -114,7 +121,7 @@ def rebuilt(run: RunSettings) -> dict[str, torch.Tensor]:
     attacked, known = attacked_pictures(task, 1, seed)
     picture, truth = attacked["pixels"][:1], attacked["truth"][:1]
     seen = update_of(task.model.eval(), picture, truth)
-    found = invert_update(task.model, seen, truth, known.mean(dim=0), attack, torch.Generator().manual_seed(seed))
+    found = match_pictures(task.model, seen, truth, known.mean(dim=0), attack, torch.Generator().manual_seed(seed))
     shown = {"picture": picture, "mean of others": known.mean(dim=0, keepdim=True), run.method: found.pixels}
     return shown | ({f"{run.method}, closed form": solve_patches(task.model, seen)} if run.method == "full" else {})
 

@@ -20,7 +20,9 @@ from fedmrg_core.runs.run_configuration import Identities, RunConfiguration, wri
 
 
 def models(folder: pathlib.Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted((folder / "model").rglob("*.safetensors"))}
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted((folder / "model").rglob("*.safetensors"))
+    }
 
 
 def run_both(root: pathlib.Path, settings: RunConfiguration) -> None:

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from fedmrg_core.data.pictures.picture import Subject
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.curious.defences import Defence
+from fedmrg_core.federation.curious.image_scores import MEAN_IMAGE, RANDOM_IMAGE, floors, likeness, matched
+from fedmrg_core.federation.curious.inversion import Attack, total_variation
 from fedmrg_core.federation.run import run_federation
 from fedmrg_core.runs.configuration import Federation
 from fedmrg_core.runs.methods import Losses, Method, Ownership, load_method
-from fedmrg_core.tasks.visual_prompts.attacks.attacking import COLUMNS, MATCHED, SOLVED, attack_run
-from fedmrg_core.tasks.visual_prompts.attacks.defences import Defence
-from fedmrg_core.tasks.visual_prompts.attacks.inversion import Attack, invert_update, solve_patches, total_variation
-from fedmrg_core.tasks.visual_prompts.attacks.scores import MEAN_IMAGE, RANDOM_IMAGE, floors, likeness, matched
+from fedmrg_core.tasks.visual_prompts.attacks.attacking import COLUMNS, MATCHED, SOLVED, attack_run, match_pictures
+from fedmrg_core.tasks.visual_prompts.attacks.closed_form import solve_patches
 from fedmrg_core.tasks.visual_prompts.attacks.updates import update_of
 from fedmrg_core.tasks.visual_prompts.backbones import TokenBackbone
 from fedmrg_core.tasks.visual_prompts.base_model import new_vit
@@ -96,7 +97,7 @@ def test_one_picture_of_a_network_that_travels_whole_comes_back(drawn):
     pixels, truth = drawn[0][:1], drawn[1][:1]
     model, start = perceptron(), torch.full((1, SIDE, SIDE), 0.5)
     attack = Attack(iterations=250, restarts=1, total_variation=1e-3)
-    found = invert_update(
+    found = match_pictures(
         model, update_of(model, pixels, truth), truth, start, attack, torch.Generator().manual_seed(0)
     )
     assert likeness(found.pixels, pixels)["psnr"].item() > likeness(start[None], pixels)["psnr"].item() + 10
@@ -109,7 +110,7 @@ def test_the_nearest_restart_counts(drawn, monkeypatch):
     seen = update_of(model, pixels, truth, steps=2)
     tried = {count: Attack(iterations=5, restarts=count, steps=2) for count in (1, 3)}
     generators = {count: torch.Generator().manual_seed(0) for count in tried}
-    once, several = (invert_update(model, seen, truth, start, tried[n], generators[n]) for n in tried)
+    once, several = (match_pictures(model, seen, truth, start, tried[n], generators[n]) for n in tried)
     assert several.distance <= once.distance and several.pixels.shape == pixels.shape
     assert 0 <= several.pixels.min() and several.pixels.max() <= 1
 
@@ -132,7 +133,9 @@ def test_the_update_of_every_row_can_be_matched(method):
     model, start = vit_of(method), torch.full((1, 32, 32), 0.5)
     seen = update_of(model, pixels, truth)
     assert {key.split("/")[0] for key in seen} == set(model.ownership)
-    found = invert_update(model, seen, truth, start, Attack(iterations=2, restarts=1), torch.Generator().manual_seed(0))
+    found = match_pictures(
+        model, seen, truth, start, Attack(iterations=2, restarts=1), torch.Generator().manual_seed(0)
+    )
     assert 0 <= found.distance < 2
 
 
@@ -176,8 +179,8 @@ def test_what_holds_nothing_is_refused(drawn):
         update_of(perceptron("personal"), pixels, truth)
     model = perceptron()
     nothing = {key: torch.zeros_like(tensor) for key, tensor in model.trainable().items()}
-    with pytest.raises(InputError, match="the update is zero, so it holds nothing of an image; attack a later round"):
-        invert_update(model, nothing, truth, pixels[0], Attack(), torch.Generator())
+    with pytest.raises(InputError, match="the update is zero, so it holds nothing of a study; attack a later round"):
+        match_pictures(model, nothing, truth, pixels[0], Attack(), torch.Generator())
     with pytest.raises(InputError, match="16 patches are more than 8 dimensions"):
         profile = small_profile(width=8)
         vit = TokenBackbone(new_vit(profile.pictures, 32))

@@ -6,28 +6,31 @@ where the search begins, and they are the floors [ours].
 
 from __future__ import annotations
 
+import copy
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pandas
 import torch
 from torch import Tensor
 
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.curious.defences import DEFENCES, Defence, check_defences
+from fedmrg_core.federation.curious.image_scores import floors, likeness, matched
+from fedmrg_core.federation.curious.inversion import Attack, Inverted, invert_update
 from fedmrg_core.federation.model_task import load_chosen
 from fedmrg_core.federation.roster import read_roster
 from fedmrg_core.federation.task import load_task
 from fedmrg_core.seeds import stream_seed
-from fedmrg_core.tasks.visual_prompts.attacks.defences import DEFENCES, Defence
-from fedmrg_core.tasks.visual_prompts.attacks.inversion import Attack, invert_update, solve_patches
-from fedmrg_core.tasks.visual_prompts.attacks.scores import floors, likeness, matched
+from fedmrg_core.tasks.visual_prompts.attacks.closed_form import solve_patches
 from fedmrg_core.tasks.visual_prompts.attacks.updates import update_of
+from fedmrg_core.tasks.visual_prompts.backbones import TokenBackbone
 from fedmrg_core.tasks.visual_prompts.client_pictures import open_pictures
 from fedmrg_core.tasks.visual_prompts.prompted_model import PromptedModel
 from fedmrg_core.tasks.visual_prompts.task import PictureTask
 
 MATCHED, SOLVED = "matching", "closed form"
-COLUMNS = ("method", "defence", "batch", "steps", "rebuilt_by", "psnr", "ssim", "distance")
+COLUMNS = ("method", "defence", "batch", "steps", "rebuilt_by", "psnr", "ssim", "perceptual", "distance")
 
 
 def attack_run(
@@ -56,8 +59,8 @@ def attack_run(
     task = load_task(run_folder.resolve())
     if not isinstance(task, PictureTask):
         raise InputError(f"{run_folder}: its task has no pictures; expected a run of notebook 12b.")
-    for unknown in [name for name in defences if name not in DEFENCES]:
-        raise InputError(f"attack: defence {unknown!r} is unknown; expected one of {', '.join(DEFENCES)}.")
+    check_defences(defences)
+    frozen = _as_it_came(task.model)
     load_chosen(task.model, task.run_folder)
     attacked, known = attacked_pictures(task, max(batches), seed)
     model = task.model.eval()
@@ -65,7 +68,7 @@ def attack_run(
         {"defence": name, **row}
         for batch in batches
         for name in defences
-        for row in _rows(model, attacked, known, batch, attack, seed, DEFENCES[name])
+        for row in _rows(model, frozen, attacked, known, batch, attack, seed, DEFENCES[name])
     ]
     table = pandas.DataFrame(rows).assign(method=task.configuration.method.name, steps=attack.steps)
     return table.reindex(columns=list(COLUMNS))
@@ -99,8 +102,42 @@ def attacked_pictures(task: PictureTask, largest: int, seed: int) -> tuple[dict[
     return {"pixels": pixels / 255, "truth": truth}, second["pixels"].float().to(device) / 255
 
 
+def _as_it_came(model: PromptedModel) -> Callable[[Tensor], Tensor] | None:
+    """The base model's feature of pictures, which `perceptual` is measured with; None where it is no ViT."""
+    if not isinstance(model.backbone, TokenBackbone):
+        return None
+    backbone = copy.deepcopy(model.backbone).eval()
+    return lambda pixels: backbone.run(backbone.embed(pixels))
+
+
+def match_pictures(
+    model: PromptedModel,
+    observed: dict[str, Tensor],
+    truth: Tensor,
+    start: Tensor,
+    attack: Attack,
+    generator: torch.Generator,
+) -> Inverted:
+    """Rebuild the pictures of an update by matching it, see `invert_update`.
+
+    Args:
+        model: as the client received it.
+        observed: see `update_of`.
+        truth: of the batch, which the attacker is given.
+        start: (C, H, W).
+        attack: the budget.
+        generator: draws the noise.
+    """
+
+    def update(pixels: Tensor) -> dict[str, Tensor]:
+        return update_of(model, pixels, truth, attack.steps, attack.pace, differentiable=True)
+
+    return invert_update(update, observed, len(truth), start, attack, generator)
+
+
 def _rows(
     model: PromptedModel,
+    frozen: Callable[[Tensor], Tensor] | None,
     attacked: dict[str, Tensor],
     known: Tensor,
     batch: int,
@@ -111,14 +148,14 @@ def _rows(
     pixels, truth = attacked["pixels"][:batch], attacked["truth"][:batch]
     update = update_of(model, pixels, truth, attack.steps, attack.pace)
     seen = defence.sent(update, _generator(seed, "defence", str(batch)))
-    found = invert_update(model, seen, truth, known.mean(dim=0), attack, _generator(seed, "noise", str(batch)))
+    found = match_pictures(model, seen, truth, known.mean(dim=0), attack, _generator(seed, "noise", str(batch)))
     rebuilt = {MATCHED: matched(found.pixels, pixels)}
     if batch == attack.steps == 1 and "backbone" in model.method.modules and model.subject.kind != "masks":
         rebuilt[SOLVED] = solve_patches(model, seen, defence.error(update))
     rebuilt |= floors(known, pixels, _generator(seed, "floors", str(batch)))
     for name, images in rebuilt.items():
         distance = {"distance": found.distance} if name == MATCHED else {}
-        yield {"batch": batch, "rebuilt_by": name, **likeness(images, pixels).mean().to_dict(), **distance}
+        yield {"batch": batch, "rebuilt_by": name, **likeness(images, pixels, frozen).mean().to_dict(), **distance}
 
 
 def _generator(seed: int, *stream: str) -> torch.Generator:

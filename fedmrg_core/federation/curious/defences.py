@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from fedmrg_core.errors import InputError
 from fedmrg_core.federation.compression import pack
 from fedmrg_core.runs.methods import Payload
 
@@ -68,3 +70,9 @@ DEFENCES = {
     "noise .001": Defence(noise=1e-3),
     "noise .01": Defence(noise=1e-2),
 }
+
+
+def check_defences(names: Sequence[str]) -> None:
+    """Raises InputError if one is no key of `DEFENCES`."""
+    for unknown in [name for name in names if name not in DEFENCES]:
+        raise InputError(f"attack: defence {unknown!r} is unknown; expected one of {', '.join(DEFENCES)}.")
