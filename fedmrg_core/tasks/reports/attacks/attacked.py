@@ -43,6 +43,11 @@ class Attacked:
         ids = torch.tensor([token for row in self.known.report_ids for token in row])
         return counts.index_add(0, ids, torch.ones(len(ids))) / len(ids)
 
+    @property
+    def always_read(self) -> set[int]:
+        """Tokens that stand before every report."""
+        return {self.model.tokenizer.bos_token_id, *self.model.instruction_ids.tolist()}
+
     @functools.cached_property
     def readers(self) -> list[Reader]:
         """See `find_readers`."""

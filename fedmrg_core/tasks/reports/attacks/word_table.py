@@ -68,6 +68,7 @@ def attack_words(
     """
     check_defences(defences)
     attacked = open_attacked(run_folder)
+    _adapter(attacked.model)
     if max(batches) > min(len(attacked.own), len(attacked.known)):
         raise InputError(f"attack: a hospital has fewer than {max(batches)} training studies; ask for fewer.")
     rows = [
@@ -81,6 +82,14 @@ def attack_words(
     keys = [name for name in COLUMNS if name not in ("tokens", "findings")]
     table = pandas.DataFrame(rows).assign(method=attacked.task.configuration.method.name)
     return table.groupby(keys, sort=False, as_index=False)[["tokens", "findings"]].mean()
+
+
+def strengths_of_one(attacked: Attacked, seed: int = 0) -> tuple[Tensor, Batch]:
+    """How strongly each token, (V,), has part in what the adapter sends after one step on one report; and its batch."""
+    case = _Case(batch=1, steps=1, draw=0, seed=seed, pace=0.01)
+    batch, sent = _batch(attacked, case), _adapter(attacked.model)
+    update = recomputed_update(BatchLoss(attacked), sent, (batch,), case.steps, case.pace)
+    return _strengths(attacked, moving(update), 0.0), batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,29 +107,42 @@ class _Case:
         return numpy.random.default_rng(stream_seed(self.seed, "attack", what, self.batch, self.draw))
 
 
+def _batch(attacked: Attacked, case: _Case) -> Batch:
+    chosen = case.numbers("reports").choice(len(attacked.own), case.batch, replace=False)
+    return attacked.own.batch(chosen.tolist())
+
+
 def _rows(attacked: Attacked, case: _Case, defence: Defence) -> Iterator[dict[str, object]]:
     model, loss = attacked.model, BatchLoss(attacked)
-    batch = attacked.own.batch(case.numbers("reports").choice(len(attacked.own), case.batch, replace=False).tolist())
-    read = set(batch.report_ids[:, :-1][batch.report_mask[:, 1:]].tolist())  # the last token is not read
+    batch = _batch(attacked, case)
+    # The last token is not read, and the instruction's are read in any case.
+    read = set(batch.report_ids[:, :-1][batch.report_mask[:, 1:]].tolist()) - attacked.always_read
     noise = torch.Generator().manual_seed(int(case.numbers("noise").integers(2**31)))
     for name, sent in (WHOLE, _first_layers(model)), (ADAPTER, _adapter(model)):
         with _learning(sent):
             update = recomputed_update(loss, sent, (batch,), case.steps, case.pace)
         strengths = _strengths(attacked, moving(defence.sent(update, noise)), defence.error(update))
         nearest = _nearest_reports(attacked, strengths, case.batch)
-        found = {"tokens": _shown_tokens(read, strengths), "findings": _findings(attacked, batch, nearest)}
+        found = {"tokens": _shown_tokens(attacked, read, strengths), "findings": _findings(attacked, batch, nearest)}
         yield {"sent": name, "rebuilt_by": REBUILT, **found}
-    yield {"sent": NOTHING, "rebuilt_by": FREQUENT, "tokens": _shown_tokens(read, attacked.frequency)}
+    yield {"sent": NOTHING, "rebuilt_by": FREQUENT, "tokens": _shown_tokens(attacked, read, attacked.frequency)}
     chosen = case.numbers("floor").choice(len(attacked.known), case.batch, replace=False)
     tokens = torch.tensor([token for index in chosen for token in attacked.known.report_ids[index]])
     strengths = torch.zeros_like(attacked.frequency).index_put((tokens,), attacked.frequency[tokens])
-    found = {"tokens": _shown_tokens(read, strengths), "findings": _findings(attacked, batch, chosen)}
+    found = {"tokens": _shown_tokens(attacked, read, strengths), "findings": _findings(attacked, batch, chosen)}
     yield {"sent": NOTHING, "rebuilt_by": RANDOM, **found}
 
 
 def _adapter(model: ReportGenerator) -> dict[str, Tensor]:
-    """What travels of the generic adapter."""
-    return {key: tensor for key, tensor in sent_by(model).items() if adapter_of(key.split("/")[0]) == GENERIC}
+    """What travels of the generic adapter.
+
+    Raises:
+        InputError: nothing does.
+    """
+    sent = {key: tensor for key, tensor in sent_by(model).items() if adapter_of(key.split("/")[0]) == GENERIC}
+    if not sent:
+        raise InputError(f"method {model.method.name!r} shares no adapter, so no update shows its words.")
+    return sent
 
 
 def _first_layers(model: ReportGenerator) -> dict[str, Tensor]:
@@ -170,8 +192,9 @@ def _strengths_of_b(attacked: Attacked, reader: Reader, changes: dict[str, Tenso
     return found / found.max().clamp(min=1e-30)
 
 
-def _shown_tokens(read: set[int], strengths: Tensor) -> float:
+def _shown_tokens(attacked: Attacked, read: set[int], strengths: Tensor) -> float:
     """The share of the tokens that were read among as many of the strongest ones."""
+    strengths = strengths.index_fill(0, torch.tensor(sorted(attacked.always_read)), 0.0)
     found = strengths.topk(len(read))
     return len(read & set(found.indices[found.values > 0].tolist())) / len(read)
 
