@@ -92,6 +92,19 @@ words.pivot_table(index=["sent", "rebuilt_by", "steps"], columns=["method", "bat
 words.pivot_table(index=["sent", "rebuilt_by", "steps"], columns=["method", "batch"], values="findings").round(2)
 
 # %% [markdown]
+# ## A server that crafts what it sends
+#
+# It switches images and prompts off, and starts the adapter the other way round. The update then holds nothing but words
+# (`attacks/crafted.py`). This is no longer an honest server; a hospital that looks at what it receives would notice.
+
+# %%
+crafted = pandas.concat(
+    [attack_words(run.folder(root), sizes, [1], draws, seed, crafted=True) for run in runs.values()], ignore_index=True
+)
+crafted = crafted[crafted.sent == ADAPTER]
+crafted.pivot_table(index="server", columns=["method", "batch"], values=["tokens", "findings"]).round(2)
+
+# %% [markdown]
 # ## What a hospital may do first
 #
 # Fewer bits, low-rank factors, noise whose deviation is counted in lengths of the update.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import pathlib
 import types
 
@@ -19,6 +21,7 @@ from fedmrg_core.runs.configuration import Federation
 from fedmrg_core.runs.methods import load_method
 from fedmrg_core.tasks.reports.attacks import image_table, word_table, words
 from fedmrg_core.tasks.reports.attacks.attacked import Attacked, open_attacked
+from fedmrg_core.tasks.reports.attacks.crafted import craft_start
 from fedmrg_core.tasks.reports.attacks.words import find_readers, in_the_span, token_strengths
 from fedmrg_core.tasks.reports.client_batches import ClientBatches
 
@@ -109,6 +112,23 @@ def test_learned_positions_are_refused():
     model = types.SimpleNamespace(llm=call, tokenizer=range(50), adapters=(GENERIC,))
     with pytest.raises(InputError, match="no adapted layer of this LLM reads a token alike wherever it stands"):
         find_readers(model, torch.zeros(3, 32), ["transformer.h.0.attn.c_attn"])
+
+
+def test_a_crafted_start_leaves_words_alone_in_the_update(attacked):
+    model = copy.deepcopy(attacked.model)
+    other = dataclasses.replace(attacked, model=model)
+    craft_start(model)
+    batch = attacked.own.batch([0])
+    with torch.no_grad():
+        before = model.prefix(batch.images, batch.states).embeddings[0]
+    known = [position for position in range(len(before)) if before[position].any()]
+    assert len(known) == 1 + len(model.instruction_ids)  # <s> and the instruction
+    case = word_table._Case(batch=1, steps=1, draw=0, seed=0, pace=0.01)
+    found = {
+        name: next(row for row in word_table._rows(each, case, word_table.DEFENCES["none"]) if row["sent"] == "adapter")
+        for name, each in (("honest", attacked), ("crafted", other))
+    }
+    assert found["crafted"]["tokens"] >= max(0.8, found["honest"]["tokens"])
 
 
 # ---- images ----

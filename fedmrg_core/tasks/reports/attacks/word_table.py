@@ -26,6 +26,7 @@ from fedmrg_core.federation.curious.recomputed import recomputed_update, sent_by
 from fedmrg_core.report_generator import ReportGenerator
 from fedmrg_core.seeds import stream_seed
 from fedmrg_core.tasks.reports.attacks.attacked import Attacked, BatchLoss, adapted_layers, open_attacked
+from fedmrg_core.tasks.reports.attacks.crafted import craft_start
 from fedmrg_core.tasks.reports.attacks.words import (
     TOLD_BY_FREQUENCY,
     Reader,
@@ -35,8 +36,9 @@ from fedmrg_core.tasks.reports.attacks.words import (
 from fedmrg_core.tasks.reports.batch import Batch
 
 REBUILT, FREQUENT, RANDOM = "attack", "frequent tokens", "random report"
+CURIOUS, CRAFTING = "curious", "crafts what it sends"
 WHOLE, ADAPTER, NOTHING = "whole LLM", "adapter", "nothing"
-COLUMNS = ("method", "sent", "defence", "batch", "steps", "rebuilt_by", "tokens", "findings")
+COLUMNS = ("method", "server", "sent", "defence", "batch", "steps", "rebuilt_by", "tokens", "findings")
 
 
 def attack_words(
@@ -47,6 +49,7 @@ def attack_words(
     seed: int = 0,
     defences: Sequence[str] = ("none",),
     pace: float = 0.01,
+    crafted: bool = False,
 ) -> pandas.DataFrame:
     """Attack the first hospital of a run, whose model is the chosen one.
 
@@ -58,6 +61,7 @@ def attack_words(
         seed: draws reports, noise and floors.
         defences: names in `DEFENCES`: what the hospital does to its update.
         pace: of a local step.
+        crafted: the server changes what it sends first, see `craft_start`.
 
     Returns:
         `COLUMNS`: means over the draws. `tokens`: share of the different tokens of the batch's reports that are among
@@ -69,6 +73,8 @@ def attack_words(
     check_defences(defences)
     attacked = open_attacked(run_folder)
     _adapter(attacked.model)
+    if crafted:
+        craft_start(attacked.model, seed)
     if max(batches) > min(len(attacked.own), len(attacked.known)):
         raise InputError(f"attack: a hospital has fewer than {max(batches)} training studies; ask for fewer.")
     rows = [
@@ -80,7 +86,8 @@ def attack_words(
         for row in _rows(attacked, _Case(batch, count, draw, seed, pace), DEFENCES[name])
     ]
     keys = [name for name in COLUMNS if name not in ("tokens", "findings")]
-    table = pandas.DataFrame(rows).assign(method=attacked.task.configuration.method.name)
+    who = {"method": attacked.task.configuration.method.name, "server": CRAFTING if crafted else CURIOUS}
+    table = pandas.DataFrame(rows).assign(**who)
     return table.groupby(keys, sort=False, as_index=False)[["tokens", "findings"]].mean()
 
 
