@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-STEPS = ["environment", "lint", "docs", "browser", "test", "numerical", "figures", "verify", "run", "run", "run", "run"]
+STEPS = ["environment", "lint", "docs", "browser", "test", "numerical", "figures", "verify", *["run"] * 6]
 BESIDE = "deployment"  # begins after the numerical step, and is waited for before the last two notebooks
 WAITED = STEPS[:-2]
 

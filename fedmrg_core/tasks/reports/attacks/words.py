@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from fedmrg_core.errors import InputError
 from fedmrg_core.report_generator import ReportGenerator
 
-ITERATIONS = 1000
+ITERATIONS = 400
 # Chosen on a run of profile smoke [ours].
 LASSO = 0.03  # w, of the smallest weight that finds no token
-MOST_ROWS = 64
+MOST_ROWS = 32
 TOLD_BY_FREQUENCY = 0.1  # power of a token's frequency in other reports, its prior
 BEFORE = 12  # directions of what stands before a report that are left out
 ROUNDED = 1e-6  # of the largest singular value: below it is what float32 has rounded
