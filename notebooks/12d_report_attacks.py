@@ -26,7 +26,7 @@ methods = "fedmrg"  # rows of methods.yaml with an adapter that travels, joined 
 batches = "1,4,16"  # reports of an update, joined by commas
 steps = "1,4"  # local steps of the hospital, joined by commas
 draws = 2  # different batches of each size
-iterations = 50  # of the search for images
+iterations = 30  # of the search for images
 seed = 0
 workers = 0  # hospitals at the same time; 0: one a core, one on a GPU
 workspace = ""  # where results are kept; the repository if empty
@@ -135,6 +135,11 @@ batch = attacked_batch(first, 1, seed)
 start = first.known.batch(range(min(64, len(first.known)))).images.mean(dim=0)
 found = rebuild(first, batch, start, attack, seed)
 sheet = {"image": batch.images, "mean of others": start[None]} | {name: each.pixels for name, each in found.items()}
+
+# %% [markdown]
+# All in one row.
+
+# %%
 figure, axes = plt.subplots(1, len(sheet), figsize=(1.7 * len(sheet), 2.0), layout="constrained")
 for axis, (name, image) in zip(axes, sheet.items(), strict=True):
     axis.imshow(torch.as_tensor(image)[0, 0], cmap="gray", vmin=0, vmax=1)
