@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def stream_seed(root_seed: int, *names: str | int) -> int:
@@ -23,12 +26,16 @@ def numpy_stream(root_seed: int, *names: str | int) -> numpy.random.Generator:
 
 def torch_stream(root_seed: int, *names: str | int) -> torch.Generator:
     """An independent CPU torch generator for a named stream."""
+    import torch  # takes seconds, and not everybody who draws numbers needs it
+
     return torch.Generator().manual_seed(stream_seed(root_seed, *names))
 
 
 @contextlib.contextmanager
 def torch_threads(count: int) -> Iterator[None]:
     """Compute with `count` CPU threads: their number decides the last bits of sums, so a run keeps to one."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

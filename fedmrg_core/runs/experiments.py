@@ -7,13 +7,12 @@ import itertools
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 
-from fedmrg_core.data.partition import Partition, partition_rule
+from fedmrg_core.data.partition_rules import partition_rule
 from fedmrg_core.data.phantom import CENTRES
-from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.data.site_names import find_sites, name_of, read_sites, sites_part, sites_text
 from fedmrg_core.data.sources import REPORTS, corpus_name, data_source
 from fedmrg_core.errors import InputError
@@ -22,6 +21,9 @@ from fedmrg_core.paths import REPOSITORY, base_models_folder, prepared_folder
 from fedmrg_core.runs.configuration import Profile, apply_variant, load_profile, sample_size
 from fedmrg_core.runs.methods import Method, load_method, load_methods
 from fedmrg_core.runs.run_configuration import RunConfiguration, configure_run
+
+if TYPE_CHECKING:
+    from fedmrg_core.data.partition import Partition
 
 # Of the data sets whose sites are known without reading them.
 SITES: dict[str, tuple[str, ...]] = {"phantom": CENTRES}
@@ -231,6 +233,8 @@ def deals_of(runs: Sequence[RunSettings], workspace: pathlib.Path) -> Iterator[t
         InputError: a run's data, partition or method is unknown, or its studies are not prepared yet or cannot be
             dealt so; names the run.
     """
+    from fedmrg_core.data.prepared import load_prepared  # its import takes seconds, and the workflow needs none of it
+
     for run in runs:
         partition_rule(run.partition)
         data_source(run.data)

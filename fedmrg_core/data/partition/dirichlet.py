@@ -29,7 +29,6 @@ from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
 from fedmrg_core.seeds import numpy_stream, stream_seed
 
-CONCENTRATION = 0.5  # where the partition's name gives none [ours]
 MOST_DRAWS = 300  # before a concentration counts as impossible for these data
 NO_FINDING = FINDINGS[-1]
 

@@ -1,76 +1,25 @@
-"""The one table of partitions, and the function that deals studies by one of its rows."""
+"""The functions of the partitions, and the one that deals studies by any of them."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Sequence
 
 import datasets
 
-from fedmrg_core.data.partition.dirichlet import CONCENTRATION, by_findings
+from fedmrg_core.data.partition.dirichlet import by_findings
 from fedmrg_core.data.partition.parts import Deal, Partition, split_of
 from fedmrg_core.data.partition.simple import at_random, by_site
 from fedmrg_core.data.partition.style import by_style
+from fedmrg_core.data.partition_rules import PARTITIONS, partition_rule
 from fedmrg_core.data.row_files import column_of
 from fedmrg_core.data.site_names import check_site_name, find_sites
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
 
-CLIENTS = 5  # of the partitions that do not count their clients themselves [paper: five]
+DEALS: dict[str, Deal] = {"site": by_site, "random": at_random, "style": by_style, "dirichlet": by_findings}
 
-
-@dataclasses.dataclass(frozen=True)
-class PartitionRule:
-    """A way of dealing.
-
-    Attributes:
-        deal: deals the studies of the training sites, see the package's docstring.
-        clients: number of clients unless told otherwise; None: the data decide.
-        number: the number behind the name ("dirichlet-0.1") unless told otherwise; None: the name takes none.
-    """
-
-    deal: Deal
-    clients: int | None = CLIENTS
-    number: float | None = None
-
-
-PARTITIONS: dict[str, PartitionRule] = {
-    "site": PartitionRule(by_site, clients=None),
-    "random": PartitionRule(at_random),
-    "style": PartitionRule(by_style),
-    "dirichlet": PartitionRule(by_findings, number=CONCENTRATION),
-}
-
-
-if any("-" in name for name in PARTITIONS):
-    raise ValueError("PARTITIONS: what follows a dash in a partition's name is its number; name the row without one.")
-
-
-def partition_rule(partition: str) -> PartitionRule:
-    """The row of a partition; a name such as "dirichlet-0.1" sets the row's number.
-
-    Raises:
-        InputError: no row has this name, or the number is missing, malformed or not taken.
-    """
-    name, dash, number = partition.partition("-")
-    if name not in PARTITIONS:
-        raise InputError(f"partition is {partition!r}; expected one of {', '.join(PARTITIONS)}.")
-    rule = PARTITIONS[name]
-    if not dash:
-        return rule
-    if rule.number is None:
-        raise InputError(f"partition is {partition!r} but {name!r} takes no number; write partition={name!r}.")
-    try:
-        value = float(number)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise InputError(
-            f"partition is {partition!r}; expected a number above 0 after {name + dash!r}, "
-            f"for example '{name}-{rule.number:g}'."
-        )
-    return dataclasses.replace(rule, number=value)
+if DEALS.keys() != PARTITIONS.keys():
+    raise ValueError("a partition needs a row in PARTITIONS and a function in DEALS, of one name.")
 
 
 def partition_clients(
@@ -104,7 +53,7 @@ def partition_clients(
         check_site_name(site, "the data set")
     held_out = set(find_sites(unseen_sites, sites, "unseen"))
     home = studies.select([row for row, site in enumerate(sites) if site not in held_out])
-    dealt = rule.deal(home, clients or rule.clients, seed, rule.number)
+    dealt = DEALS[partition.partition("-")[0]](home, clients or rule.clients, seed, rule.number)
     for name, client in dealt.items():
         if name in held_out:
             raise InputError(f"unseen site {name!r} is called as a client of partition {partition!r}; rename the site.")
