@@ -4,13 +4,13 @@ import os
 import pathlib
 import shutil
 import subprocess
-import time
 
 import pytest
 
-STEPS = ["environment", "lint", "docs", "browser", "test", "numerical", "figures", "verify", *["run"] * 6]
-BESIDE = "deployment"  # begins after the numerical step, and is waited for before the last two notebooks
-WAITED = STEPS[:-2]
+STEPS = [
+    *("environment", "lint", "docs", "browser", "test", "numerical", "deployment", "figures", "verify"),
+    *["run"] * 6,
+]
 
 PROGRAM = """#!/bin/sh
 echo "$1" >> called
@@ -19,29 +19,25 @@ echo "the last words of $1"
 """
 
 
-def run(
-    folder: pathlib.Path, repository: pathlib.Path, fails: str, program: str = PROGRAM
-) -> tuple[subprocess.CompletedProcess, list[str]]:
+def run(folder: pathlib.Path, repository: pathlib.Path, fails: str) -> tuple[subprocess.CompletedProcess, list[str]]:
     """Run it where `make` and `fedmrg` only write down what they are asked for."""
     (folder / ".ci").mkdir()
     shutil.copy(repository / ".ci" / "run", folder / ".ci" / "run")
     for name in ("bin/make", ".venv/bin/fedmrg"):
         (folder / name).parent.mkdir(parents=True)
-        (folder / name).write_text(program)
+        (folder / name).write_text(PROGRAM)
         (folder / name).chmod(0o755)
     variables = os.environ | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}", "FAILS": fails}
     done = subprocess.run(["bash", folder / ".ci" / "run"], env=variables, capture_output=True, text=True, check=False)
-    called = (folder / "called").read_text().split()
-    assert called.count(BESIDE) <= 1 and BESIDE not in called[: STEPS.index("figures")]
-    return done, [step for step in called if step != BESIDE]
+    return done, (folder / "called").read_text().split()
 
 
 def test_every_step_runs_once_and_the_tests_have_the_last_word(tmp_path, repository):
     done, called = run(tmp_path, repository, fails="")
     assert done.returncode == 0, done.stderr
-    assert called == STEPS and BESIDE in (tmp_path / "called").read_text().split()
+    assert called == STEPS
     assert done.stdout.splitlines()[-1] == "the last words of test"
-    assert "CI: make docs took" in done.stdout and "the last words of deployment" in done.stdout
+    assert "CI: make docs took" in done.stdout
 
 
 @pytest.mark.parametrize("step", [step for step in dict.fromkeys(STEPS) if step != "browser"])
@@ -52,25 +48,6 @@ def test_a_step_that_fails_ends_it_and_is_named(step, tmp_path, repository):
     assert last.startswith("CI stopped in ") and step in last and last.endswith("(exit code 3).")
 
 
-def test_the_step_beside_others_that_fails_ends_it_where_it_is_waited_for(tmp_path, repository):
-    done, called = run(tmp_path, repository, fails=BESIDE)
-    assert done.returncode == 3 and called == WAITED
-    assert done.stderr.splitlines()[-1] == 'CI stopped in "deployment_ends" (exit code 3).'
-
-
-def test_the_step_beside_others_ends_with_them(tmp_path, repository):
-    beside = 'if [ "$1" = deployment ]; then echo $$ > pid; exec sleep 60; fi'
-    waits = 'if [ "$1" = figures ]; then until [ -s pid ]; do sleep 0.1; done; fi'
-    slow = PROGRAM.replace('echo "$1" >> called', f'echo "$1" >> called\n{beside}\n{waits}')
-    done, called = run(tmp_path, repository, fails="figures", program=slow)
-    assert done.returncode == 3 and called == STEPS[: STEPS.index("figures") + 1]
-    number, deadline = int((tmp_path / "pid").read_text()), time.monotonic() + 10
-    with pytest.raises(ProcessLookupError):
-        while time.monotonic() < deadline:
-            os.kill(number, 0)
-            time.sleep(0.1)
-
-
 def test_without_a_browser_it_goes_on(tmp_path, repository):
     done, called = run(tmp_path, repository, fails="browser")
     assert done.returncode == 0 and called == STEPS and "CI: without a browser" in done.stdout
@@ -78,4 +55,4 @@ def test_without_a_browser_it_goes_on(tmp_path, repository):
 
 def test_every_step_of_make_is_a_target(repository):
     makefile = (repository / "Makefile").read_text(encoding="utf-8")
-    assert all(f"\n{step}: " in makefile for step in (*STEPS, BESIDE) if step not in ("verify", "run"))
+    assert all(f"\n{step}: " in makefile for step in STEPS if step not in ("verify", "run"))
