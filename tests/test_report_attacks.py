@@ -41,8 +41,8 @@ def read() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_few_tokens_are_found_by_sparse_regression(read):
     inputs, rows = read
-    before = torch.randn(5, 40, generator=torch.Generator().manual_seed(1))
-    unknown = torch.randn(8, 5, generator=torch.Generator().manual_seed(2)) @ before
+    before = torch.randn(4, 40, generator=torch.Generator().manual_seed(1))  # a tenth of all directions is left out
+    unknown = torch.randn(8, 4, generator=torch.Generator().manual_seed(2)) @ before
     strengths = token_strengths(rows + unknown, inputs, before, torch.ones(100))
     assert set(strengths.topk(3).indices.tolist()) == {3, 14, 15}
     assert strengths.topk(4).values[3] < 0.2 * strengths.topk(3).values[2]
@@ -88,7 +88,7 @@ def test_the_words_of_one_report_come_back_whole_from_a_whole_llm(attacked):
     rows = {row["sent"]: row for row in word_table._rows(attacked, case, word_table.DEFENCES["none"])}
     assert rows["whole LLM"]["tokens"] == 1
     assert 0 <= rows["adapter"]["tokens"] <= 1 and rows["nothing"]["tokens"] < 1
-    weights = word_table._first_layers(attacked.model)
+    weights = word_table._matrices(attacked.model)
     assert not any(weight.requires_grad for weight in weights.values())  # the LLM is frozen again
 
 

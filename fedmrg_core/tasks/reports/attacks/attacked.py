@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,15 @@ class Attacked:
         counts = torch.full((len(self.model.tokenizer),), 0.1)
         ids = torch.tensor([token for row in self.known.report_ids for token in row])
         return counts.index_add(0, ids, torch.ones(len(ids))) / len(ids)
+
+    def check_batches(self, batches: Sequence[int]) -> None:
+        """Hold numbers of studies of an update against both hospitals.
+
+        Raises:
+            InputError: one has fewer training studies.
+        """
+        if max(batches) > min(len(self.own), len(self.known)):
+            raise InputError(f"attack: a hospital has fewer than {max(batches)} training studies; ask for fewer.")
 
     @property
     def always_read(self) -> set[int]:

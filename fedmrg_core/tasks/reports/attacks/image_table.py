@@ -19,7 +19,6 @@ import pandas
 import torch
 from torch import Tensor, nn
 
-from fedmrg_core.errors import InputError
 from fedmrg_core.federation.curious.defences import DEFENCES, check_defences
 from fedmrg_core.federation.curious.image_scores import floors, likeness, matched
 from fedmrg_core.federation.curious.inversion import Attack, Prior, invert_update
@@ -57,26 +56,27 @@ def attack_images(
     """
     check_defences(defences)
     attacked = open_attacked(run_folder)
-    if max(batches) > min(len(attacked.own), len(attacked.known)):
-        raise InputError(f"attack: a hospital has fewer than {max(batches)} training studies; ask for fewer.")
+    attacked.check_batches(batches)
+    frozen = _as_it_came(attacked)
     rows = [
         {"defence": name, "batch": count, **row}
         for count in batches
         for name in defences
-        for row in _rows(attacked, count, attack, seed, name)
+        for row in _rows(attacked, frozen, count, attack, seed, name)
     ]
     method = attacked.task.configuration.method.name
     return pandas.DataFrame(rows).assign(method=method, steps=attack.steps).reindex(columns=list(COLUMNS))
 
 
-def _rows(attacked: Attacked, count: int, attack: Attack, seed: int, defence: str) -> Iterator[dict[str, object]]:
+def _rows(
+    attacked: Attacked, frozen: Callable[[Tensor], Tensor], count: int, attack: Attack, seed: int, defence: str
+) -> Iterator[dict[str, object]]:
     known = attacked.known.batch(range(min(KNOWN_STUDIES, len(attacked.known)))).images
     batch = attacked_batch(attacked, count, seed)
     rebuilt, distances = {}, {}
     for name, found in rebuild(attacked, batch, known.mean(dim=0), attack, seed, defence).items():
         rebuilt[name], distances[name] = matched(found.pixels, batch.images), {"distance": found.distance}
     rebuilt |= floors(known, batch.images, _generator(seed, "floors", str(count)))
-    frozen = _as_it_came(attacked)
     for name, images in rebuilt.items():
         yield {"rebuilt_by": name, **likeness(images, batch.images, frozen).mean().to_dict(), **distances.get(name, {})}
 

@@ -75,8 +75,7 @@ def attack_words(
     _adapter(attacked.model)
     if crafted:
         craft_start(attacked.model, seed)
-    if max(batches) > min(len(attacked.own), len(attacked.known)):
-        raise InputError(f"attack: a hospital has fewer than {max(batches)} training studies; ask for fewer.")
+    attacked.check_batches(batches)
     rows = [
         {"defence": name, "batch": batch, "steps": count, **row}
         for batch in batches
@@ -125,7 +124,7 @@ def _rows(attacked: Attacked, case: _Case, defence: Defence) -> Iterator[dict[st
     # The last token is not read, and the instruction's are read in any case.
     read = set(batch.report_ids[:, :-1][batch.report_mask[:, 1:]].tolist()) - attacked.always_read
     noise = torch.Generator().manual_seed(int(case.numbers("noise").integers(2**31)))
-    for name, sent in (WHOLE, _first_layers(model)), (ADAPTER, _adapter(model)):
+    for name, sent in (WHOLE, _matrices(model)), (ADAPTER, _adapter(model)):
         with _learning(sent):
             update = recomputed_update(loss, sent, (batch,), case.steps, case.pace)
         strengths = _strengths(attacked, moving(defence.sent(update, noise)), defence.error(update))
@@ -152,7 +151,7 @@ def _adapter(model: ReportGenerator) -> dict[str, Tensor]:
     return sent
 
 
-def _first_layers(model: ReportGenerator) -> dict[str, Tensor]:
+def _matrices(model: ReportGenerator) -> dict[str, Tensor]:
     """The LLM's own weights of adapted layers, as if it was trained whole and travelled [ours]."""
     llm = model.llm.peft.get_base_model()
     return {f"{WHOLE}/{name}.weight": llm.get_submodule(name).base_layer.weight for name in adapted_layers(model)}

@@ -30,7 +30,7 @@ ITERATIONS = 400
 LASSO = 0.03  # w, of the smallest weight that finds no token
 MOST_ROWS = 32
 TOLD_BY_FREQUENCY = 0.1  # power of a token's frequency in other reports, its prior
-BEFORE = 12  # directions of what stands before a report that are left out
+BEFORE = 0.1  # of all directions, the strongest of what stands before a report: they are left out
 ROUNDED = 1e-6  # of the largest singular value: below it is what float32 has rounded
 
 
@@ -103,7 +103,9 @@ def token_strengths(rows: Tensor, inputs: Tensor, before: Tensor, prior: Tensor)
         prior: (V,), positive; a token of twice the prior is believed at half the evidence.
     """
     rows, atoms = rows.double(), inputs.double() / inputs.double().norm(dim=1, keepdim=True).clamp(min=1e-12)
-    others = torch.linalg.svd(before.double(), full_matrices=False).Vh[:BEFORE].T
+    found = torch.linalg.svd(before.double(), full_matrices=False)
+    told = found.S > ROUNDED * found.S[0].clamp(min=1e-300)  # of those that are there at all
+    others = found.Vh[told][: int(BEFORE * inputs.shape[1])].T
     rows, atoms = _strongest(rows - rows @ others @ others.T), atoms - atoms @ others @ others.T
     atoms = atoms * prior.double()[:, None]
     rows = rows / rows.norm().clamp(min=1e-300)
