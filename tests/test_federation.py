@@ -7,8 +7,6 @@ import multiprocessing
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 
 import federation_fake
 import numpy
@@ -18,6 +16,7 @@ import safetensors.torch
 import torch
 from federation_fake import EXAMPLES, everything, fake_configuration, server_json
 from flwr.app import Array, ArrayRecord, MetricRecord
+from fork_server import run_program
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation import grid, hospital
@@ -215,15 +214,7 @@ def test_too_few_clients_end_the_process_with_an_error(tmp_path: pathlib.Path) -
         "from fedmrg_core.federation.run import run_federation;"
         "run_federation(pathlib.Path(sys.argv[1]), fake_configuration(), progress=False)"
     )
-    here = pathlib.Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)],
-        env=os.environ | {"FAKE_FAILURES": "b:nan:1 c:raises:1", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = run_program(script, tmp_path, FAKE_FAILURES="b:nan:1 c:raises:1")
     assert done.returncode != 0
     assert "client b left out" in done.stderr
     assert "TooFewClients" in (tmp_path / "failure.txt").read_text()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from federation_fake import everything
+from fork_server import start_program
 from small_model import PROFILE
 
 from fedmrg_core.federation.run import configure_run, continue_federation
@@ -39,14 +38,15 @@ def _configure(workspace: pathlib.Path, name: str) -> pathlib.Path:
 
 def _run_until(run: pathlib.Path, appears: str) -> int:
     """Go on with the run in another process and kill it when a file is there."""
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(run)])
+    process = start_program(PROGRAM, run)
     try:
         deadline = time.monotonic() + 120
-        while not (run / appears).exists() and process.poll() is None and time.monotonic() < deadline:
+        while not (run / appears).exists() and process.exitcode is None and time.monotonic() < deadline:
             time.sleep(0.005)
     finally:
         process.kill()
-    return process.wait()
+        process.join()
+    return process.exitcode
 
 
 @pytest.fixture(scope="module")

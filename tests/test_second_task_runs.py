@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,6 +18,7 @@ import pandas
 import psutil
 import pytest
 from federation_fake import everything
+from fork_server import start_program
 from linear_task import CLIENTS, COUNTS, MEASURES, LinearHospital, LinearMethod
 from run_folders import write_run
 
@@ -133,14 +131,13 @@ continue_federation(pathlib.Path(sys.argv[1]), progress=False, workers=2)
 
 def test_its_process_killed_with_its_workers(finished, tmp_path):
     write_configuration(tmp_path, configuration("compressed"))
-    here = pathlib.Path(__file__).parent
-    path = os.pathsep.join([str(here), str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path)], env=os.environ | {"PYTHONPATH": path})
+    process = start_program(PROGRAM, tmp_path)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "hospitals").glob("*/round-0002.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
-    assert process.wait() == -signal.SIGKILL
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert run(tmp_path, "compressed", test=True) == finished["compressed"]
 
 

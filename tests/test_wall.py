@@ -6,15 +6,16 @@ import contextlib
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 
 import pytest
 from federation_fake import everything
 from flwr.app import Message
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
+from fork_server import connection, start
 from small_model import PROFILE
 
 from fedmrg_core.federation import grid
@@ -163,38 +164,40 @@ def outcome(run: pathlib.Path) -> dict[str, bytes]:
 
 # ---- every client a process of its own, with a tree of its own ----
 
-PROCESS = """
-import pathlib, struct, sys
-from flwr.app import Context, RecordDict
-from flwr.common.serde import message_from_proto, message_to_proto
-from flwr.proto.message_pb2 import Message
-from flwr.supercore.task_identity import TaskIdentity
-from fedmrg_core.federation.client_app import app
-TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, int(sys.argv[1])
-node = {"run-folder": "run", "client-folder": "studies"}
-run = {"progress": False, "log": False, "run-folder": "nowhere", "last-round": 2, "test": True}
-context = Context(run_id=1, node_id=int(sys.argv[1]), node_config=node, state=RecordDict(), run_config=run)
-answers, sys.stdout = sys.stdout.buffer, sys.stderr
-while header := sys.stdin.buffer.read(8):
-    message = message_from_proto(Message.FromString(sys.stdin.buffer.read(struct.unpack("<q", header)[0])))
-    content = message_to_proto(app(message, context)).SerializeToString()
-    answers.write(struct.pack("<q", len(content)) + content)
-    answers.flush()
-"""
+
+def hospital(node: int, tree: str, messages: Connection) -> None:
+    """Answer messages, as they are serialised, until the other end is closed."""
+    from flwr.app import Context, RecordDict
+    from flwr.supercore.task_identity import TaskIdentity
+
+    from fedmrg_core.federation.client_app import app
+
+    os.chdir(tree)
+    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, node
+    places = {"run-folder": "run", "client-folder": "studies"}
+    run = {"progress": False, "log": False, "run-folder": "nowhere", "last-round": 2, "test": True}
+    context = Context(run_id=1, node_id=node, node_config=places, state=RecordDict(), run_config=run)
+    with contextlib.suppress(EOFError):
+        while True:
+            messages.send_bytes(serialised(app(parsed(messages.recv_bytes()), context)))
+
+
+def serialised(message: Message) -> bytes:
+    return message_to_proto(message).SerializeToString()
+
+
+def parsed(content: bytes) -> Message:
+    return message_from_proto(MessageProto.FromString(content))
 
 
 class ProcessGrid(grid.InProcessGrid):
     """Hands messages to processes that each see one folder tree."""
 
-    processes: dict[int, subprocess.Popen]
+    pipes: dict[int, Connection]
 
     def answer(self, node: int, received: Message) -> Message:
-        process = self.processes[node]
-        content = message_to_proto(received).SerializeToString()
-        process.stdin.write(len(content).to_bytes(8, "little") + content)
-        process.stdin.flush()
-        length = int.from_bytes(process.stdout.read(8), "little")
-        return message_from_proto(MessageProto.FromString(process.stdout.read(length)))
+        self.pipes[node].send_bytes(serialised(received))
+        return parsed(self.pipes[node].recv_bytes())
 
 
 def test_processes_with_a_tree_of_their_own_end_with_the_same_bytes(
@@ -211,25 +214,19 @@ def test_processes_with_a_tree_of_their_own_end_with_the_same_bytes(
         if name != "server":
             shutil.copytree(in_one_process / "clients" / "clients" / name, tree / "studies")
     shutil.copyfile(in_one_process / "clients.json", trees["server"] / "run" / "clients.json")
-    repository = str(pathlib.Path(__file__).parent.parent)
-    path = os.pathsep.join([repository, os.environ.get("PYTHONPATH", "")])
-    processes = {
-        node: subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(node)],
-            cwd=trees[name],
-            env=os.environ | {"PYTHONPATH": path},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        for node, name in enumerate(CLIENTS, start=grid.FIRST_CLIENT_NODE)
-    }
-    monkeypatch.setattr(ProcessGrid, "processes", processes, raising=False)
+    pipes, processes = {}, []
+    for node, name in enumerate(CLIENTS, start=grid.FIRST_CLIENT_NODE):
+        pipes[node], other_end = connection()
+        processes.append(start(hospital, node, str(trees[name]), other_end))
+        other_end.close()
+    monkeypatch.setattr(ProcessGrid, "pipes", pipes, raising=False)
     try:
         serve(trees["server"] / "run")
     finally:
-        for process in processes.values():
-            process.stdin.close()
-            process.wait(30)
+        for pipe in pipes.values():
+            pipe.close()
+        for process in processes:
+            process.join(30)
     expected = outcome(in_one_process)
     found = outcome(trees["server"] / "run")
     for name in CLIENTS:

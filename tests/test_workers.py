@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import federation_fake
 import pytest
 from federation_fake import everything, fake_configuration
+from fork_server import start_program
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation import workers
@@ -53,14 +52,13 @@ def test_killed_with_its_workers_it_ends_with_the_same_bytes(tmp_path: pathlib.P
     killed = tmp_path / "killed"
     killed.mkdir()
     write_configuration(killed, fake_configuration())
-    here = pathlib.Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(killed)], env=os.environ | {"PYTHONPATH": path})
+    process = start_program(PROGRAM, killed)
     deadline = time.monotonic() + 60
     while not list((killed / "hospitals").glob("*/round-0002.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
-    assert process.wait() == -signal.SIGKILL
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     continue_federation(killed, progress=False, workers=5)
     assert everything(killed) == everything(tmp_path / "undisturbed")
 
