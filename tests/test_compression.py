@@ -223,13 +223,6 @@ def test_a_packed_run_killed_in_training_and_in_validation(
         assert everything(tmp_path / name) == everything(finished)
 
 
-def test_the_engines_end_with_the_same_bytes(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    configuration = fake_configuration(rounds=4, payload=PACKED)
-    run_federation(tmp_path, configuration, stop_after_round=1, progress=False)
-    run_federation(tmp_path, configuration, engine="simulation", progress=False)
-    assert everything(tmp_path) == everything(finished)
-
-
 @pytest.mark.numerical
 def test_hospitals_and_server_have_the_same_model(finished: pathlib.Path) -> None:
     shared = safetensors.torch.load_file(finished / "checkpoint" / "round-0004" / "shared.safetensors")

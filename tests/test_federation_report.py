@@ -99,11 +99,14 @@ def test_a_finished_run_can_be_opened(workspace: pathlib.Path, tmp_path: pathlib
 
 
 def test_the_engines_end_with_the_same_bytes(workspace: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """Engine (a) without a stop; then its first round in (a) and its second in (b): `flwr run` and Ray, on one core."""
+    """Engine (a) without a stop; then its first round in (a) and its second in (b): `flwr run` and Ray, on one core.
+
+    In few bits, whose remainders both keep; test_second_task_runs.py has the same of a model that is sent whole.
+    """
     whole, mixed = tmp_path / "whole", tmp_path / "mixed"
     sites = ("centre-d", "centre-e", "centre-f")  # three clients are enough
-    run_federation(whole, configuration(workspace, whole, unseen_sites=sites), progress=False)
-    settings = configuration(workspace, mixed, unseen_sites=sites)
+    run_federation(whole, configuration(workspace, whole, "fedmrg-compressed", unseen_sites=sites), progress=False)
+    settings = configuration(workspace, mixed, "fedmrg-compressed", unseen_sites=sites)
     run_federation(mixed, settings, stop_after_round=1, progress=False)
     assert not (mixed / "model").exists()
     run_federation(mixed, settings, engine="simulation", progress=False)

@@ -27,7 +27,14 @@ from fedmrg_core.tasks.visual_prompts.measures import AREA, DECLARED
 from fedmrg_core.tasks.visual_prompts.preparing import prepare_base_model, prepare_pictures
 from fedmrg_core.tasks.visual_prompts.task import PictureHospital
 
-ROWS = tuple(load_methods(task="visual_prompts"))
+ROWS = load_methods(task="visual_prompts")
+# What the server does with updates is alike for classes and masks, so its rules are tried on the smaller models.
+CASES = [
+    (name, data)
+    for name, row in ROWS.items()
+    for data in DATA
+    if data == "phantom_findings" or row.server.rule == "fedavg"
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +62,7 @@ def finished(inputs: pathlib.Path):
     return made
 
 
-@pytest.mark.parametrize("data", DATA)
-@pytest.mark.parametrize("method", ROWS)
+@pytest.mark.parametrize(("method", "data"), CASES)
 def test_a_row_is_trained_answered_and_scored(method, data, finished):
     folder = finished(data, method)
     metrics = evaluate_run(folder)
