@@ -13,9 +13,9 @@ from small_questions import PROFILE, small_inputs, small_run
 
 from fedmrg_core.data.questions.question import Question
 from fedmrg_core.errors import InputError
+from fedmrg_core.files.described_folders import copy_described
 from fedmrg_core.runs.configuration import load_profile
 from fedmrg_core.tasks.medical_qa import question_folders
-from fedmrg_core.tasks.medical_qa.base_model import take_stored_model
 from fedmrg_core.tasks.medical_qa.preparing import STORED, prepare_base_model, prepare_questions, prepared_questions
 from fedmrg_core.tasks.medical_qa.question_folders import open_questions, write_client_folder
 from fedmrg_core.training.language_models import load_language_model
@@ -117,7 +117,7 @@ def test_the_stored_base_model_is_the_profile_s_and_whole(tmp_path):
     shutil.copytree(STORED / "smoke" / "medical_world", damaged)
     (damaged / "llm" / "config.json").write_text("{}")
     with pytest.raises(InputError, match=r"config.json is not the file that description.json names"):
-        take_stored_model(damaged, tmp_path / "other")
+        copy_described(damaged, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 

@@ -13,12 +13,12 @@ from fedmrg_core.data.prepared import prepare
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.run_sets import load_runs
 from fedmrg_core.evaluation.stored_runs import load_run
+from fedmrg_core.federation.roster import POOLED
 from fedmrg_core.federation.run import configure_run, run_federation
 from fedmrg_core.files.strict_yaml import validated
 from fedmrg_core.runs.configuration import Profile, apply_variant, load_profile
 from fedmrg_core.runs.experiments import RunSettings, check_run
 from fedmrg_core.runs.methods import load_method
-from fedmrg_core.tasks.reports.dealing import POOLED
 from fedmrg_core.tasks.reports.finished_run import FinishedRun
 from fedmrg_core.tasks.reports.task import ReportTask
 

@@ -20,6 +20,8 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.files.whole_files import read_json, write_text
 
 ROSTER = "clients.json"
+# The one client of a method with `training: centralised`; no site is called so, see `site_names.RESERVED`.
+POOLED = "pooled"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +139,17 @@ def roster_of_clients(clients: Sequence[Client]) -> Roster:
     """The roster of clients sorted by name, with a hash of all their data together."""
     together = hashlib.sha256("\n".join(f"{client.name} {client.fingerprint}" for client in clients).encode())
     return Roster(tuple(clients), {"data": together.hexdigest()})
+
+
+def pooled(roster: Roster) -> Roster:
+    """One client in place of all, with the folders of each in the order of their names."""
+    together = Client(
+        POOLED,
+        train=sum(client.train for client in roster.clients),
+        fingerprint="+".join(client.fingerprint for client in roster.clients),
+        folders=tuple(folder for client in roster.clients for folder in client.folders),
+    )
+    return Roster((together,), roster.fingerprints)
 
 
 def _described(path: pathlib.Path) -> Client:

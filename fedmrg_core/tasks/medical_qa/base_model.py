@@ -6,27 +6,21 @@ knows no fact is measured: the floor "base" of every run is the untouched model.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import pathlib
-import shutil
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import transformers
 from torch import Tensor
 from torch.nn import functional
 
-from fedmrg_core.errors import InputError
+from fedmrg_core.files.described_folders import write_description
 from fedmrg_core.files.whole_files import partial_folder, replace_folder
 from fedmrg_core.runs.configuration import BaseModels
 from fedmrg_core.seeds import numpy_stream
 from fedmrg_core.training.length_batches import shuffled_by_length
 from fedmrg_core.training.small_llm import byte_level_tokenizer, new_llm, optimise
-
-DESCRIPTION = "description.json"
 
 
 def pretrain(
@@ -79,35 +73,5 @@ def save_base_model(
     partial = partial_folder(folder)
     llm.save_pretrained(partial / "llm")
     tokenizer.save_pretrained(partial / "llm")
-    content = json.dumps({**description, "files": _digests(partial)}, indent=1, sort_keys=True)
-    (partial / DESCRIPTION).write_text(content + "\n", encoding="utf-8")
+    write_description(partial, description)
     replace_folder(partial, folder)
-
-
-def take_stored_model(stored: pathlib.Path, folder: pathlib.Path) -> None:
-    """Copy a base model that the repository holds, whole or not at all.
-
-    Raises:
-        InputError: a file of it is not the one that its description names.
-    """
-    named, there = saved_description(stored)["files"], _digests(stored)
-    if changed := sorted(named.items() ^ there.items()):
-        raise InputError(
-            f"{stored / changed[0][0]} is not the file that {DESCRIPTION} names; restore it from the repository, or "
-            "build the model with base_models=fresh."
-        )
-    partial = partial_folder(folder)
-    shutil.copytree(stored, partial, dirs_exist_ok=True)
-    replace_folder(partial, folder)
-
-
-def saved_description(folder: pathlib.Path) -> dict[str, Any] | None:
-    """What a saved base model was made from; None if there is none."""
-    path = folder / DESCRIPTION
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _digests(folder: pathlib.Path) -> dict[str, str]:
-    """sha256 of every file of the model."""
-    paths = sorted(path for path in (folder / "llm").rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}

@@ -17,11 +17,12 @@ from fedmrg_core.data.questions.world import SIZES
 from fedmrg_core.data.sources import MEDICAL_QA, check_data_parameters, data_source
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
+from fedmrg_core.files.described_folders import copy_described, read_description
 from fedmrg_core.files.stored_tables import table_text
 from fedmrg_core.files.whole_files import partial_folder, replace_folder, write_text
 from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.runs.configuration import Profile, Questions
-from fedmrg_core.tasks.medical_qa.base_model import pretrain, save_base_model, saved_description, take_stored_model
+from fedmrg_core.tasks.medical_qa.base_model import pretrain, save_base_model
 from fedmrg_core.tasks.medical_qa.question_folders import PREPARED
 
 DATA_SEED = 0  # one world, and one way to split, for all seeds of a run: they differ in training alone
@@ -121,13 +122,13 @@ def prepare_base_model(
         wanted |= {"sets": files, "apart_from": fingerprint(questions)}
     else:
         wanted["world"] = numbers.world
-    there = saved_description(folder)
+    there = read_description(folder)
     if there is not None and {key: there.get(key) for key in wanted} == wanted:
         return there
     stored = STORED / profile.name / data
-    made_from = saved_description(stored) or {}
+    made_from = read_description(stored) or {}
     if choice == "stored" and {key: made_from.get(key) for key in wanted} == wanted:
-        take_stored_model(stored, folder)
+        copy_described(stored, folder)
         return made_from
     corpus, about = pkgutil.resolve_name(source.public_corpus), {}
     if source.corpus_needs_root:

@@ -17,14 +17,13 @@ from fedmrg_core.data.questions.question_files import fingerprint, read_question
 from fedmrg_core.data.site_names import path_part
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.roster import Client, Roster, read_client, relative_folders, roster_of_folders
+from fedmrg_core.federation.roster import Roster, pooled, read_client, roster_of_folders
 from fedmrg_core.files.whole_files import partial_folder, replace_folder, write_text
 from fedmrg_core.runs.run_configuration import RunConfiguration
 
 PREPARED = "questions.jsonl.gz"  # in the prepared folder: the questions of all clients, with their splits
 OWN = "questions.jsonl"  # in a client folder: its own
 LOCK = ".lock"
-POOLED = "pooled"  # the one client of a method with `training: centralised`
 
 
 def deal_questions(run_folder: pathlib.Path, configuration: RunConfiguration) -> Roster:
@@ -59,15 +58,7 @@ def deal_questions(run_folder: pathlib.Path, configuration: RunConfiguration) ->
             for client in clients
         ]
     roster = roster_of_folders(folders, run_folder)
-    if configuration.method.training != "centralised":
-        return roster
-    pooled = Client(
-        POOLED,
-        train=sum(client.train for client in roster.clients),
-        fingerprint="+".join(client.fingerprint for client in roster.clients),
-        folders=relative_folders(run_folder, folders),
-    )
-    return Roster((pooled,), roster.fingerprints)
+    return pooled(roster) if configuration.method.training == "centralised" else roster
 
 
 def write_client_folder(folder: pathlib.Path, client: str, questions: Sequence[Question]) -> pathlib.Path:

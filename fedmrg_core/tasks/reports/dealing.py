@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import pathlib
 
-from fedmrg_core.data.client_folders import ClientFolder
 from fedmrg_core.data.dealing import Dealt, deal, dealing_request, open_dealt
 from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.data.site_names import check_apart
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.roster import Client, Roster, relative_folders
+from fedmrg_core.federation.roster import Client, Roster, pooled, relative_folders
 from fedmrg_core.runs.run_configuration import RunConfiguration
-
-# The one client of a method with `training: centralised`; no site is called so, see `site_names.RESERVED`.
-POOLED = "pooled"
 
 
 def deal_run(run_folder: pathlib.Path, configuration: RunConfiguration) -> Roster:
@@ -61,17 +57,9 @@ def dealt_studies(run_folder: pathlib.Path, configuration: RunConfiguration) -> 
 
 
 def _roster(run_folder: pathlib.Path, configuration: RunConfiguration, dealt: Dealt) -> Roster:
-    fingerprints = {"data": dealt.fingerprint, "data_version": dealt.data_version}
-    if configuration.method.training == "centralised":
-        return Roster((_client(run_folder, POOLED, *dealt.clients.values()),), fingerprints)
-    clients = tuple(_client(run_folder, name, folder) for name, folder in dealt.clients.items())
-    return Roster(clients, fingerprints)
-
-
-def _client(run_folder: pathlib.Path, name: str, *folders: ClientFolder) -> Client:
-    return Client(
-        name,
-        train=sum(folder.studies["train"] for folder in folders),
-        fingerprint="+".join(folder.fingerprint for folder in folders),
-        folders=relative_folders(run_folder, [folder.path for folder in folders]),
+    clients = tuple(
+        Client(name, folder.studies["train"], folder.fingerprint, relative_folders(run_folder, [folder.path]))
+        for name, folder in dealt.clients.items()
     )
+    roster = Roster(clients, {"data": dealt.fingerprint, "data_version": dealt.data_version})
+    return pooled(roster) if configuration.method.training == "centralised" else roster

@@ -21,7 +21,7 @@ from fedmrg_core.data.pictures.picture import Picture, Subject
 from fedmrg_core.data.site_names import find_sites, path_part
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.roster import Client, Roster, read_client, relative_folders, roster_of_folders
+from fedmrg_core.federation.roster import Roster, pooled, read_client, roster_of_folders
 from fedmrg_core.federation.tensor_folders import TensorBatches
 from fedmrg_core.files.tensor_files import read_tensors, write_tensors
 from fedmrg_core.files.whole_files import partial_folder, read_json, replace_folder, write_text
@@ -30,7 +30,6 @@ from fedmrg_core.runs.run_configuration import RunConfiguration
 from fedmrg_core.training.augmentation import augmented
 
 IDS, ABOUT, SUMMARY, SUBJECT = "pictures.json", "client.json", "summary.json", "subject.json"
-POOLED = "pooled"  # the one client of a method with `training: centralised`
 
 
 class PictureBatches(TensorBatches):
@@ -137,15 +136,7 @@ def deal_pictures(run_folder: pathlib.Path, configuration: RunConfiguration) -> 
     write_text(run_folder / SUBJECT, json.dumps(summary["subject"], indent=1, ensure_ascii=False) + "\n")
     folders = [_copied(source, folder, site) for site in summary["pictures"] if site not in unseen]
     roster = roster_of_folders(folders, run_folder)
-    if configuration.method.training != "centralised":
-        return roster
-    pooled = Client(
-        POOLED,
-        train=sum(client.train for client in roster.clients),
-        fingerprint="+".join(client.fingerprint for client in roster.clients),
-        folders=relative_folders(run_folder, folders),
-    )
-    return Roster((pooled,), roster.fingerprints)
+    return pooled(roster) if configuration.method.training == "centralised" else roster
 
 
 def read_summary(prepared: pathlib.Path) -> dict:

@@ -15,6 +15,7 @@ from fedmrg_core.data.site_names import find_sites, path_part, read_sites
 from fedmrg_core.data.sources import VISUAL_PROMPTS, call_loader, check_data_parameters, data_source
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
+from fedmrg_core.files.described_folders import copy_described, read_description
 from fedmrg_core.files.stored_tables import table_text
 from fedmrg_core.files.whole_files import partial_folder, read_json, replace_folder, write_text
 from fedmrg_core.paths import REPOSITORY
@@ -25,8 +26,6 @@ from fedmrg_core.tasks.visual_prompts.base_model import (
     pretrain_sam,
     pretrain_vit,
     save_base_model,
-    saved_description,
-    take_stored_model,
 )
 from fedmrg_core.tasks.visual_prompts.client_pictures import ABOUT, SUMMARY, read_summary, write_pictures
 from fedmrg_core.tasks.visual_prompts.task import built_name
@@ -134,10 +133,10 @@ def prepare_base_model(
     name = built_name(Subject.read(read_summary(prepared)["subject"]))
     wanted = _wanted(name, profile, data)
     for place in (folder, STORED / profile.name / data):
-        made_from = saved_description(place) or {}
+        made_from = read_description(place) or {}
         if {key: made_from.get(key) for key in wanted} == wanted and (place == folder or choice == "stored"):
             if place != folder:
-                take_stored_model(place, folder)
+                copy_described(place, folder)
             return made_from
     pretrain = pretrain_sam if name == "sam" else pretrain_vit
     model, losses = pretrain(sizes, numbers, profile.image_size, DATA_SEED, progress)
