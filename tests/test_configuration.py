@@ -77,6 +77,12 @@ def test_bad_profiles_are_told_in_one_sentence(tmp_path, change, sentence):
         ("base_models", "backbone_widths: [32, 0]", r"base_models\.backbone_widths\.1: Input should be greater than 0"),
         ("base_models", "backbone_widths: [32, on]", r"base_models\.backbone_widths: expected a whole number"),
         ("base_models", "pretraining_learning_rate: 0", r"pretraining_learning_rate: Input should be greater than 0"),
+        ("base_models", "llm_width: 10000000000", r"llm_width: 10,000,000,000 is above 1,000,000,000"),
+        (
+            "base_models",
+            "backbone_widths: [32, 1000000001]",
+            r"backbone_widths: 1,000,000,001 is above",
+        ),
         ("base_models", "llm: 12", r"base_models\.llm: Input should be a valid string"),
     ],
 )

@@ -19,9 +19,22 @@ from fedmrg_core.runs.attack import Attack
 from fedmrg_core.runs.methods import Method
 
 Size = Annotated[int, pydantic.Field(gt=0)]
+LARGEST = 10**9  # of a whole number: more studies, steps or units than any machine holds
 
 
-class PhantomCounts(Strict):
+class Section(Strict):
+    """A part of a profile, whose whole numbers have a largest value."""
+
+    @pydantic.field_validator("*")
+    @classmethod
+    def _of_this_world(cls, value: Any) -> Any:
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and number > LARGEST:
+                raise ValueError(f"{number:,} is above {LARGEST:,}; expected a smaller number")
+        return value
+
+
+class PhantomCounts(Section):
     """Studies per training centre; the unseen centre gets `test` studies, and 128 to adapt to it."""
 
     train: int = pydantic.Field(gt=0)
@@ -29,7 +42,7 @@ class PhantomCounts(Strict):
     test: int = pydantic.Field(gt=0)
 
 
-class ImageChanges(Strict):
+class ImageChanges(Section):
     """How far training images are changed at random (see `augmentation`); zero leaves a change out."""
 
     image_shift: int = pydantic.Field(0, ge=0)  # either way, pixels
@@ -72,7 +85,7 @@ class BaseModels(ImageChanges):
         return sources
 
 
-class Adapter(Strict):
+class Adapter(Section):
     """LoRA on the frozen LLM: dW = (alpha / rank) B A [derived: rank 16, alpha 16, q_proj and v_proj]."""
 
     rank: int = pydantic.Field(16, gt=0)
@@ -100,7 +113,7 @@ class Training(ImageChanges):
     study_share: float = pydantic.Field(1.0, gt=0, le=1, exclude_if=lambda share: share == 1)
 
 
-class Federation(Strict):
+class Federation(Section):
     """The server's loop."""
 
     rounds: int = pydantic.Field(gt=0)
@@ -109,7 +122,7 @@ class Federation(Strict):
     round_timeout: float = pydantic.Field(3600.0, gt=0)  # seconds the server waits for a round's replies
 
 
-class Generation(Strict):
+class Generation(Section):
     """Decoding of reports."""
 
     beams: int = pydantic.Field(3, gt=0)  # [related: PromptMRG]
@@ -131,7 +144,7 @@ class Generation(Strict):
         }
 
 
-class Questions(Strict):
+class Questions(Section):
     """How questions are laid out, and answered."""
 
     world: Literal["smoke", "standard"] = "standard"  # size of the embedded world, see `data.questions.world`
@@ -150,7 +163,7 @@ class Questions(Strict):
     largest_client: Size | None = pydantic.Field(None, exclude_if=lambda given: given is None)
 
 
-class Pictures(Strict):
+class Pictures(Section):
     """Prompts for a frozen vision model, and the sizes of small models to build [ours]."""
 
     prompts: Size = 16  # L, of the generator and of static prompts
@@ -164,7 +177,7 @@ class Pictures(Strict):
     decoder_width: Size = 64
 
 
-class Profile(Strict):
+class Profile(Section):
     """Every number of a run, read from profiles/<name>.yaml."""
 
     name: str
