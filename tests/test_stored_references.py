@@ -21,4 +21,4 @@ def test_every_measure_of_a_reference_has_a_variance_between_seeds(name):
 
 
 def test_there_are_references_of_each_task_that_has_some():
-    assert {name.split("/")[1] for name in RUNS} == {"phantom", "medical_world"}
+    assert {name.split("/")[1] for name in RUNS} == {"phantom", "medical_world", "phantom_findings"}

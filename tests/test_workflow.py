@@ -168,7 +168,7 @@ def test_runs_of_another_task_are_made_by_its_notebook(tmp_path):
     for target, settings, expected in (
         ("all", ("data=medical_world", "method=fed-lora"), [questions]),
         ("all", ("data=phantom_masks", "method=static"), [pictures]),
-        ("runs", ("experiment=smoke", "rerun=True"), [*reports, questions]),
+        ("runs", ("experiment=smoke", "rerun=True"), [*reports, questions, pictures]),
     ):
         done = dry_run(tmp_path, *settings, target=target)
         output = done.stdout + done.stderr
