@@ -89,16 +89,6 @@ def statuses(run_folder: pathlib.Path) -> dict[tuple[int, str], str]:
     return {(row.round, row.client): row.status for row in rows.itertuples()}
 
 
-def test_a_real_federation_ends_with_the_bytes_of_one_process(tmp_path):
-    run = undisturbed(tmp_path / "run", configuration("plain", 2, 2))
-    place = make_places(tmp_path, run, client_folders(run))
-    with started(place, "server", *CLIENTS):
-        nodes.run(place / "server", test=True, progress=False)
-    assert_equal_bytes(place, run)
-    assert json.loads((place / "server" / "run" / "manifest.json").read_text())["engine"] == "deployment"
-    assert set(statuses(place / "server" / "run").values()) == {"ok"}
-
-
 def test_two_rounds_of_reports(workspace, tmp_path):
     federation = PROFILE.federation.model_copy(update={"rounds": 2})
     settings = configure_run(
@@ -122,6 +112,8 @@ def deployed_run(tmp_path: pathlib.Path, run: pathlib.Path, base_models: pathlib
     with started(place, "server", *clients):
         nodes.run(place / "server", test=True, progress=False)
     assert_equal_bytes(place, run)
+    assert json.loads((place / "server" / "run" / "manifest.json").read_text())["engine"] == "deployment"
+    assert set(statuses(place / "server" / "run").values()) == {"ok"}
 
 
 # ---- faults ----
