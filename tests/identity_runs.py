@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import web3
 from eth_utils import is_bytes
-from test_second_task_runs import configuration
+from linear_runs import configuration
 
 from fedmrg_core.federation.run import run_federation
 from fedmrg_core.identity import embedded

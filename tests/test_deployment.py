@@ -10,8 +10,8 @@ import socket
 
 import pytest
 from deployed import call, make_places
+from linear_runs import configuration
 from linear_task import CLIENTS
-from test_second_task_runs import configuration
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.deployment import certificates, folders, nodes, superlink

@@ -16,10 +16,10 @@ import pytest
 from deployed import Running, call, make_places, make_site, python_path, started, wait_until
 from federation_fake import everything
 from identity_runs import serving
+from linear_runs import configuration
 from linear_task import CLIENTS
 from small_model import PROFILE
 from small_questions import small_inputs, small_run
-from test_second_task_runs import configuration
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.deployment import nodes

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import serialization  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: E402
 from identity_runs import run, serving  # noqa: E402
+from linear_runs import configuration  # noqa: E402
 from linear_task import LinearHospital  # noqa: E402
-from test_second_task_runs import configuration  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from fedmrg_core.commands.command_line import app  # noqa: E402

@@ -15,8 +15,8 @@ pytest.importorskip("web3", reason="needs the optional group identity")
 
 from flwr.app import RecordDict  # noqa: E402
 from identity_runs import run, with_identities  # noqa: E402
+from linear_runs import configuration  # noqa: E402
 from linear_task import CLIENTS  # noqa: E402
-from test_second_task_runs import configuration  # noqa: E402
 
 from fedmrg_core.federation import grid  # noqa: E402
 from fedmrg_core.federation.run import run_federation  # noqa: E402

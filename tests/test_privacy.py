@@ -12,9 +12,9 @@ import pytest
 import torch
 from federation_fake import everything
 from flwr.app import Message, MetricRecord, RecordDict
+from linear_runs import PERSONAL_NORM, ROWS, configuration
 from linear_task import LinearHospital
 from scipy.stats import norm
-from test_second_task_runs import PERSONAL_NORM, ROWS, configuration
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.grid import InProcessGrid
