@@ -1,5 +1,6 @@
 """The workflow: what it plans, what it refuses before anything is computed, what it makes again."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -235,6 +236,30 @@ def test_another_run_is_made_whole_and_leaves_base_models_as_they_are(tmp_path, 
     assert other.returncode == 0, other.stdout + other.stderr
     assert (tmp_path / name.format("local")).is_file()
     assert "rule base_models" not in other.stdout + other.stderr
+
+
+COUNTING = """#!/bin/sh
+case $1 in
+check-partition) exit ;;
+esac
+while [ "$1" != --output ]; do shift; done
+mkdir -p "$(dirname "$2")"
+echo +1 >> COUNTED; sleep 0.05; echo -1 >> COUNTED
+touch "$2"
+"""
+
+
+def test_no_more_run_at_a_time_than_there_are_cores(tmp_path, monkeypatch):
+    """Snakemake 9.10 to 9.16 has a core more after every step that was the only one (its issue 3815)."""
+    command, counted = tmp_path / "bin" / "fedmrg", tmp_path / "counted"
+    command.parent.mkdir()
+    command.write_text(COUNTING.replace("COUNTED", str(counted)))
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(command.parent), prepend=os.pathsep)
+    done = snakemake(tmp_path, "runs", "--cores", "1", "--config", "experiment=participation", "rerun=True")
+    assert done.returncode == 0, done.stdout + done.stderr
+    running = list(itertools.accumulate(map(int, counted.read_text().split())))
+    assert max(running) == 1 and running[-1] == 0 and len(running) > 40
 
 
 def test_quiet_leaves_the_steps_and_what_is_wrong(tmp_path, monkeypatch):
