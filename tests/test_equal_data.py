@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 from fedmrg_core.data.prepared import Prepared, fingerprint, prepare
+from fedmrg_core.data.sources import data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation import equal_data
 from fedmrg_core.evaluation.equal_data import FILE, current_fingerprint, pixel_difference, read_equal_data
 from fedmrg_core.evaluation.stored_runs import read_manifest
+from fedmrg_core.runs.task_registry import REPORTS
 
 COUNTS = {"train": 3, "validation": 1, "test": 1, "adaptation": 2}
 
@@ -114,5 +116,7 @@ def test_every_reference_has_data_of_today():
         assert equal_data.PixelDifference(*row).is_rounding
     known = set(table["fingerprint"]) | set(table["same_as"])
     for path in FILE.parent.glob("*/phantom*/*/seed-*"):
+        if data_source(path.parent.parent.name.partition(",")[0]).task != REPORTS:
+            continue  # its pictures were always drawn as they are today
         assert read_manifest(path)["data_fingerprint"] in known, path
     assert current_fingerprint("unknown") == "unknown"

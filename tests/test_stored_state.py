@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import errno
-import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 import safetensors.torch
 import torch
 from federation_fake import everything, fake_configuration
+from fork_server import run_program
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.hospital import HospitalDisk
@@ -107,23 +105,22 @@ def test_a_run_writes_its_model_again(finished: pathlib.Path, tmp_path: pathlib.
 
 # ---- a disk that takes nothing more ----
 
-LIMITED = (
-    "import pathlib, resource, signal, sys; from federation_fake import fake_configuration;"
-    "from fedmrg_core.federation.run import run_federation;"
-    "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-    "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY));"
-    "run_federation(pathlib.Path(sys.argv[1]), fake_configuration(), progress=False)"
-)
+LIMITED = """
+import pathlib, resource, signal, sys
+from federation_fake import fake_configuration
+from fedmrg_core.federation.run import run_federation
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    run_federation(pathlib.Path(sys.argv[1]), fake_configuration(), progress=False)
+finally:  # what is told goes into a file, too
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+"""
 
 
 @pytest.mark.parametrize("room", [500, 2000])  # bytes a file may have: too few for the configuration, for a checkpoint
 def test_without_room_it_ends_in_a_sentence_and_goes_on_with_room(finished, tmp_path, room):
-    here = pathlib.Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(tmp_path), str(room)],
-        env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = run_program(LIMITED, tmp_path, room)
     assert done.returncode != 0
     assert re.search(r"InputError: .*: there is no room left to write it; make some, and start the same", done.stderr)
     run_federation(tmp_path, fake_configuration(), progress=False)

@@ -297,8 +297,6 @@ def test_the_slurm_profile_says_minutes_and_needs_no_cores(tmp_path):
     plugin.parent.mkdir()
     plugin.write_text(REMOTE)
     profile = ("--profile", "workflow_profiles/slurm", "--config", "profile=paper", "threads=8")
-    listed = snakemake(tmp_path, "--list-rules", *profile, anew=True)
-    assert listed.returncode == 0 and "federated_run" in listed.stdout, listed.stdout + listed.stderr
     planned = snakemake(tmp_path, "--dry-run", *profile, anew=True)
     output = planned.stdout + planned.stderr
     assert planned.returncode == 0, output
