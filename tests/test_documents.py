@@ -131,6 +131,37 @@ def test_the_table_of_prompt_sources_is_the_stored_one():
                 assert numbers(cell) == pytest.approx([stored.loc[(place, source), f"home_{metric}"]], abs=5.01e-4)
 
 
+CURVES = {  # rows of the page's table, and the variants that they show
+    "4": "prompt_settings.count=4", "8": "prompt_settings.count=8", "16": "", "32": "prompt_settings.count=32",
+    "64": "prompt_settings.count=64", "16, width 8": "prompt_settings.width=8", "16, width 128": "prompt_settings.width=128",
+    "16, a quarter of the studies": "training.study_share=0.25", "16, a twentieth": "training.study_share=0.05",
+}  # fmt: skip
+
+
+def test_the_table_of_numbers_of_prompts_is_the_stored_one():
+    lines = (
+        re.search(r"^\| prompts \| static.*?\n\n", RESULTS.read_text(), re.MULTILINE | re.DOTALL).group().splitlines()
+    )
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:-1]]
+    assert [label for label, *_ in rows] == list(CURVES)
+    columns = [
+        (f"mrg-llm-{source}", metric)
+        for source in ("static", "prompt-wise", "promptbook-wise")
+        for metric in ("bleu_4", F1)
+    ]
+    for label, *cells in rows:
+        for cell, (method, metric) in zip(cells, columns, strict=True):
+            name = ",".join(filter(None, (method, CURVES[label])))
+            path = BENCHMARK.parent / "phantom" / name / "seed-0" / "metrics.csv"
+            assert path.is_file() == bool(cell), name
+            if cell:
+                table = pandas.read_csv(path).set_index(["scope", "adapter", "system", "metric"])["value"]
+                assert float(cell) == pytest.approx(table["home", "generic", "model", metric], abs=0.0006), (
+                    name,
+                    metric,
+                )
+
+
 def test_the_gas_table_is_that_of_the_committed_notebook():
     """Digests differ from run to run, and with them a few units of gas."""
     notebook = nbformat.read(REPOSITORY / "notebooks" / "13_identity.ipynb", 4)
