@@ -133,7 +133,8 @@ def test_the_table_of_prompt_sources_is_the_stored_one():
 
 CURVES = {  # rows of the page's table, and the variants that they show
     "4": "prompt_settings.count=4", "8": "prompt_settings.count=8", "16": "", "32": "prompt_settings.count=32",
-    "64": "prompt_settings.count=64", "16, width 8": "prompt_settings.width=8", "16, width 128": "prompt_settings.width=128",
+    "64": "prompt_settings.count=64",
+    "16, width 8": "prompt_settings.width=8", "16, width 128": "prompt_settings.width=128",
     "16, a quarter of the studies": "training.study_share=0.25", "16, a twentieth": "training.study_share=0.05",
 }  # fmt: skip
 
