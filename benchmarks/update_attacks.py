@@ -102,9 +102,10 @@ def _words(root: pathlib.Path, profile: str, seed: int) -> pandas.DataFrame:
         folder = _run(root, profile, "phantom", method, seed)
         found += [
             attack_words(folder, BATCHES, STEPS, DRAWS, seed),
-            attack_words(folder, BATCHES, (1,), DRAWS, seed, crafted=True),
             attack_words(folder, (1,), STEPS, DRAWS, seed, [name for name in DEFENCES if name != "none"]),
         ]
+        if method != "ffa-lora":  # its A stays where it is, and is no server's to start
+            found.append(attack_words(folder, BATCHES, (1,), DRAWS, seed, crafted=True))
     return pandas.concat(found, ignore_index=True)
 
 

@@ -114,6 +114,12 @@ def test_learned_positions_are_refused():
         find_readers(model, torch.zeros(3, 32), ["transformer.h.0.attn.c_attn"])
 
 
+def test_where_a_stays_no_start_can_be_crafted(tmp_path):
+    model = small_model(small_base_models(tmp_path), "ffa-lora")
+    with pytest.raises(InputError, match="method 'ffa-lora' keeps its adapter's A, so its start cannot be crafted"):
+        craft_start(model)
+
+
 def test_a_crafted_start_leaves_words_alone_in_the_update(attacked):
     model = copy.deepcopy(attacked.model)
     other = dataclasses.replace(attacked, model=model)

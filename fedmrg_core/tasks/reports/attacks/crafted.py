@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 
 from fedmrg_core.adapters import GENERIC
+from fedmrg_core.errors import InputError
+from fedmrg_core.federation.curious.recomputed import sent_by
 from fedmrg_core.report_generator import ReportGenerator
 from fedmrg_core.seeds import stream_seed
 
@@ -20,7 +22,13 @@ BLINDED = "projection", "prompt_table"  # modules through which images and findi
 
 @torch.no_grad()
 def craft_start(model: ReportGenerator, seed: int = 0) -> None:
-    """Change a model in place to what such a server would send."""
+    """Change a model in place to what such a server would send.
+
+    Raises:
+        InputError: the adapter's A does not travel, so no server can start it at zero.
+    """
+    if not any(key.endswith("lora_A") for key in sent_by(model)):
+        raise InputError(f"method {model.method.name!r} keeps its adapter's A, so its start cannot be crafted.")
     for module in BLINDED:
         if module in model.ownership:
             for tensor in model.tensors_of(module).values():
