@@ -6,8 +6,10 @@ import contextlib
 import datetime
 import http.server
 import json
+import os
 import pathlib
 import shutil
+import signal
 import socket
 import socketserver
 import ssl
@@ -333,7 +335,19 @@ def test_a_program_that_is_told_to_end_ends_what_it_has_started(places, monkeypa
     program = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(600)"
     (places / "a" / superlink.HOME).mkdir(exist_ok=True)
     monkeypatch.setattr(nodes, "found", lambda command: [sys.executable, "-c", program])
-    assert nodes._call(places / "a", ["flower-supernode"]) is None
+    assert nodes._call(places / "a", ["flower-supernode"], os.environ) is None
+
+
+def test_told_to_end_twice_it_ends_once():
+    """`timeout` and systemd tell a whole group; the second time, `subprocess` may hold its lock."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+        with pytest.raises(KeyboardInterrupt), nodes._ending(process):
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except KeyboardInterrupt:
+                signal.raise_signal(signal.SIGTERM)
+                raise
+        assert process.returncode == -signal.SIGTERM
 
 
 def test_two_server_apps_do_not_write_into_one_run_folder(tmp_path, monkeypatch):

@@ -196,7 +196,7 @@ def alters(folder: pathlib.Path) -> pathlib.Path:
         textwrap.dedent(
             """
             import sys
-            if "flwr-clientapp" in " ".join(sys.orig_argv):
+            if "forkserver" in " ".join(sys.orig_argv):  # what answers messages is a fork of it
                 from fedmrg_core.identity import vouching
                 vouch = vouching.vouch
                 def altered(message, context, call_next):

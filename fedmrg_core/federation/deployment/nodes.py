@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import filelock
 
@@ -26,6 +26,7 @@ from fedmrg_core.federation.deployment.folders import (
     read_site,
 )
 from fedmrg_core.federation.deployment.reach import check_server
+from fedmrg_core.federation.deployment.superexec import forking_environment
 from fedmrg_core.federation.deployment.superlink import (
     CONNECTION,
     HOME,
@@ -70,7 +71,7 @@ def serve(folder: pathlib.Path) -> int:
     command += ["--disable-runtime-dependency-installation"]
     with _alone(folder):
         _check_port(settings.listen, settings.port, folder / "federation.yaml", "port")
-        return _call(folder, command) or 0
+        return _call(folder, command, environment(folder)) or 0
 
 
 def start_site(folder: pathlib.Path) -> int:
@@ -87,18 +88,20 @@ def start_site(folder: pathlib.Path) -> int:
     check_made_here(folder / APPLICATION)
     certificates.read_node_key(folder)
     read_client(folder / site.client_folder, folder / RUN)
-    check_joined(folder / RUN, read_configuration(folder / RUN))
+    configuration = read_configuration(folder / RUN)
+    check_joined(folder / RUN, configuration)
     places = {"run-folder": folder / RUN, "client-folder": folder / site.client_folder}
     configured = " ".join(f'{name}="{path.resolve()}"' for name, path in places.items())
     command = ["flower-supernode", "--root-certificates", str((folder / certificates.AUTHORITY).resolve())]
     command += ["--superlink", f"{site.host}:{site.port}", "--node-config", configured]
     command += ["--auth-supernode-private-key", str((folder / certificates.NODE_KEY).resolve())]
     with _alone(folder):
+        variables = forking_environment((folder / HOME).resolve(), configuration.task, environment(folder))
         while True:
             there = check_server(site.host, site.port, folder / certificates.AUTHORITY)
             # SuperNodes end where the server does not let them in, and where it has forgotten them.
             own = ["--host", LOOPBACK, "--port", str(_runtime_port(folder, site.runtime_port))]
-            if there and _call(folder, [*command, *own]) is None:
+            if there and _call(folder, [*command, *own], variables) is None:
                 return 0
             what = f"did not let {site.client} in" if there else "does not answer"
             print(f"{site.host}:{site.port} {what}; asked again in {RETRY:.0f} s.", flush=True)
@@ -182,23 +185,29 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
             end_processes(home)
 
 
-def _call(folder: pathlib.Path, command: Sequence[str]) -> int | None:
+def _call(folder: pathlib.Path, command: Sequence[str], variables: Mapping[str, str]) -> int | None:
     """Run one of Flower's programs until it ends; its exit code, or None if this process was told to end."""
-    process = subprocess.Popen(found(command), env=environment(folder), cwd=folder)
+    process = subprocess.Popen(found(command), env=variables, cwd=folder)
     try:
         with _ending(process):
             return process.wait()
     except KeyboardInterrupt:
-        process.wait()
         return None
 
 
 @contextlib.contextmanager
 def _ending(process: subprocess.Popen) -> Iterator[None]:
-    """While this is open, whoever ends this process ends the other one, too; Ctrl-C reaches both by itself."""
+    """While this is open, whoever ends this process ends the other one, too; Ctrl-C reaches both by itself.
+
+    Told once it ignores the next: a group that is ended may tell every process twice, and the second time would find
+    `subprocess` with its lock taken.
+    """
+    told = False
 
     def end(*_: object) -> None:
-        process.terminate()
+        nonlocal told
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        told = True
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():  # others cannot be told anything
@@ -207,6 +216,11 @@ def _ending(process: subprocess.Popen) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except KeyboardInterrupt:
+        if told:
+            process.terminate()
+        process.wait()
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
