@@ -12,8 +12,7 @@ from flwr.supercore.constant import TaskType
 from flwr.supercore.superexec.executor import subprocess_executor
 from flwr.supercore.superexec.executor.types import ExecutionSpec
 
-from fedmrg_core.federation.deployment import hospital_process, superexec
-from fedmrg_core.federation.simulation import flower_environment
+from fedmrg_core.federation.deployment import superexec, superlink
 
 
 @pytest.mark.parametrize("certificates", ["", "authority.pem"])
@@ -31,18 +30,19 @@ def test_the_command_line_is_the_one_of_flowers_executor(certificates, parent, m
 
 
 def test_a_supernode_finds_it_in_place_of_flowers(tmp_path):
-    found = superexec.forking_environment(tmp_path, "reports", flower_environment(tmp_path))
+    found = superlink.hospital_environment(tmp_path, "reports")
     first = pathlib.Path(found["PATH"].split(os.pathsep)[0])
     said = subprocess.run(
-        [first / superexec.PROGRAM, "--help"], env=found, capture_output=True, text=True, check=True, timeout=120
+        [first / superlink.SUPEREXEC, "--help"], env=found, capture_output=True, text=True, check=True, timeout=120
     )
-    assert "Run Flower SuperExec" in said.stdout
+    assert "Run Flower SuperExec" in said.stdout and said.stderr == ""
+    assert superexec.__name__ in (first / superlink.SUPEREXEC).read_text()
 
 
 @pytest.mark.parametrize(("task", "module"), [("reports", "peft"), ("unknown", "fedmrg_core.federation.client_app")])
 def test_what_a_task_needs_is_imported_and_an_unknown_one_is_no_error(task, module):
     code = "import sys, fedmrg_core.federation.deployment.imported_task; print(sys.argv[1] in sys.modules)"
-    variables = os.environ | {hospital_process.TASK: task}
+    variables = os.environ | {superlink.TASK: task}
     said = subprocess.run(
         [sys.executable, "-c", code, module], env=variables, capture_output=True, text=True, check=True
     )

@@ -113,11 +113,12 @@ def test_features_cover_training_and_test_studies(run, metrics):
     assert torch.isfinite(features).all()
 
 
-def test_interrupted_evaluation_goes_on(run, metrics, monkeypatch):
+def test_interrupted_evaluation_goes_on(run, metrics, monkeypatch, meteor_asked):
     """With all reports stored, nothing is generated again, and the measures are the same."""
     writer = "fedmrg_core.tasks.reports.trained_run.write_reports"
     monkeypatch.setattr(writer, lambda *_: pytest.fail("generated again"))
-    pandas.testing.assert_frame_equal(evaluate_run(run), metrics)
+    others = [frame[~frame.metric.str.contains("meteor")] for frame in (evaluate_run(run), metrics)]
+    pandas.testing.assert_frame_equal(*others)
 
 
 @pytest.mark.parametrize("change", ["nothing", "model", "labeller"])
@@ -198,7 +199,7 @@ def test_unfinished_run_is_refused(tmp_path):
 FEW = {"unseen_sites": ("centre-c", "centre-d", "centre-e", "centre-f")}  # two clients are enough
 
 
-def test_every_hospital_alone(workspace):
+def test_every_hospital_alone(workspace, meteor_asked):
     """Nothing travels, every client writes with its own model, and there is none for an unseen centre."""
     folder = federated(workspace, "local", 1, "local", **FEW)
     assert safetensors.torch.load_file(folder / "model" / "shared.safetensors") == {}
@@ -303,7 +304,7 @@ def test_an_unseen_centre_has_nobodys_personal_modules(workspace):
     assert all(torch.equal(personal[key].cpu(), tensor.cpu()) for key, tensor in initial.items())
 
 
-def test_any_name_of_a_site_goes_all_the_way(workspace, caplog):
+def test_any_name_of_a_site_goes_all_the_way(workspace, caplog, meteor_asked):
     """Trained, validated, evaluated and drawn: a name is data, and what cannot be said of a site is blank."""
     names = ["ก" * 31, 'C, "D"', "NA", "../A/B $x$"]
     rows = make_folder(workspace / "odd-data", 24)

@@ -8,6 +8,7 @@ import time
 
 import pandas
 import pytest
+import torch
 from picture_runs import PICTURES, PLACES, write_measures, write_picture_run
 from small_pictures import DATA, small_profile
 
@@ -70,6 +71,28 @@ def test_the_workflow_is_asked_for_the_task_s_own_notebook(references, again, mo
     monkeypatch.setattr(reruns, "_run_again", lambda run, target, *_: asked.append(target))
     rows = reruns.verify_references("smoke", [name], rerun=True, data_root="", cores=1)
     assert asked == [f"results/{name}/notebooks/12b_visual_prompts_run.ipynb"] and verdicts(rows) == {name: EQUAL}
+
+
+def test_runs_of_different_data_are_made_side_by_side(monkeypatch):
+    """Those of the same data in turn, as they share what they start from; on a GPU all in turn."""
+    side_by_side, busy, cores_of = threading.Barrier(2, timeout=30), set(), []
+
+    def run_again(run, target, data_root, cores, exact):
+        assert run.data not in busy
+        busy.add(run.data)
+        if run.method == "generator":  # waits until the other data's run is there
+            side_by_side.wait()
+        cores_of.append(cores)
+        busy.remove(run.data)
+
+    monkeypatch.setattr(reruns, "_run_again", run_again)
+    runs = [RunSettings(data=data, method=method) for method in ("generator", "full") for data in NAMES]
+    reruns._run_all(dict.fromkeys(runs, "target"), "", 4, False)
+    assert cores_of == [2] * 4
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    alone = [run for run in runs if run.method == "full"]
+    reruns._run_all(dict.fromkeys(alone, "target"), "", 4, False)
+    assert cores_of == [2] * 4 + [4] * 2
 
 
 def test_runs_that_start_together_prepare_once(tmp_path, monkeypatch):

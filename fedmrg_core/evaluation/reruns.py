@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import os
 import pathlib
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas
+import torch
 
-from fedmrg_core.data.sources import data_source
+from fedmrg_core.data.sources import corpus_name, data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.evaluation.reference import damage_of, reference_runs
 from fedmrg_core.evaluation.verify import DAMAGED, EQUAL, NOT_REPRODUCED, REPRODUCED, exit_code, verdicts, verify
@@ -65,8 +67,7 @@ def verify_references(
     chosen = [run for run in chosen if not damage[run.name]]
     if rerun:
         targets = {run: _target(run) for run in chosen}  # of all before the first is run
-        for run, target in targets.items():
-            _run_again(run, target, data_root, cores, exact)
+        _run_all(targets, data_root, cores, exact)
     rows = verify(root, REPOSITORY / "results", [run.name for run in chosen])
     found = [{"run": name, "status": DAMAGED, "note": sentence} for name, sentence in damage.items() if sentence]
     return pandas.concat([pandas.DataFrame(found, columns=rows.columns), rows], ignore_index=True) if found else rows
@@ -91,6 +92,24 @@ def _target(run: RunSettings) -> str:
 def _names(run: RunSettings) -> set[str]:
     """What `only` may call a run."""
     return {run.method, run.data, run.name}
+
+
+def _run_all(targets: Mapping[RunSettings, str], data_root: str, cores: int, exact: bool) -> None:
+    """All runs; those of different data side by side, as far as there are cores, and one at a time on a GPU.
+
+    Runs of the same data start from the same prepared studies and base models, so they stay in turn.
+    """
+    in_turn: dict[str, list[RunSettings]] = {}
+    for run in targets:
+        in_turn.setdefault(corpus_name(run.data), []).append(run)
+    at_once = 1 if torch.cuda.is_available() else max(1, min(cores, len(in_turn)))
+
+    def run_in_turn(runs: list[RunSettings]) -> None:
+        for run in runs:
+            _run_again(run, targets[run], data_root, cores // at_once, exact)
+
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(run_in_turn, in_turn.values()))
 
 
 def _run_again(run: RunSettings, target: str, data_root: str, cores: int, exact: bool) -> None:

@@ -1,12 +1,10 @@
-"""The process that answers one message at a hospital, and what its fork server imports before."""
+"""The process that answers one message at a hospital."""
 
 from __future__ import annotations
 
 import sys
 
 from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
-
-TASK = "FEDMRG_TASK"
 
 
 def answer(words: list[str]) -> None:

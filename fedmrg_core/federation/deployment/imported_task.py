@@ -11,7 +11,7 @@ import os
 
 import fedmrg_core.federation.client_app  # noqa: F401
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.deployment.hospital_process import TASK
+from fedmrg_core.federation.deployment.superlink import TASK
 from fedmrg_core.runs.task_registry import make_task
 
 with contextlib.suppress(InputError):

@@ -26,13 +26,13 @@ from fedmrg_core.federation.deployment.folders import (
     read_site,
 )
 from fedmrg_core.federation.deployment.reach import check_server
-from fedmrg_core.federation.deployment.superexec import forking_environment
 from fedmrg_core.federation.deployment.superlink import (
     CONNECTION,
     HOME,
     called,
     environment,
     found,
+    hospital_environment,
     register,
     stop_runs,
 )
@@ -96,7 +96,7 @@ def start_site(folder: pathlib.Path) -> int:
     command += ["--superlink", f"{site.host}:{site.port}", "--node-config", configured]
     command += ["--auth-supernode-private-key", str((folder / certificates.NODE_KEY).resolve())]
     with _alone(folder):
-        variables = forking_environment((folder / HOME).resolve(), configuration.task, environment(folder))
+        variables = hospital_environment(folder, configuration.task)
         while True:
             there = check_server(site.host, site.port, folder / certificates.AUTHORITY)
             # SuperNodes end where the server does not let them in, and where it has forgotten them.

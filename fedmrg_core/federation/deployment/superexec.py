@@ -8,11 +8,6 @@ fork of it. Like `federation.grid` this depends on what is Flower's own (its exe
 from __future__ import annotations
 
 import multiprocessing
-import os
-import pathlib
-import shlex
-import stat
-import sys
 
 from flwr.supercore.cli.flower_superexec import flower_superexec
 from flwr.supercore.constant import TASK_TYPE_TO_APPIO_API_ADDRESS_ARG, TASK_TYPE_TO_COMMAND
@@ -20,19 +15,23 @@ from flwr.supercore.superexec import run_superexec
 from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
 from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
 
-from fedmrg_core.federation.deployment.hospital_process import TASK, answer
+from fedmrg_core.federation.deployment.hospital_process import answer
 
-PROGRAM = "flower-superexec"  # as a SuperNode starts it
 IMPORTED = ("fedmrg_core.federation.deployment.superexec", "fedmrg_core.federation.deployment.imported_task")
 
 
 class ForkingExecutor(SubprocessExecutor):
-    """Flower's executor, whose processes are forks; the fork server starts to import at once."""
+    """Flower's executor, whose processes are forks; it is made when the fork server has imported.
+
+    No message is taken before: Flower gives a process half a minute to start from then on.
+    """
 
     def __init__(self) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(IMPORTED))
-        multiprocessing.forkserver.ensure_running()
+        first = self._context.Process(target=int)
+        first.start()
+        first.join()
 
     def launch(self, spec: ExecutionSpec) -> LaunchResult:
         """Start the process that answers one message."""
@@ -55,25 +54,6 @@ def _words(spec: ExecutionSpec) -> list[str]:
     elif spec.root_certificates_path is not None:
         words += ["--root-certificates", spec.root_certificates_path]
     return words if spec.parent_pid is None else [*words, "--parent-pid", str(spec.parent_pid)]
-
-
-def forking_environment(home: pathlib.Path, task: str, environment: dict[str, str]) -> dict[str, str]:
-    """The environment in which a SuperNode finds this SuperExec in place of Flower's.
-
-    Args:
-        home: FLWR_HOME of the hospital's programs; the program's file is written there.
-        task: the name of what is trained.
-        environment: what the SuperNode would be started with.
-    """
-    path = home / "bin" / PROGRAM
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m {__name__} "$@"\n', encoding="utf-8")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return environment | {
-        "PATH": os.pathsep.join([str(path.parent), environment["PATH"]]),
-        TASK: task,
-        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # to ask for a GPU as torch does by itself would forbid it to all forks
-    }
 
 
 def main() -> None:

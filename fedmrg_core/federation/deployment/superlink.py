@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+import shlex
+import stat
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,6 +19,8 @@ from fedmrg_core.federation.simulation import flower_environment
 from fedmrg_core.files.whole_files import write_text
 
 HOME, CONNECTION = "flower", "own"
+SUPEREXEC = "flower-superexec"  # as a SuperNode starts it
+TASK = "FEDMRG_TASK"
 COLOURS = ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE")  # notebooks ask for them
 REGISTERED = ".registered"  # beside a public key: the number that the SuperLink has given it
 
@@ -95,6 +100,25 @@ def ask(folder: pathlib.Path, *command: str) -> dict[str, Any]:
 def environment(folder: pathlib.Path) -> dict[str, str]:
     """What Flower's programs of a folder are started with."""
     return flower_environment((folder / HOME).resolve())
+
+
+def hospital_environment(folder: pathlib.Path, task: str) -> dict[str, str]:
+    """What a hospital's SuperNode is started with: it finds `deployment.superexec` in place of Flower's SuperExec.
+
+    Args:
+        folder: of the hospital; the program's file is written below it.
+        task: the name of what is trained.
+    """
+    variables, program = environment(folder), folder / HOME / "bin" / SUPEREXEC
+    program.parent.mkdir(parents=True, exist_ok=True)
+    module = f"{__package__}.superexec"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m {module} "$@"\n', encoding="utf-8")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return variables | {
+        "PATH": os.pathsep.join([str(program.parent.resolve()), variables["PATH"]]),
+        TASK: task,
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # to ask for a GPU as torch does by itself would forbid it to all forks
+    }
 
 
 def found(command: Sequence[str]) -> list[str]:
