@@ -21,6 +21,7 @@ from fedmrg_core.files.whole_files import write_text
 HOME, CONNECTION = "flower", "own"
 SUPEREXEC = "flower-superexec"  # as a SuperNode starts it
 TASK = "FEDMRG_TASK"
+POLL_INTERVAL = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL"  # seconds between two questions for a process to start
 COLOURS = ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE")  # notebooks ask for them
 REGISTERED = ".registered"  # beside a public key: the number that the SuperLink has given it
 
@@ -99,7 +100,7 @@ def ask(folder: pathlib.Path, *command: str) -> dict[str, Any]:
 
 def environment(folder: pathlib.Path) -> dict[str, str]:
     """What Flower's programs of a folder are started with."""
-    return flower_environment((folder / HOME).resolve())
+    return flower_environment((folder / HOME).resolve()) | {POLL_INTERVAL: "1"}
 
 
 def hospital_environment(folder: pathlib.Path, task: str) -> dict[str, str]:
@@ -117,6 +118,7 @@ def hospital_environment(folder: pathlib.Path, task: str) -> dict[str, str]:
     return variables | {
         "PATH": os.pathsep.join([str(program.parent.resolve()), variables["PATH"]]),
         TASK: task,
+        POLL_INTERVAL: "0.5",  # every message starts a process; asking costs both sides a transaction of their database
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # to ask for a GPU as torch does by itself would forbid it to all forks
     }
 
