@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedmrg_core.federation.gate import vouch
 from fedmrg_core.federation.hospital import write_failure
+from fedmrg_core.federation.joined_arrays import join_arrays
 from fedmrg_core.federation.messages import (
     ARRAYS,
     BEST_ROUND,
@@ -145,7 +146,7 @@ def make_app(*innermost: Mod) -> ClientApp:
 
     The first is outermost: what is declared is looked at before the exchange packs it, and what is packed is signed.
     """
-    made = ClientApp(mods=[report_errors, vouch, exchange_model, only_declared, *innermost])
+    made = ClientApp(mods=[report_errors, join_arrays, vouch, exchange_model, only_declared, *innermost])
     made.query()(identify)
     made.train()(train)
     made.evaluate()(evaluate)

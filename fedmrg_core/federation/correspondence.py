@@ -9,9 +9,11 @@ from collections.abc import Collection, Iterable, Mapping
 from flwr.app import Message, MessageType, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp import Grid
+from flwr.superlink.grid import HttpGrid
 
 from fedmrg_core.federation.downlink import SentModel, in_full
-from fedmrg_core.federation.replies import IDENTITY, SILENT, UnusableReply, needs_model, read_identity
+from fedmrg_core.federation.joined_arrays import join, split
+from fedmrg_core.federation.replies import IDENTITY, SILENT, UnusableReply, needs_model, read_identity, reading
 from fedmrg_core.federation.roster import ROSTER, Roster
 from fedmrg_core.federation.round_record import RoundRecord
 
@@ -102,11 +104,30 @@ class Correspondence:
         """Send messages and wait for the replies, keeping the ledger."""
         for client, message in outgoing.items():  # bytes are spent whether or not an answer comes
             record.count(message, phase, client, "down")
-        arriving = self.grid.send_and_receive(outgoing.values(), timeout=self.timeout)
-        replies = by_sender(arriving, outgoing)
+        replies = self._joined(outgoing) if isinstance(self.grid, HttpGrid) else self._as_they_are(outgoing)
         for client, reply in sorted(replies.items()):
             if isinstance(reply, Message):
                 record.count(reply, phase, client, "up", self.modules)
+        return replies
+
+    def _as_they_are(self, outgoing: Mapping[str, Message]) -> dict[str, Reply]:
+        return by_sender(self.grid.send_and_receive(outgoing.values(), timeout=self.timeout), outgoing)
+
+    def _joined(self, outgoing: Mapping[str, Message]) -> dict[str, Reply]:
+        """The same over a SuperLink: see `joined_arrays`."""
+        contents = {client: message.content for client, message in outgoing.items()}
+        for message in outgoing.values():
+            message.content = join(message.content)
+        replies = self._as_they_are(outgoing)
+        for client, message in outgoing.items():  # as it was, for whoever sends it again
+            message.content = contents[client]
+        for client, reply in replies.items():
+            if isinstance(reply, Message) and reply.has_content():
+                try:
+                    with reading():
+                        reply.content = split(reply.content)
+                except UnusableReply as reason:
+                    replies[client] = reason
         return replies
 
 
