@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pathlib
 import subprocess
@@ -12,7 +13,11 @@ from flwr.supercore.constant import TaskType
 from flwr.supercore.superexec.executor import subprocess_executor
 from flwr.supercore.superexec.executor.types import ExecutionSpec
 
+from fedmrg_core.errors import InputError
 from fedmrg_core.federation.deployment import superexec, superlink
+from fedmrg_core.runs import task_registry
+
+IMPORTED_TASK = "fedmrg_core.federation.deployment.imported_task"
 
 
 @pytest.mark.parametrize("certificates", ["", "authority.pem"])
@@ -39,11 +44,18 @@ def test_a_supernode_finds_it_in_place_of_flowers(tmp_path):
     assert superexec.__name__ in (first / superlink.SUPEREXEC).read_text()
 
 
-@pytest.mark.parametrize(("task", "module"), [("reports", "peft"), ("unknown", "fedmrg_core.federation.client_app")])
-def test_what_a_task_needs_is_imported_and_an_unknown_one_is_no_error(task, module):
-    code = "import sys, fedmrg_core.federation.deployment.imported_task; print(sys.argv[1] in sys.modules)"
-    variables = os.environ | {superlink.TASK: task}
-    said = subprocess.run(
-        [sys.executable, "-c", code, module], env=variables, capture_output=True, text=True, check=True
-    )
-    assert said.stdout.strip() == "True"
+@pytest.mark.parametrize("task", ["medical_qa", "unknown"])
+def test_what_a_task_needs_is_imported_and_an_unknown_one_is_no_error(task, monkeypatch):
+    made = []
+
+    def make_task(name):
+        made.append(name)
+        if name == "unknown":
+            raise InputError("task 'unknown' is unknown")
+
+    monkeypatch.setattr(task_registry, "make_task", make_task)
+    monkeypatch.setenv(superlink.TASK, task)
+    monkeypatch.delitem(sys.modules, IMPORTED_TASK, raising=False)
+    importlib.import_module(IMPORTED_TASK)
+    assert made == [task] and IMPORTED_TASK in superexec.IMPORTED
+    assert "fedmrg_core.federation.client_app" in sys.modules
