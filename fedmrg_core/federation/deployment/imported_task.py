@@ -14,5 +14,6 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.federation.deployment.superlink import TASK
 from fedmrg_core.runs.task_registry import make_task
 
-with contextlib.suppress(InputError):
-    make_task(os.environ[TASK])
+if TASK in os.environ:
+    with contextlib.suppress(InputError):
+        make_task(os.environ[TASK])
