@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Collection, Iterable, Mapping
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp import Grid
-from flwr.superlink.grid import HttpGrid
 
 from fedmrg_core.federation.downlink import SentModel, in_full
 from fedmrg_core.federation.joined_arrays import join, split
@@ -104,7 +104,7 @@ class Correspondence:
         """Send messages and wait for the replies, keeping the ledger."""
         for client, message in outgoing.items():  # bytes are spent whether or not an answer comes
             record.count(message, phase, client, "down")
-        replies = self._joined(outgoing) if isinstance(self.grid, HttpGrid) else self._as_they_are(outgoing)
+        replies = self._joined(outgoing) if over_a_superlink(self.grid) else self._as_they_are(outgoing)
         for client, reply in sorted(replies.items()):
             if isinstance(reply, Message):
                 record.count(reply, phase, client, "up", self.modules)
@@ -129,6 +129,12 @@ class Correspondence:
                 except UnusableReply as reason:
                     replies[client] = reason
         return replies
+
+
+def over_a_superlink(grid: Grid) -> bool:
+    """Whether messages go over a SuperLink; its grid, which takes long to import, is then there already."""
+    module = sys.modules.get("flwr.superlink.grid.http_grid")
+    return module is not None and isinstance(grid, module.HttpGrid)
 
 
 def by_sender(arriving: Iterable[Message], outgoing: Mapping[str, Message]) -> dict[str, Reply]:
