@@ -136,7 +136,7 @@ test: environment  ## Run the tests, but for those of a real federation
 	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal -m "not deployment" tests
 
 deployment: environment  ## Run the tests of a real federation on loopback
-	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 python -m pytest -n 3 --dist worksteal -q -m deployment tests
+	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal -q -m deployment tests
 
 # Instruction sets of older processors; each library reads its own variable when Python starts.
 OLDER := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 NPY_DISABLE_CPU_FEATURES=X86_V4 OPENBLAS_CORETYPE=Haswell

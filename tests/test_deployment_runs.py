@@ -1,7 +1,7 @@
 """Real federations on loopback: SuperLink and SuperNodes under TLS, each in a folder of its own, and what they survive.
 
-They take minutes, in which they wait more than they compute. `make deployment` runs them, `make test` does not. The
-longest stand first, so that three at a time end together.
+They take minutes, in which they wait more than they compute. `make deployment` runs them, `make test` does not. Two
+processes take half of them each, in this order.
 """
 
 from __future__ import annotations
@@ -160,6 +160,25 @@ def test_what_a_federation_survives(tmp_path):
     assert len(kept) > 10 and [path for path in kept if found.get(path) != expected[path]] == []
 
 
+# ---- questions ----
+
+
+def test_two_rounds_of_medical_questions(tmp_path):
+    inputs = small_inputs(tmp_path / "inputs")
+    run = undisturbed(tmp_path / "run", small_run(inputs, tmp_path / "run", "fed-lora"))
+    deployed_run(tmp_path, run, inputs / "base")
+
+
+def deployed_run(tmp_path: pathlib.Path, run: pathlib.Path, base_models: pathlib.Path) -> None:
+    clients = client_folders(run)
+    place = make_places(tmp_path, run, clients, "--base-models", base_models)
+    with started(place, "server", *clients):
+        nodes.run(place / "server", test=True, progress=False)
+    assert_equal_bytes(place, run)
+    assert json.loads((place / "server" / "run" / "manifest.json").read_text())["engine"] == "deployment"
+    assert set(statuses(place / "server" / "run").values()) == {"ok"}
+
+
 # ---- identities ----
 
 
@@ -216,7 +235,7 @@ def test_identities_over_several_machines(tmp_path):
     assert (place / "server" / "run" / path).read_bytes() == (run / path).read_bytes()
 
 
-# ---- tasks ----
+# ---- reports ----
 
 
 def test_two_rounds_of_reports(workspace, tmp_path):
@@ -228,19 +247,3 @@ def test_two_rounds_of_reports(workspace, tmp_path):
     )  # fmt: skip
     run = undisturbed(tmp_path / "run", settings)
     deployed_run(tmp_path, run, workspace / "base_models")
-
-
-def test_two_rounds_of_medical_questions(tmp_path):
-    inputs = small_inputs(tmp_path / "inputs")
-    run = undisturbed(tmp_path / "run", small_run(inputs, tmp_path / "run", "fed-lora"))
-    deployed_run(tmp_path, run, inputs / "base")
-
-
-def deployed_run(tmp_path: pathlib.Path, run: pathlib.Path, base_models: pathlib.Path) -> None:
-    clients = client_folders(run)
-    place = make_places(tmp_path, run, clients, "--base-models", base_models)
-    with started(place, "server", *clients):
-        nodes.run(place / "server", test=True, progress=False)
-    assert_equal_bytes(place, run)
-    assert json.loads((place / "server" / "run" / "manifest.json").read_text())["engine"] == "deployment"
-    assert set(statuses(place / "server" / "run").values()) == {"ok"}
