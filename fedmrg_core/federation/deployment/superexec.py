@@ -17,7 +17,7 @@ from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
 
 from fedmrg_core.federation.deployment.hospital_process import answer
 
-IMPORTED = ("fedmrg_core.federation.deployment.superexec", "fedmrg_core.federation.deployment.imported_task")
+IMPORTED = ("fedmrg_core.federation.deployment.hospital_process", "fedmrg_core.federation.deployment.imported_task")
 
 
 class ForkingExecutor(SubprocessExecutor):
@@ -60,7 +60,3 @@ def main() -> None:
     """Run Flower's SuperExec with the executor above."""
     run_superexec.get_executor = lambda *_, **__: ForkingExecutor()
     flower_superexec()
-
-
-if __name__ == "__main__":
-    main()

@@ -112,8 +112,9 @@ def hospital_environment(folder: pathlib.Path, task: str) -> dict[str, str]:
     """
     variables, program = environment(folder), folder / HOME / "bin" / SUPEREXEC
     program.parent.mkdir(parents=True, exist_ok=True)
-    module = f"{__package__}.superexec"
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m {module} "$@"\n', encoding="utf-8")
+    # Not `-m`: every fork would run that module again.
+    code = f"from {__package__}.superexec import main; main()"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "{code}" "$@"\n', encoding="utf-8")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return variables | {
         "PATH": os.pathsep.join([str(program.parent.resolve()), variables["PATH"]]),
