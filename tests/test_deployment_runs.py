@@ -1,7 +1,6 @@
 """Real federations on loopback: SuperLink and SuperNodes under TLS, each in a folder of its own, and what they survive.
 
-They take minutes, in which they wait more than they compute. `make deployment` runs them, `make test` does not. Two
-processes take half of them each, in this order.
+They take minutes: a message starts a process at its hospital. `make deployment` runs them, `make test` does not.
 """
 
 from __future__ import annotations
@@ -90,6 +89,33 @@ def statuses(run_folder: pathlib.Path) -> dict[tuple[int, str], str]:
     return {(row.round, row.client): row.status for row in rows.itertuples()}
 
 
+def test_two_rounds_of_reports(workspace, tmp_path):
+    federation = PROFILE.federation.model_copy(update={"rounds": 2})
+    settings = configure_run(
+        tmp_path / "run", profile=PROFILE.model_copy(update={"federation": federation}), method=load_method("fedmrg"),
+        data="phantom", partition="random", clients=3, prepared=workspace / "prepared",
+        base_models=workspace / "base_models", threads=1,
+    )  # fmt: skip
+    run = undisturbed(tmp_path / "run", settings)
+    deployed_run(tmp_path, run, workspace / "base_models")
+
+
+def test_two_rounds_of_medical_questions(tmp_path):
+    inputs = small_inputs(tmp_path / "inputs")
+    run = undisturbed(tmp_path / "run", small_run(inputs, tmp_path / "run", "fed-lora"))
+    deployed_run(tmp_path, run, inputs / "base")
+
+
+def deployed_run(tmp_path: pathlib.Path, run: pathlib.Path, base_models: pathlib.Path) -> None:
+    clients = client_folders(run)
+    place = make_places(tmp_path, run, clients, "--base-models", base_models)
+    with started(place, "server", *clients):
+        nodes.run(place / "server", test=True, progress=False)
+    assert_equal_bytes(place, run)
+    assert json.loads((place / "server" / "run" / "manifest.json").read_text())["engine"] == "deployment"
+    assert set(statuses(place / "server" / "run").values()) == {"ok"}
+
+
 # ---- faults ----
 
 
@@ -160,25 +186,6 @@ def test_what_a_federation_survives(tmp_path):
     assert len(kept) > 10 and [path for path in kept if found.get(path) != expected[path]] == []
 
 
-# ---- questions ----
-
-
-def test_two_rounds_of_medical_questions(tmp_path):
-    inputs = small_inputs(tmp_path / "inputs")
-    run = undisturbed(tmp_path / "run", small_run(inputs, tmp_path / "run", "fed-lora"))
-    deployed_run(tmp_path, run, inputs / "base")
-
-
-def deployed_run(tmp_path: pathlib.Path, run: pathlib.Path, base_models: pathlib.Path) -> None:
-    clients = client_folders(run)
-    place = make_places(tmp_path, run, clients, "--base-models", base_models)
-    with started(place, "server", *clients):
-        nodes.run(place / "server", test=True, progress=False)
-    assert_equal_bytes(place, run)
-    assert json.loads((place / "server" / "run" / "manifest.json").read_text())["engine"] == "deployment"
-    assert set(statuses(place / "server" / "run").values()) == {"ok"}
-
-
 # ---- identities ----
 
 
@@ -233,17 +240,3 @@ def test_identities_over_several_machines(tmp_path):
         assert audit_run(place / "server" / "run").problems == []
     path = "model/shared.safetensors"
     assert (place / "server" / "run" / path).read_bytes() == (run / path).read_bytes()
-
-
-# ---- reports ----
-
-
-def test_two_rounds_of_reports(workspace, tmp_path):
-    federation = PROFILE.federation.model_copy(update={"rounds": 2})
-    settings = configure_run(
-        tmp_path / "run", profile=PROFILE.model_copy(update={"federation": federation}), method=load_method("fedmrg"),
-        data="phantom", partition="random", clients=3, prepared=workspace / "prepared",
-        base_models=workspace / "base_models", threads=1,
-    )  # fmt: skip
-    run = undisturbed(tmp_path / "run", settings)
-    deployed_run(tmp_path, run, workspace / "base_models")
