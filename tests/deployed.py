@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typer.testing import CliRunner
 
 from fedmrg_core.commands.command_line import app
-from fedmrg_core.federation.deployment import folders, nodes, superlink
+from fedmrg_core.federation.deployment import folders, nodes, program_environment
 from fedmrg_core.federation.simulation import end_processes
 
 HERE = pathlib.Path(__file__).parent
@@ -89,7 +89,7 @@ class Programs:
         process = self.processes.pop(name)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        home = (self.place / name / superlink.HOME).resolve()
+        home = (self.place / name / program_environment.HOME).resolve()
         end_processes(home, patience=0.0 if number == signal.SIGKILL else 5.0)
         process.wait()
 

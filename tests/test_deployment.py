@@ -14,7 +14,7 @@ from linear_runs import configuration
 from linear_task import CLIENTS
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.deployment import certificates, folders, nodes, superlink
+from fedmrg_core.federation.deployment import certificates, folders, nodes, program_environment, superlink
 from fedmrg_core.federation.task import load_task
 from fedmrg_core.runs.run_configuration import read_configuration, write_configuration
 
@@ -118,7 +118,7 @@ def test_a_server_on_all_addresses_is_called_by_a_name_of_its_certificate(in_pro
     settings = folders.FederationFolder(name="ours", host="fed.example.org", port=8000, listen="0.0.0.0")
     folders.init_federation(tmp_path, settings, in_process)
     superlink.write_connection(tmp_path)
-    called = re.search(r'address = "(.*):8000"', (tmp_path / superlink.HOME / "config.toml").read_text())[1]
+    called = re.search(r'address = "(.*):8000"', (tmp_path / program_environment.HOME / "config.toml").read_text())[1]
     certificates.check_certificate(tmp_path / certificates.CERTIFICATE, called)
     certificates.check_certificate(tmp_path / certificates.CERTIFICATE, "fed.example.org")
 

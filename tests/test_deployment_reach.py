@@ -32,7 +32,7 @@ from test_deployment import in_process, places, spoilt  # noqa: F401
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation import run, server_app
-from fedmrg_core.federation.deployment import certificates, folders, nodes, superlink
+from fedmrg_core.federation.deployment import certificates, folders, nodes, program_environment, superlink
 from fedmrg_core.federation.deployment.reach import check_server
 from fedmrg_core.federation.grid import FIRST_CLIENT_NODE, InProcessGrid
 from fedmrg_core.federation.run import run_federation
@@ -318,7 +318,7 @@ def test_a_site_asks_again_until_it_is_told_to_end(places, monkeypatch, capfd): 
 
 
 def test_a_folder_has_one_program_and_what_a_killed_one_left_is_ended(places):  # noqa: F811
-    home = (places / "a" / superlink.HOME).resolve()
+    home = (places / "a" / program_environment.HOME).resolve()
     home.mkdir(exist_ok=True)
     left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env={"FLWR_HOME": str(home)})
     try:
@@ -333,7 +333,7 @@ def test_a_folder_has_one_program_and_what_a_killed_one_left_is_ended(places):  
 
 def test_a_program_that_is_told_to_end_ends_what_it_has_started(places, monkeypatch):  # noqa: F811
     program = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(600)"
-    (places / "a" / superlink.HOME).mkdir(exist_ok=True)
+    (places / "a" / program_environment.HOME).mkdir(exist_ok=True)
     monkeypatch.setattr(nodes, "found", lambda command: [sys.executable, "-c", program])
     assert nodes._call(places / "a", ["flower-supernode"], os.environ) is None
 

@@ -25,17 +25,14 @@ from fedmrg_core.federation.deployment.folders import (
     read_federation,
     read_site,
 )
-from fedmrg_core.federation.deployment.reach import check_server
-from fedmrg_core.federation.deployment.superlink import (
-    CONNECTION,
+from fedmrg_core.federation.deployment.program_environment import (
     HOME,
-    called,
     environment,
-    found,
     hospital_environment,
-    register,
-    stop_runs,
+    server_environment,
 )
+from fedmrg_core.federation.deployment.reach import check_server
+from fedmrg_core.federation.deployment.superlink import CONNECTION, called, found, register, stop_runs
 from fedmrg_core.federation.finish import COST
 from fedmrg_core.federation.gate import check_joined, seal
 from fedmrg_core.federation.privacy import affordable_rounds
@@ -63,6 +60,7 @@ def serve(folder: pathlib.Path) -> int:
     check_made_here(folder / INVITATION)
     certificates.check_certificate(folder / certificates.CERTIFICATE, settings.host)
     certificates.check_key(folder)
+    task = read_configuration(folder / RUN).task
     files = {name: str((folder / name).resolve()) for name in (certificates.CERTIFICATE, certificates.CERTIFICATE_KEY)}
     command = ["flower-superlink", "--host", settings.listen, "--port", str(settings.port)]
     command += ["--ssl-certfile", files[certificates.CERTIFICATE], "--ssl-keyfile", files[certificates.CERTIFICATE_KEY]]
@@ -71,7 +69,7 @@ def serve(folder: pathlib.Path) -> int:
     command += ["--disable-runtime-dependency-installation"]
     with _alone(folder):
         _check_port(settings.listen, settings.port, folder / "federation.yaml", "port")
-        return _call(folder, command, environment(folder)) or 0
+        return _call(folder, command, server_environment(folder, task)) or 0
 
 
 def start_site(folder: pathlib.Path) -> int:

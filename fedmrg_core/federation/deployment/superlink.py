@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import shlex
-import stat
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,13 +12,10 @@ from typing import Any
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.deployment import certificates
 from fedmrg_core.federation.deployment.folders import NODES, FederationFolder, read_federation
-from fedmrg_core.federation.simulation import flower_environment
+from fedmrg_core.federation.deployment.program_environment import HOME, environment
 from fedmrg_core.files.whole_files import write_text
 
-HOME, CONNECTION = "flower", "own"
-SUPEREXEC = "flower-superexec"  # as a SuperNode starts it
-TASK = "FEDMRG_TASK"
-POLL_INTERVAL = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL"  # seconds between two questions for a process to start
+CONNECTION = "own"
 COLOURS = ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE")  # notebooks ask for them
 REGISTERED = ".registered"  # beside a public key: the number that the SuperLink has given it
 
@@ -96,32 +90,6 @@ def ask(folder: pathlib.Path, *command: str) -> dict[str, Any]:
         said = " ".join(str(answer.get("error-message")).split())[-200:]
         raise InputError(f"{folder}: flwr {command[0]} failed ({said}); is fedmrg federation serve running?")
     return answer
-
-
-def environment(folder: pathlib.Path) -> dict[str, str]:
-    """What Flower's programs of a folder are started with."""
-    return flower_environment((folder / HOME).resolve()) | {POLL_INTERVAL: "1"}
-
-
-def hospital_environment(folder: pathlib.Path, task: str) -> dict[str, str]:
-    """What a hospital's SuperNode is started with: it finds `deployment.superexec` in place of Flower's SuperExec.
-
-    Args:
-        folder: of the hospital; the program's file is written below it.
-        task: the name of what is trained.
-    """
-    variables, program = environment(folder), folder / HOME / "bin" / SUPEREXEC
-    program.parent.mkdir(parents=True, exist_ok=True)
-    # Not `-m`: every fork would run that module again.
-    code = f"from {__package__}.superexec import main; main()"
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "{code}" "$@"\n', encoding="utf-8")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return variables | {
-        "PATH": os.pathsep.join([str(program.parent.resolve()), variables["PATH"]]),
-        TASK: task,
-        POLL_INTERVAL: "0.5",  # every message starts a process; asking costs both sides a transaction of their database
-        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # to ask for a GPU as torch does by itself would forbid it to all forks
-    }
 
 
 def found(command: Sequence[str]) -> list[str]:
