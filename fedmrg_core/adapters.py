@@ -34,6 +34,7 @@ from fedmrg_core.training.adapter_kinds import (
     orthogonality,
     start_prefix_small,
 )
+from fedmrg_core.training.beam_cache import beam_cache
 
 GENERIC, SPECIALISED = "generic_adapter", "specialised_adapter"
 BASE = "base_model"  # the LLM as it came, without any adapter
@@ -304,6 +305,8 @@ class AdaptedLLM(nn.Module):
             if self.kind in VIRTUAL_TOKEN_KINDS and self.adapters:
                 embeddings, read = self._with_virtual_tokens(embeddings, num_beams)
                 model = model.get_base_model()  # PEFT's own generate drops given embeddings here
+            elif num_beams > 1:
+                read = {"past_key_values": beam_cache(self.peft.config)}
             if mask is None:
                 mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
             return model.generate(
