@@ -126,10 +126,13 @@ def full_disk(folder: pathlib.Path) -> pathlib.Path:
     (folder / "sitecustomize.py").write_text(
         textwrap.dedent(
             f"""
-            import pathlib, resource, signal, sys
-            if "flwr-serverapp" in " ".join(sys.orig_argv) and pathlib.Path({str(folder / "full")!r}).exists():
-                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+            import os, pathlib, resource, signal, sys
+            def fill():
+                if pathlib.Path({str(folder / "full")!r}).exists():
+                    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+            if "forkserver" in " ".join(sys.orig_argv):  # the server's app is a fork of it
+                os.register_at_fork(after_in_child=fill)
             """
         )
     )
