@@ -3,9 +3,9 @@
     python benchmarks/killed_runs.py [--runs 20] [--kills 3] [--rounds 3] [--workers 2] [--seed 0]
 
 Takes the prepared data and base models of profile smoke, as `make figures` leaves them. One run of FedMRG is left in
-peace; of the others each is killed (SIGKILL, with its workers) up to `--kills` times after a random part of the time
-that the first one took, and then left to end. Every file has to be equal but those that hold times. Exits with 1 if one
-is not.
+peace; of the others each is killed (SIGKILL, with its workers) one to `--kills` times, each after a random part of the
+time that the first one took, and then left to end. Every file has to be equal but those that hold times. Exits with 1
+if one is not.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import argparse
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 from fedmrg_core.paths import REPOSITORY
 from fedmrg_core.runs.experiments import RunSettings
@@ -74,6 +76,21 @@ def kill_somewhere(folder: pathlib.Path, workers: int, seconds: float) -> bool:
         return True
 
 
+def killed_run(folder: pathlib.Path, rounds: int, workers: int, moments: Sequence[float]) -> int:
+    """Begin a run and kill it at these moments, seconds after each start.
+
+    One that ends before the first of them is begun again and killed after half of that time.
+
+    Returns:
+        How many times it was killed; at least once.
+    """
+    first, *others = moments
+    while not kill_somewhere(make_run(folder, rounds), workers, first):
+        shutil.rmtree(folder)
+        first /= 2
+    return 1 + sum(kill_somewhere(folder, workers, moment) for moment in others)
+
+
 def everything(folder: pathlib.Path) -> dict[str, bytes]:
     """The bytes of every file that has to be the same, by its path."""
     return {
@@ -100,9 +117,9 @@ def main() -> None:
         seconds, expected = time.monotonic() - began, everything(whole)
         print(f"undisturbed: {seconds:.0f} s, {len(expected)} files to be equal", flush=True)
         for number in range(1, arguments.runs + 1):
-            folder = make_run(pathlib.Path(name) / f"run-{number}", arguments.rounds)
+            folder = pathlib.Path(name) / f"run-{number}"
             after = [moments.uniform(0, seconds) for _ in range(moments.randint(1, arguments.kills))]
-            kills = sum(kill_somewhere(folder, arguments.workers, moment) for moment in after)
+            kills = killed_run(folder, arguments.rounds, arguments.workers, after)
             end(folder, arguments.workers)
             found = everything(folder)
             different = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
