@@ -20,6 +20,7 @@ import functools
 import math
 import pathlib
 import subprocess
+import tempfile
 from collections.abc import Sequence
 
 import numpy
@@ -31,6 +32,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.metrics.normalise import normalise
+from fedmrg_core.metrics.paraphrases import can_be_cut, write_cut_table
 from fedmrg_core.metrics.statistics import StudyStatistics, blank_statistics, mean_statistics
 
 _BLEU_ORDER = 4
@@ -206,6 +208,14 @@ def _meteor(references: Sequence[str], generated: Sequence[str]) -> StudyStatist
 def _run_meteor(lines: Sequence[str]) -> str:
     jar = pathlib.Path(coco_meteor.__file__).parent / coco_meteor.METEOR_JAR
     command = [java_path(), "-Xmx1G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
+    with tempfile.TemporaryDirectory() as folder:
+        if can_be_cut(lines):
+            write_cut_table(lines, pathlib.Path(folder) / "paraphrases.gz")
+            command += ["-a", str(pathlib.Path(folder) / "paraphrases.gz")]
+        return _answer_of(command, lines)
+
+
+def _answer_of(command: Sequence[str], lines: Sequence[str]) -> str:
     try:
         done = subprocess.run(
             command, input="".join(lines), capture_output=True, encoding="utf-8", check=True, timeout=_METEOR_SECONDS

@@ -100,7 +100,7 @@ class ReportMeasures(Measures):
         return study_scores.statistics_of(scores)
 
     def answers_by_place(self, answers: pandas.DataFrame) -> dict[Place, Answers]:
-        """Every measure but METEOR, whose Java takes half a minute a run."""
+        """Every measure but METEOR, whose Java takes seconds a run."""
         rows = answers.sort_values(["adapter", "study_id"]).reset_index(drop=True)
         measures = set_free_scores(rows["reference"].tolist(), rows["generated"].tolist(), meteor=False)
         measures |= per_study_clinical(state_array(rows["states_reference"]), state_array(rows["states_generated"]))
