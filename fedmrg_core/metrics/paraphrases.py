@@ -1,9 +1,9 @@
 """METEOR's table of paraphrases, cut to the words of the reports that are scored.
 
-METEOR reads its table of five million pairs at each start, 6 of its 7 CPU seconds. A pair can match only where all words
-of both its phrases stand in the texts, so that a table without the others gives the same scores. METEOR has the
-option ``-a`` for such a table. Its own filter reads the whole table as slowly; here the cut one is kept in Hugging
-Face's folder of assets, with the words it was cut to, and serves every set of texts that has no others.
+METEOR reads its table of five million pairs at each start, in 6 of its 7 CPU seconds. A pair can match only where all
+words of both its phrases stand in the texts, so a table without the others gives the same scores. METEOR takes such a
+table by its option ``-a``. Its own filter reads the whole one as slowly; here the cut one is kept in Hugging Face's
+folder of assets, with the words it was cut to, and serves every set of texts that has no others.
 """
 
 from __future__ import annotations
