@@ -6,6 +6,8 @@ beforehand, and only what was written since the beginning, of beams that changed
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import torch
 import transformers
 from torch import Tensor
@@ -48,6 +50,16 @@ class BeamLayer(DynamicLayer):
             for states in (self.keys, self.values):
                 written = states[..., self._read :, :]
                 written[moved] = written[beam_idx[moved]]
+
+    def _refuse(self, *_: object) -> NoReturn:
+        """What no beam search asks: inherited, it would change the keys and leave the buffers as they were.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("The cache of a beam search is not cropped, repeated or selected from; take DynamicCache.")
+
+    crop = batch_repeat_interleave = batch_select_indices = _refuse
 
 
 def _longer(states: Tensor, length: int) -> Tensor:
