@@ -17,6 +17,7 @@ import pandas
 
 from fedmrg_core.data.findings import FINDINGS, STATES
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.workers import side_by_side
 from fedmrg_core.files.stored_tables import read_table, table_text
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.metrics.diversity import diversity
@@ -137,7 +138,11 @@ def state_array(column: Iterable[str]) -> numpy.ndarray:
 
 
 def score_predictions(
-    predictions: pandas.DataFrame, root_seed: int = 0, resamples: int = RESAMPLES, meteor: bool = True
+    predictions: pandas.DataFrame,
+    root_seed: int = 0,
+    resamples: int = RESAMPLES,
+    meteor: bool = True,
+    workers: int = 1,
 ) -> pandas.DataFrame:
     """Every measure of every system, by client, pooled at home and on the unseen centre.
 
@@ -147,6 +152,7 @@ def score_predictions(
         root_seed: the run's root seed; the bootstrap has a stream of its own.
         resamples: bootstrap resamples.
         meteor: False leaves METEOR out.
+        workers: how many systems and places are scored at the same time.
 
     Returns:
         The long table of `METRIC_COLUMNS`. Shares and counts of distinct reports have no interval (NaN): a resample
@@ -161,18 +167,28 @@ def score_predictions(
     frame["system"] = frame["system"].fillna("model") if "system" in frame else "model"
     check_predictions(frame, "predictions")
     measures = _measures_by_study(frame, meteor)
+    groups = dict(list(frame.groupby(["system", "adapter"], sort=False)))
+    scopes = {(names, scope): studies for names, group in groups.items() for scope, studies in scopes_of(group)}
+
+    def score(of: tuple[Any, str]) -> list[dict[str, Any]]:
+        generator = numpy_stream(root_seed, "bootstrap", of[1])  # every system sees the same resamples
+        found = _score_scope(scopes[of], measures, generator, resamples)
+        return [{"scope": of[1], **_named(of[0]), "studies": len(scopes[of]), **row} for row in found]
+
+    scored = dict(zip(scopes, side_by_side(score, list(scopes), workers, "scores"), strict=True))
     rows: list[dict[str, Any]] = []
-    for (system, adapter), group in frame.groupby(["system", "adapter"], sort=False):
-        named = {"adapter": adapter, "system": system}
-        for scope, studies in scopes_of(group):
-            generator = numpy_stream(root_seed, "bootstrap", scope)  # every system sees the same resamples
-            scored = _score_scope(studies, measures, generator, resamples)
-            rows += [{"scope": scope, **named, "studies": len(studies), **row} for row in scored]
-        rows += _fairness(rows, group, named)
+    for names, group in groups.items():
+        rows += [row for of in scopes if of[0] == names for row in scored[of]]
+        rows += _fairness(rows, group, _named(names))
     metrics = pandas.DataFrame(rows)[list(METRIC_COLUMNS)]
     for reason in blank_reasons(metrics, frame):
         logger.warning("%s", reason)
     return metrics
+
+
+def _named(names: tuple[str, str]) -> dict[str, Any]:
+    """The columns of metrics.csv that say whose reports were scored."""
+    return {"adapter": names[1], "system": names[0]}
 
 
 def _measures_by_study(frame: pandas.DataFrame, meteor: bool) -> dict[str, StudyStatistics]:

@@ -77,7 +77,8 @@ def evaluate_run(folder: pathlib.Path, workers: int = 1) -> pandas.DataFrame:
     floors = floor_predictions(predictions, training, settings.seed, features)
     everything = pandas.concat([predictions.assign(system="model"), floors], ignore_index=True)
     write_predictions(folder / "predictions.csv", everything)
-    metrics = score_predictions(everything, settings.seed, settings.profile.bootstrap_samples)
+    samples = settings.profile.bootstrap_samples
+    metrics = score_predictions(everything, settings.seed, samples, workers=workers)
     write_metrics(folder / "metrics.csv", metrics)
     return metrics
 
