@@ -139,7 +139,7 @@ def test_reports_that_something_else_has_written_are_dropped(run, metrics, monke
         left.append(len(list((folder / "predictions").glob("*.csv"))))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedmrg_core.tasks.reports.trained_run._predict_all", stop)
+    monkeypatch.setattr("fedmrg_core.tasks.reports.trained_run._reports", stop)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             evaluate_run(folder)

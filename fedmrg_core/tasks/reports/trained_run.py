@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import itertools
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy
 import pandas
@@ -66,15 +68,20 @@ def evaluate_run(folder: pathlib.Path, workers: int = 1) -> pandas.DataFrame:
     with torch_threads(run.configuration.threads):
         run.model.eval()  # in memory before workers are forked, so that they share it
         workers = worker_count(workers, run.configuration.threads)
-        predictions = _predict_all(folder, run, workers)
-        features = _store_features(folder, run, workers)
-        _store_head_auroc(folder, run, workers)
+        # In one go: a worker that has no report left to write goes on with features.
+        work = [_reports(folder, run), _features(folder, run), _probabilities(folder, run)]
+        done = iter(side_by_side(lambda job: job(), [job for jobs in work for job in jobs], workers, "test sets"))
+        reports, features, probabilities = [list(itertools.islice(done, len(jobs))) for jobs in work]
+    predictions = pandas.concat(reports, ignore_index=True)
+    by_study = _store_features(folder, run, numpy.concatenate(features))
+    if probabilities:
+        _store_head_auroc(folder, run, numpy.concatenate(probabilities))
     training = pandas.concat(
         pandas.DataFrame({"study_id": studies.study_ids, "site": site, "reference": studies.texts})
         for site, studies in ((site, run.tensors(site, "train")) for site in run.sites)
     )
     settings = run.configuration
-    floors = floor_predictions(predictions, training, settings.seed, features)
+    floors = floor_predictions(predictions, training, settings.seed, by_study)
     everything = pandas.concat([predictions.assign(system="model"), floors], ignore_index=True)
     write_predictions(folder / "predictions.csv", everything)
     samples = settings.profile.bootstrap_samples
@@ -165,15 +172,14 @@ def place_reports(folder: pathlib.Path, run: FinishedRun, place: TestSet, adapte
     return stored_reports(path, run, place, adapter, label)
 
 
-def _predict_all(folder: pathlib.Path, run: FinishedRun, workers: int) -> pandas.DataFrame:
-    jobs = [
-        (place, adapter)
+def _reports(folder: pathlib.Path, run: FinishedRun) -> list[Callable[[], pandas.DataFrame]]:
+    """One job a test set and answer."""
+    return [
+        functools.partial(place_reports, folder, run, place, adapter)
         for place in test_sets(run)
         for adapter in run.model.answers
         if (_written_at_home(run, adapter) if place.role == "home" else adapter == GENERIC)
     ]
-    parts = side_by_side(lambda job: place_reports(folder, run, *job), jobs, workers, "test sets")
-    return pandas.concat(parts, ignore_index=True)
 
 
 def _written_at_home(run: FinishedRun, adapter: str) -> bool:
@@ -192,20 +198,28 @@ def _load_for_features(folder: pathlib.Path, run: FinishedRun, site: str, role: 
     load_trained(folder, run, site if role == "home" and not tuned else None)
 
 
-def _store_features(folder: pathlib.Path, run: FinishedRun, workers: int) -> dict[str, numpy.ndarray]:
-    """Feature h of every training and test study under the selected model, stored for the figures.
+def _feature_sets(run: FinishedRun) -> list[tuple[str, str, str, ClientTensors]]:
+    """Site, role, split and studies of every training and test set, in the order of features.csv."""
+    sets = [(site, "home", "train", run.tensors(site, "train")) for site in run.sites]
+    return sets + [(place.site, place.role, "test", place.studies) for place in test_sets(run)]
+
+
+def _features(folder: pathlib.Path, run: FinishedRun) -> list[Callable[[], numpy.ndarray]]:
+    """One job a set of studies, with feature h (N, D) of each under the selected model."""
+
+    def features_of(site: str, role: str, studies: ClientTensors) -> numpy.ndarray:
+        _load_for_features(folder, run, site, role)
+        return image_features(run.model, studies)
+
+    return [functools.partial(features_of, site, role, studies) for site, role, _, studies in _feature_sets(run)]
+
+
+def _store_features(folder: pathlib.Path, run: FinishedRun, features: numpy.ndarray) -> dict[str, numpy.ndarray]:
+    """Write features.safetensors and features.csv for the figures.
 
     Returns:
         (D,) by study id.
     """
-    sets = [(site, "home", "train", run.tensors(site, "train")) for site in run.sites]
-    sets += [(place.site, place.role, "test", place.studies) for place in test_sets(run)]
-
-    def features_of(part: tuple[str, str, str, ClientTensors]) -> numpy.ndarray:
-        site, role, _, studies = part
-        _load_for_features(folder, run, site, role)
-        return image_features(run.model, studies)
-
     frames = [
         pandas.DataFrame(
             {
@@ -216,25 +230,28 @@ def _store_features(folder: pathlib.Path, run: FinishedRun, workers: int) -> dic
                 "states": [digits(row) for row in studies.states.tolist()],
             }
         )  # fmt: skip
-        for site, role, split, studies in sets
+        for site, role, split, studies in _feature_sets(run)
     ]
-    features = numpy.concatenate(side_by_side(features_of, sets, workers, "features"))
     table = pandas.concat(frames, ignore_index=True)
     RunFolder(folder).write_safetensors("features.safetensors", {"features": torch.from_numpy(features)})
     write_text(folder / "features.csv", table_text(table))
     return dict(zip(table.study_id, features, strict=True))
 
 
-def _store_head_auroc(folder: pathlib.Path, run: FinishedRun, workers: int) -> None:
-    """head_auroc.csv: the selected diagnosis head on all sites' validation studies pooled, finding by finding."""
+def _probabilities(folder: pathlib.Path, run: FinishedRun) -> list[Callable[[], numpy.ndarray]]:
+    """One job a site: what the diagnosis head says of its validation studies; none where there is no head."""
     if "diagnosis_head" not in run.configuration.method.modules:
-        return
+        return []
 
     def probabilities_at(site: str) -> numpy.ndarray:
         _load_for_features(folder, run, site, "home")
         return state_probabilities(run.model, run.tensors(site, "validation"))
 
-    probabilities = numpy.concatenate(side_by_side(probabilities_at, run.sites, workers, "diagnosis head"))
+    return [functools.partial(probabilities_at, site) for site in run.sites]
+
+
+def _store_head_auroc(folder: pathlib.Path, run: FinishedRun, probabilities: numpy.ndarray) -> None:
+    """head_auroc.csv: the selected diagnosis head on all sites' validation studies pooled, finding by finding."""
     states = numpy.concatenate([run.tensors(site, "validation").states.numpy() for site in run.sites])
     rows = [
         {"finding": name, "auroc": value, "positive": int((states[:, k] == POSITIVE).sum()), "studies": len(states)}
