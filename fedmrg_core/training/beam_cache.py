@@ -51,15 +51,15 @@ class BeamLayer(DynamicLayer):
                 written = states[..., self._read :, :]
                 written[moved] = written[beam_idx[moved]]
 
-    def _refuse(self, *_: object) -> NoReturn:
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
         """What no beam search asks: inherited, it would change the keys and leave the buffers as they were.
 
         Raises:
             TypeError: always.
         """
-        raise TypeError("The cache of a beam search is not cropped, repeated or selected from; take DynamicCache.")
+        raise TypeError("The cache of a beam search is not cropped, moved, repeated or selected; take DynamicCache.")
 
-    crop = batch_repeat_interleave = batch_select_indices = _refuse
+    crop = batch_repeat_interleave = batch_select_indices = offload = prefetch = _refuse
 
 
 def _longer(states: Tensor, length: int) -> Tensor:

@@ -21,9 +21,9 @@ from fedmrg_core.federation.workers import side_by_side
 from fedmrg_core.files.stored_tables import read_table, table_text
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.metrics.diversity import diversity
+from fedmrg_core.metrics.meteor import LONGEST_FOR_METEOR, too_long_for_meteor
 from fedmrg_core.metrics.normalise import normalise
 from fedmrg_core.metrics.statistics import RESAMPLES, Interval, StudyStatistics, bootstrap_intervals
-from fedmrg_core.metrics.text import LONGEST_FOR_METEOR, too_long_for_meteor
 from fedmrg_core.runs.metric_table import METRIC_COLUMNS, ROLES, fairness_rows, scopes_of
 from fedmrg_core.seeds import numpy_stream
 from fedmrg_core.tasks.reports.floors import FLOORS
@@ -152,7 +152,7 @@ def score_predictions(
         root_seed: the run's root seed; the bootstrap has a stream of its own.
         resamples: bootstrap resamples.
         meteor: False leaves METEOR out.
-        workers: how many systems and places are scored at the same time.
+        workers: how many systems and places are scored at the same time, from 1.
 
     Returns:
         The long table of `METRIC_COLUMNS`. Shares and counts of distinct reports have no interval (NaN): a resample
@@ -175,7 +175,8 @@ def score_predictions(
         found = _score_scope(scopes[of], measures, generator, resamples)
         return [{"scope": of[1], **_named(of[0]), "studies": len(scopes[of]), **row} for row in found]
 
-    scored = dict(zip(scopes, side_by_side(score, list(scopes), workers, "scores"), strict=True))
+    found = map(score, scopes) if workers == 1 else side_by_side(score, list(scopes), workers, "scores")
+    scored = dict(zip(scopes, found, strict=True))
     rows: list[dict[str, Any]] = []
     for names, group in groups.items():
         rows += [row for of in scopes if of[0] == names for row in scored[of]]

@@ -55,7 +55,7 @@ def evaluate_run(folder: pathlib.Path, workers: int = 1) -> pandas.DataFrame:
 
     Args:
         folder: of the run.
-        workers: how many test sets are written about at the same time; 0: one a core, one on a GPU.
+        workers: how many test sets are written about, and scored, at the same time; 0: one a core, one on a GPU.
 
     Returns:
         The long table of metrics.csv.
@@ -70,7 +70,7 @@ def evaluate_run(folder: pathlib.Path, workers: int = 1) -> pandas.DataFrame:
         workers = worker_count(workers, run.configuration.threads)
         # In one go: a worker that has no report left to write goes on with features.
         work = [_reports(folder, run), _features(folder, run), _probabilities(folder, run)]
-        done = iter(side_by_side(lambda job: job(), [job for jobs in work for job in jobs], workers, "test sets"))
+        done = iter(side_by_side(lambda job: job(), [job for jobs in work for job in jobs], workers, "evaluation"))
         reports, features, probabilities = [list(itertools.islice(done, len(jobs))) for jobs in work]
     predictions = pandas.concat(reports, ignore_index=True)
     by_study = _store_features(folder, run, numpy.concatenate(features))
