@@ -258,9 +258,12 @@ def test_java_that_fails_is_told(monkeypatch, tmp_path, code, named):
 
 def test_java_ends_with_what_is_interrupted(monkeypatch, tmp_path):
     monkeypatch.setattr(meteor, "java_path", java_that("import time; time.sleep(60)", tmp_path))
+    monkeypatch.setattr(meteor.tempfile, "tempdir", str(tmp_path))
     before = set(psutil.Process().children())
     with pytest.raises(KeyboardInterrupt), meteor.java_beside(["SCORE ||| a ||| b\n"]):
         (java,) = set(psutil.Process().children()) - before
+        left = [path for path in tmp_path.rglob("*") if path.is_file() and path.name not in ("java", "paraphrases.gz")]
+        assert not left  # no report would stay if this process were killed
         raise KeyboardInterrupt
     assert not java.is_running()
 

