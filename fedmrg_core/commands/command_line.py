@@ -196,15 +196,15 @@ def same_data(
     current: Annotated[pathlib.Path, typer.Argument(help="A prepared folder of this version.")],
     record: Annotated[bool, typer.Option(help="Note in figures/reference/equal_data.csv that they are equal.")] = False,
 ) -> None:
-    """Hold two prepared folders against each other: the same studies, but for pixels that were rounded otherwise?"""
+    """Hold two prepared folders against each other: the same studies, but for rounded pixels and a few states?"""
     from fedmrg_core.data.prepared import load_prepared
     from fedmrg_core.evaluation import equal_data
 
     pair = load_prepared(older), load_prepared(current)
-    found = equal_data.record_equal_data(*pair) if record else equal_data.pixel_difference(*pair)
-    kind = "the same" if found.is_rounding else "other"
-    print(f"{found.studies} studies with equal ids, texts and states; {found}: {kind} data")
-    if not found.is_rounding:
+    found = equal_data.record_equal_data(*pair) if record else equal_data.difference(*pair)
+    kind = "the same" if found.counts_as_same else "other"
+    print(f"{found.studies} studies with equal ids and texts; {found}: {kind} data")
+    if not found.counts_as_same:
         raise typer.Exit(FAILED)
 
 

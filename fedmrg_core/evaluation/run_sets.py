@@ -13,6 +13,7 @@ from typing import Any
 from fedmrg_core.data.publishing import publishable_metrics
 from fedmrg_core.data.sources import corpus_name
 from fedmrg_core.errors import InputError
+from fedmrg_core.evaluation.equal_data import label_note
 from fedmrg_core.evaluation.stored_runs import Run, dotted, load_run, numbers_of
 from fedmrg_core.runs.attack import attack_notes
 from fedmrg_core.runs.configuration import load_profile
@@ -96,7 +97,8 @@ def load_runs(folders: Sequence[pathlib.Path | str], varying: Collection[str] = 
     _check_data(runs)
     _check_profiles(runs, varying)
     attacks = attack_notes(run.configuration.profile.attack for run in runs)
-    loaded = Runs(runs, [*attacks, *_code_notes(runs, same_code), *_pace_notes(runs), *_pairing_notes(runs)])
+    origins = [*_code_notes(runs, same_code), *_label_notes(runs)]
+    loaded = Runs(runs, [*attacks, *origins, *_pace_notes(runs), *_pairing_notes(runs)])
     _check_twice(loaded)
     _check_studies(loaded)
     return loaded
@@ -218,6 +220,13 @@ def _code_notes(runs: Sequence[Run], same_code: bool) -> list[str]:
         f"Runs on {data} start from {len(found)} base models." for data, found in models.items() if len(found) > 1
     ]
     return notes
+
+
+def _label_notes(runs: Sequence[Run]) -> list[str]:
+    by_data: dict[str, list[str]] = {}
+    for run in runs:
+        by_data.setdefault(run.configuration.data, []).append(str(run.manifest["data_fingerprint"]))
+    return [note for fingerprints in by_data.values() if (note := label_note(fingerprints))]
 
 
 def _tail(run: Run) -> str:
