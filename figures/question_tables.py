@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ import pandas
 
 from fedmrg_core.evaluation import federation_gain
 from fedmrg_core.evaluation.run_sets import Runs, load_runs
-from fedmrg_core.tasks.medical_qa.answering import ELSEWHERE, HERE
+from fedmrg_core.tasks.medical_qa.answering import ELSEWHERE, HERE, PROBABILITY
 from fedmrg_core.tasks.medical_qa.measures import BASE_FLOOR, MAIN, MATRIX, MATRIX_BY_ROUND
 from figures import question_rounds
 from figures.showing import Benchmark, show_table
@@ -20,6 +21,8 @@ ASKED = federation_gain.Asked(
     floor=BASE_FLOOR,
     others=("local", "centralised"),
 )
+# Where no question has options: how likely a right answer is, and how well one is written.
+ASKED_OPEN = dataclasses.replace(ASKED, measure=PROBABILITY, parts={"token_f1": "Token F1"})
 
 
 def show_gain(benchmark: Benchmark, experiment: str) -> None:
@@ -39,10 +42,32 @@ def show_sizes(benchmark: Benchmark, experiment: str) -> None:
         show_table(write_gain(benchmark.stored(experiment), benchmark.out, experiment, benchmark.same_code))
 
 
+def show_public(benchmark: Benchmark, *experiments: str) -> None:
+    """The same table for each public set of an experiment, named after both; nothing where none is there."""
+    for experiment in experiments:
+        if benchmark.holds(experiment, ""):
+            for data, folders in _by_data(benchmark.stored(experiment)).items():
+                show_table(write_gain(folders, benchmark.out, f"{experiment}-{data}", benchmark.same_code))
+
+
+def _by_data(folders: Sequence[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
+    found: dict[str, list[pathlib.Path]] = {}
+    for folder in folders:
+        found.setdefault(folder.parent.parent.name.partition(",")[0], []).append(folder)
+    return found
+
+
+def _asked_of(runs: Runs) -> federation_gain.Asked:
+    values = runs.runs[0].values(federation_gain.HOME)["value"]
+    return ASKED_OPEN if pandas.isna(values.get(MAIN)) else ASKED
+
+
 def write_gain(
     folders: Sequence[pathlib.Path], out_folder: pathlib.Path, name: str, same_code: bool = False
 ) -> list[pathlib.Path]:
     """Write what federation added; runs of several variants stand below each other, each size by itself.
+
+    What is asked is accuracy where there are options, and otherwise the probability of a right answer.
 
     Raises:
         InputError: see `load_runs`.
@@ -51,15 +76,15 @@ def write_gain(
     for folder in folders:
         by_variant.setdefault(folder.parent.name.partition(",")[2], []).append(folder)
     loaded = {variant: load_runs(group, same_code=same_code) for variant, group in by_variant.items()}
-    values, gains = [], []
-    for variant, runs in loaded.items():
-        values.append(_named(federation_gain.value_table(runs, ASKED), variant))
-        gains.append(_named(federation_gain.gain_table(runs, ASKED), variant))
     first = next(iter(loaded.values()))
+    values, gains, asked = [], [], _asked_of(first)
+    for variant, runs in loaded.items():
+        values.append(_named(federation_gain.value_table(runs, asked), variant))
+        gains.append(_named(federation_gain.gain_table(runs, asked), variant))
     notes = dict.fromkeys(note for runs in loaded.values() for note in runs.notes)
     together = Runs(first.runs, [*notes])
     tables = pandas.concat(values, ignore_index=True), pandas.concat(gains, ignore_index=True)
-    return federation_gain.write_gain(*tables, together, ASKED, out_folder, name)
+    return federation_gain.write_gain(*tables, together, asked, out_folder, name)
 
 
 def _named(table: pandas.DataFrame, variant: str) -> pandas.DataFrame:

@@ -151,13 +151,14 @@ benchmark.show(participation.draw, benchmark.stored("participation"))
 # ## Medical questions: what federation added
 #
 # The other task (docs/medical_qa.md). Each method beside the base model, hospitals alone and everything in one place; every adapter on every
-# hospital's questions; models of several sizes. Where none of these rows was run, nothing is shown.
+# hospital's questions; models of several sizes; public sets. Where none of these rows was run, nothing is shown.
 
 # %%
 from figures import question_tables
 
 question_tables.show_gain(benchmark, "medical-qa")
 question_tables.show_sizes(benchmark, "medical-qa-sizes")
+question_tables.show_public(benchmark, "medical-qa-public", "medical-qa-causes")
 
 # %% [markdown]
 # ## Visual prompts: classes and masks

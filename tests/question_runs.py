@@ -12,6 +12,7 @@ from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.runs.experiments import RunSettings
 from fedmrg_core.runs.metric_table import write_metrics
 from fedmrg_core.runs.run_configuration import write_configuration
+from fedmrg_core.tasks.medical_qa.answering import PROBABILITY
 from fedmrg_core.tasks.medical_qa.measures import BASE_FLOOR, DECLARED, MAIN, MATRIX, MATRIX_BY_ROUND, with_places
 
 CLIENTS = ("hospital-1", "hospital-2", "hospital-3")
@@ -29,6 +30,7 @@ def write_question_run(
     variant: str = "",
     rounds: int = 3,
     training_code: str = "code-1",
+    **settings: object,
 ) -> pathlib.Path:
     """A finished run below root/results.
 
@@ -41,8 +43,9 @@ def write_question_run(
         variant: of the run.
         rounds: kept in the matrix by round.
         training_code: as the manifest has it.
+        settings: data and partition, where they are others; MedQuAD's questions are open.
     """
-    run = RunSettings(data="medical_world", method=method, variant=variant, seed=seed)
+    run = RunSettings(**{"data": "medical_world", "method": method, "variant": variant, "seed": seed, **settings})
     folder = run.folder(root)
     folder.mkdir(parents=True)
     write_configuration(folder, run.configuration(root))
@@ -60,6 +63,8 @@ def write_question_run(
         ],
         ignore_index=True,
     )
+    if run.data == "medquad":
+        answers = _without_options(answers)
     write_text(folder / "predictions.csv", answers.to_csv(index=False, lineterminator="\n"))
     write_measures(folder, answers)
     _write_matrices(folder, method, here, elsewhere, rounds)
@@ -84,6 +89,13 @@ def _answers(draw: numpy.random.Generator, shares: dict[str, float], adapter: st
         rows["open_probability_per_token"] = numpy.nan
         parts.append(with_places(rows.assign(**{MAIN: right})).assign(site=client))
     return pandas.concat(parts).assign(role="home", adapter=adapter, system=system)
+
+
+def _without_options(answers: pandas.DataFrame) -> pandas.DataFrame:
+    """The same, where right means a likely answer and no question has options."""
+    answers[[PROBABILITY, "token_f1"]] = answers[[MAIN, MAIN]].to_numpy() * 0.5
+    answers[[name for name in answers if name.startswith("accuracy")]] = numpy.nan
+    return answers
 
 
 def _write_matrices(folder: pathlib.Path, method: str, here: float, elsewhere: float, rounds: int) -> None:

@@ -110,6 +110,21 @@ def test_models_of_several_sizes_stand_below_each_other(tmp_path):
     assert f"medical_world, {variant}, minus local" in text and "medical_world, minus local" in text
 
 
+def test_open_questions_are_asked_how_likely_a_right_answer_is(tmp_path):
+    deals = ({}, {"partition": "random", "clients": 3})
+    folders = [
+        write_question_run(tmp_path, method, *SHARES[method], data="medquad", **deal)
+        for method in ("local", "fed-lora")
+        for deal in deals
+    ]
+    paths = write_gain(folders, tmp_path, "public")
+    text = paths[1].read_text()
+    for title in ("medquad, Probability of a right open answer", "medquad,random,clients=3, minus local", "Token F1"):
+        assert title in text
+    table = pandas.read_csv(paths[0]).set_index(["setting", "method"])
+    assert table.loc[("medquad", "fed-lora"), "minus_local_mean_difference"] > 0.1
+
+
 def test_stored_references_give_the_same_table(folders, root, tmp_path):
     names = [folder.relative_to(root / "results").as_posix() for folder in folders]
     kept = [store_reference(folder, name, tmp_path) for folder, name in zip(folders, names, strict=True)]

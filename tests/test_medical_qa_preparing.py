@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -12,6 +13,8 @@ import pytest
 from small_questions import PROFILE, small_inputs, small_run
 
 from fedmrg_core.data.questions.question import Question
+from fedmrg_core.data.questions.question_files import read_questions, write_questions
+from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
 from fedmrg_core.files.described_folders import copy_described
 from fedmrg_core.runs.configuration import load_profile
@@ -165,3 +168,26 @@ def test_a_client_folder_holds_its_own_and_is_not_given_to_another(tmp_path):
     (folder / "questions.jsonl").unlink()
     with pytest.raises(InputError, match=r"expected a client folder"):
         open_questions(folder, "train")
+
+
+def test_questions_are_dealt_at_random_and_stay_the_same_data(tmp_path):
+    inputs = small_inputs(tmp_path)
+    by_client = small_run(inputs, tmp_path / "run", "fed-lora")
+    at_random = by_client.model_copy(update={"partition": "random", "clients": 4, "dealt": f"{by_client.dealt}-random"})
+    with pytest.raises(InputError, match="these hospitals know different facts"):
+        question_folders.deal_questions(tmp_path / "run", at_random)
+    prepared = (tmp_path / "run" / by_client.prepared).resolve() / question_folders.PREPARED
+    known = [dataclasses.replace(question, held_by=()) for question in read_questions(prepared)]
+    write_questions(prepared, known)
+    rosters = [question_folders.deal_questions(tmp_path / "run", each) for each in (by_client, at_random)]
+    assert rosters[0].fingerprints == rosters[1].fingerprints
+    assert [client.name for client in rosters[1].clients] == ["part-1", "part-2", "part-3", "part-4"]
+    assert sum(client.train for client in rosters[1].clients) == sum(client.train for client in rosters[0].clients)
+    for split in SPLITS:
+        parts = [
+            [question.question_id for question in open_questions(tmp_path / "run" / folder, split)]
+            for client in rosters[1].clients
+            for folder in client.folders
+        ]
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        assert sorted(sum(parts, [])) == sorted(question.question_id for question in known if question.split == split)

@@ -113,7 +113,7 @@ def test_a_client_that_paused_has_the_adapter_that_it_put_aside_next(tmp_path):
 def test_questions_are_not_dealt_otherwise(inputs, tmp_path):
     for change in ({"partition": "style"}, {"clients": 3}, {"unseen_sites": ("hospital-1",)}):
         configuration = small_run(inputs, tmp_path, "fed-lora").model_copy(update=change)
-        with pytest.raises(InputError, match="partition, clients and unseen are for studies that are dealt"):
+        with pytest.raises(InputError, match="questions lie with the clients that the data name"):
             run_federation(tmp_path / next(iter(change)), configuration, progress=False)
 
 

@@ -81,3 +81,22 @@ def dealt_at_random(questions: Sequence[Question], clients: int, seed: int) -> l
     order = numpy_stream(seed, "questions", "dealing").permutation(len(questions)).tolist()
     part = {place: f"part-{1 + rank % clients}" for rank, place in enumerate(order)}
     return [dataclasses.replace(question, client=part[place]) for place, question in enumerate(questions)]
+
+
+def dealt_anew(questions: Sequence[Question], clients: int, seed: int) -> list[Question]:
+    """Each split dealt to so many clients at random, whoever held its questions before; none changes its split.
+
+    Raises:
+        InputError: a split has fewer questions than there are clients; or the data say who holds which fact, which
+            would no longer be so.
+    """
+    if any(question.held_by for question in questions):
+        raise InputError(
+            "these hospitals know different facts, and questions are scored by who holds the answer; "
+            "leave partition and clients out."
+        )
+    client: dict[str, str] = {}
+    for split in dict.fromkeys(question.split for question in questions):
+        part = [question for question in questions if question.split == split]
+        client |= {question.question_id: question.client for question in dealt_at_random(part, clients, seed)}
+    return [dataclasses.replace(question, client=client[question.question_id]) for question in questions]

@@ -6,18 +6,21 @@ dealing writes them from the prepared questions of all; a hospital of a real fed
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
 
 import filelock
 
+from fedmrg_core.data.partition_rules import CLIENTS
+from fedmrg_core.data.questions.clients import dealt_anew
 from fedmrg_core.data.questions.question import Question
 from fedmrg_core.data.questions.question_files import fingerprint, read_questions, write_questions
 from fedmrg_core.data.site_names import path_part
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.roster import Roster, pooled, read_client, roster_of_folders
+from fedmrg_core.federation.roster import Client, Roster, pooled, read_client, roster_of_clients, roster_of_folders
 from fedmrg_core.files.whole_files import partial_folder, replace_folder, write_text
 from fedmrg_core.runs.run_configuration import RunConfiguration
 
@@ -38,17 +41,16 @@ def deal_questions(run_folder: pathlib.Path, configuration: RunConfiguration) ->
 
     Raises:
         InputError: the prepared questions are missing, a client has no question of some split, or the configuration
-            asks for other clients than the data have.
+            asks for other clients than the data have, or `dealt_anew` refuses.
     """
-    if configuration.partition != "site" or configuration.clients or configuration.unseen_sites:
-        raise InputError(
-            "partition, clients and unseen are for studies that are dealt; questions lie with the clients that the "
-            "data name, so leave the three out."
-        )
+    _check_dealing(configuration)
     source = (run_folder / configuration.prepared).resolve() / PREPARED
     if not source.is_file():
         raise InputError(f"{source} does not exist; prepare the questions with notebook 11_medical_qa first.")
-    questions = read_questions(source)
+    held = questions = read_questions(source)
+    if configuration.partition == "random":
+        parts = configuration.clients or CLIENTS
+        questions = dealt_anew(held, parts, configuration.seed)
     folder = (run_folder / configuration.dealt).resolve()
     clients = sorted({question.client for question in questions})
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,8 +59,27 @@ def deal_questions(run_folder: pathlib.Path, configuration: RunConfiguration) ->
             write_client_folder(folder / path_part(client), client, [q for q in questions if q.client == client])
             for client in clients
         ]
-    roster = roster_of_folders(folders, run_folder)
+    # Equal questions are the same data however they are dealt, so that a table may hold both.
+    roster = dataclasses.replace(roster_of_folders(folders, run_folder), fingerprints=_fingerprints(held))
     return pooled(roster) if configuration.method.training == "centralised" else roster
+
+
+def _fingerprints(questions: Sequence[Question]) -> dict[str, str]:
+    clients = sorted({question.client for question in questions})
+    held = ([question for question in questions if question.client == client] for client in clients)
+    by_name = [Client(client, 0, fingerprint(own)) for client, own in zip(clients, held, strict=True)]
+    return roster_of_clients(by_name).fingerprints
+
+
+def _check_dealing(configuration: RunConfiguration) -> None:
+    at_random = configuration.partition == "random"
+    if configuration.unseen_sites or not (
+        at_random or (configuration.partition == "site" and not configuration.clients)
+    ):
+        raise InputError(
+            "questions lie with the clients that the data name, so leave partition, clients and unseen out; "
+            "or deal them at random with partition=random, and say to how many clients."
+        )
 
 
 def write_client_folder(folder: pathlib.Path, client: str, questions: Sequence[Question]) -> pathlib.Path:
