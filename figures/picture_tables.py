@@ -25,11 +25,12 @@ from figures.showing import Benchmark, show_table
 WHOLE = "full"  # the row that bytes are held against
 
 
-def show_methods(benchmark: Benchmark, experiment: str) -> None:
-    """Tables of an experiment's runs, named after it; nothing where none is there."""
-    if benchmark.holds(experiment, ""):
-        for paths in write_methods(benchmark.stored(experiment), benchmark.out, experiment, benchmark.same_code):
-            show_table(paths)
+def show_methods(benchmark: Benchmark, *experiments: str) -> None:
+    """Tables of each experiment's runs, named after it; nothing where none is there."""
+    for name in experiments:
+        if benchmark.holds(name, ""):
+            for paths in write_methods(benchmark.stored(name), benchmark.out, name, benchmark.same_code):
+                show_table(paths)
 
 
 def show_curves(benchmark: Benchmark, *experiments: str) -> None:

@@ -164,12 +164,12 @@ question_tables.show_public(benchmark, "medical-qa-public", "medical-qa-causes")
 # ## Visual prompts: classes and masks
 #
 # The third task (docs/visual_prompts.md). Every method on findings and on organs, what it sends as a share of full fine-tuning, few and many
-# pictures, few and many prompts. Then quality against bytes, with the reports beside. Where none of these rows was run, nothing is shown.
+# pictures, few and many prompts; real pictures. Then quality against bytes, with the reports beside. Where none of these rows was run, nothing is shown.
 
 # %%
 from figures import picture_tables, quality_against_bytes
 
-picture_tables.show_methods(benchmark, "visual-prompts")
+picture_tables.show_methods(benchmark, "visual-prompts", "visual-prompts-chest", "visual-prompts-polyps")
 picture_tables.show_curves(benchmark, "visual-prompts-shares", "visual-prompts-count")
 if benchmark.holds("visual-prompts", ""):
     benchmark.show(quality_against_bytes.draw, benchmark.stored("main", "visual-prompts"))
