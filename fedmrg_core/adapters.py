@@ -34,6 +34,7 @@ from fedmrg_core.training.adapter_kinds import (
     orthogonality,
     start_prefix_small,
 )
+from fedmrg_core.training.adapters_in_blocks import read_in_blocks
 from fedmrg_core.training.beam_cache import beam_cache
 
 GENERIC, SPECIALISED = "generic_adapter", "specialised_adapter"
@@ -125,6 +126,8 @@ class AdaptedLLM(nn.Module):
         self.peft = peft.get_peft_model(self.peft, configuration, adapter_name=names[0])
         for name in names[1:]:
             self.peft.add_adapter(name, configuration)
+        if len(names) > 1:
+            read_in_blocks(self.peft)
         if self.kind == "prefix":
             start_prefix_small(self.peft, names[0])
         if self.kind == "adalora":
@@ -207,9 +210,10 @@ class AdaptedLLM(nn.Module):
         found = {}
         if alone:
             # One pass over a longer batch: the frozen weights, by far the most, are read once for all. PEFT adds
-            # to each row the update of the adapter named for it; it can do so with LoRA alone.
+            # to each row the update of the adapter named for it; it can do so with LoRA alone. Where there is one
+            # adapter it is the active one, and looking up its rows would take a fifth of the pass.
             rows = [name for name in alone for _ in range(len(embeddings))]
-            batched: dict[str, object] = {"adapter_names": rows} if self.adapters and self.kind == "lora" else {}
+            batched: dict[str, object] = {"adapter_names": rows} if len(self.adapters) > 1 else {}
             count = len(alone)
             given = batched | self._placed(positions, count)
             logits = self._logits(embeddings.repeat(count, 1, 1), mask.repeat(count, 1), report_length, given)

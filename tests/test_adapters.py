@@ -34,6 +34,26 @@ def test_both_adapters_in_one_pass_equal_one_at_a_time(llm):
     assert (together[0] - together[1]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_blocks_of_rows_give_the_numbers_of_peft_s_own_pass(llm, precision):
+    model = adapted(llm.to(precision))
+    layers = [layer for layer in model.peft.modules() if "_mixed_batch_forward" in vars(layer)]
+    assert len(layers) == 2 * len(model.peft.get_base_model().model.layers)
+    embeddings, mask = torch.randn(3, 7, 32), torch.ones(3, 7, dtype=torch.long)
+
+    def logits_and_gradients() -> list[torch.Tensor]:
+        logits = model(embeddings, mask, 4, (GENERIC, SPECIALISED))
+        model.zero_grad()
+        sum(each.square().sum() for each in logits).backward()
+        return [*logits, *(p.grad.clone() for name in model.names for p in model.parameters_of(name).values())]
+
+    in_blocks = logits_and_gradients()
+    for layer in layers:
+        del layer._mixed_batch_forward
+    for ours, theirs in zip(in_blocks, logits_and_gradients(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_adapter_is_the_low_rank_product(llm):
     model = adapted(llm)
     path = "model.layers.0.self_attn.q_proj"
