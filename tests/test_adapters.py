@@ -15,8 +15,8 @@ from fedmrg_core.errors import InputError
 pytestmark = pytest.mark.numerical
 
 
-def adapted(llm) -> AdaptedLLM:
-    model = AdaptedLLM(llm, (GENERIC, SPECIALISED), rank=4, alpha=8)
+def adapted(llm, alpha: int = 8) -> AdaptedLLM:
+    model = AdaptedLLM(llm, (GENERIC, SPECIALISED), rank=4, alpha=alpha)
     for name in model.names:
         for parameter in model.parameters_of(name).values():
             torch.nn.init.normal_(parameter, std=0.2)
@@ -34,9 +34,10 @@ def test_both_adapters_in_one_pass_equal_one_at_a_time(llm):
     assert (together[0] - together[1]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("alpha", [4, 8])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_blocks_of_rows_give_the_numbers_of_peft_s_own_pass(llm, precision):
-    model = adapted(llm.to(precision))
+def test_blocks_of_rows_give_the_numbers_of_peft_s_own_pass(llm, precision, alpha):
+    model = adapted(llm.to(precision), alpha)
     layers = [layer for layer in model.peft.modules() if "_mixed_batch_forward" in vars(layer)]
     assert len(layers) == 2 * len(model.peft.get_base_model().model.layers)
     embeddings, mask = torch.randn(3, 7, 32), torch.ones(3, 7, dtype=torch.long)
