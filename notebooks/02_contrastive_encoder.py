@@ -15,7 +15,7 @@
 #
 # Images differ between hospitals: another scanner, another contrast curve, another projection. FedMRG trains its encoder
 # so that features **generalise globally and stay locally distinctive** [paper]. Two InfoNCE terms do it [secondary]; their
-# exact form here is ours [ours]. Both stand in `fedmrg_core/encoder.py`.
+# exact form here is ours [ours]. Both stand in `fedmrg_core/contrast.py`.
 #
 # Needs what notebooks 01 (the prepared data) and 05 (the base models) leave.
 
@@ -28,7 +28,8 @@ studies_per_centre = 64  # shrunk from the profile's own count
 steps = 30
 
 # %% [markdown]
-# The encoder and its two losses come from `fedmrg_core/encoder.py`, statistics from `fedmrg_core/training/batch_statistics.py`.
+# The encoder comes from `fedmrg_core/encoder.py`, its two losses from `fedmrg_core/contrast.py`, statistics from
+# `fedmrg_core/training/batch_statistics.py`.
 
 # %%
 import copy

@@ -224,7 +224,7 @@ def verify(
 
     The table of all numbers goes to report/verify-PROFILE.csv.
 
-    Exit code 0: all reproduced; 1: something was not; 3: something was not run.
+    Exit code 0: all reproduced; 1: something was not; 3: something was not run; 4: a stored reference is damaged.
     """
     from fedmrg_core.evaluation.reruns import print_verdict, verify_references
 
