@@ -38,6 +38,7 @@ def test_both_adapters_in_one_pass_equal_one_at_a_time(llm):
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_blocks_of_rows_give_the_numbers_of_peft_s_own_pass(llm, precision, alpha):
     model = adapted(llm.to(precision), alpha)
+    assert "_mixed_batch_forward" in vars(peft.tuners.lora.LoraLayer)  # what PEFT calls; another name would go unused
     layers = [layer for layer in model.peft.modules() if "_mixed_batch_forward" in vars(layer)]
     assert len(layers) == 2 * len(model.peft.get_base_model().model.layers)
     embeddings, mask = torch.randn(3, 7, 32), torch.ones(3, 7, dtype=torch.long)

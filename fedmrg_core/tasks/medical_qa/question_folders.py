@@ -49,8 +49,7 @@ def deal_questions(run_folder: pathlib.Path, configuration: RunConfiguration) ->
         raise InputError(f"{source} does not exist; prepare the questions with notebook 11_medical_qa first.")
     held = questions = read_questions(source)
     if configuration.partition == "random":
-        parts = configuration.clients or CLIENTS
-        questions = dealt_anew(held, parts, configuration.seed)
+        questions = dealt_anew(held, configuration.clients or CLIENTS, configuration.seed)
     folder = (run_folder / configuration.dealt).resolve()
     clients = sorted({question.client for question in questions})
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,10 +71,8 @@ def _fingerprints(questions: Sequence[Question]) -> dict[str, str]:
 
 
 def _check_dealing(configuration: RunConfiguration) -> None:
-    at_random = configuration.partition == "random"
-    if configuration.unseen_sites or not (
-        at_random or (configuration.partition == "site" and not configuration.clients)
-    ):
+    as_held = configuration.partition == "site" and not configuration.clients
+    if configuration.unseen_sites or not (as_held or configuration.partition == "random"):
         raise InputError(
             "questions lie with the clients that the data name, so leave partition, clients and unseen out; "
             "or deal them at random with partition=random, and say to how many clients."
