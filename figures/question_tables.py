@@ -36,25 +36,11 @@ def show_gain(benchmark: Benchmark, experiment: str) -> None:
     benchmark.show(question_rounds.draw_matrices, [f for f in folders if (f / MATRIX).is_file()], least=1)
 
 
-def show_sizes(benchmark: Benchmark, experiment: str) -> None:
-    """The same table for models of several sizes; nothing where none is there."""
-    if benchmark.holds(experiment, ""):
-        show_table(write_gain(benchmark.stored(experiment), benchmark.out, experiment, benchmark.same_code))
-
-
-def show_public(benchmark: Benchmark, *experiments: str) -> None:
-    """The same table for each public set of an experiment, named after both; nothing where none is there."""
-    for experiment in experiments:
-        if benchmark.holds(experiment, ""):
-            for data, folders in _by_data(benchmark.stored(experiment)).items():
-                show_table(write_gain(folders, benchmark.out, f"{experiment}-{data}", benchmark.same_code))
-
-
-def _by_data(folders: Sequence[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
-    found: dict[str, list[pathlib.Path]] = {}
-    for folder in folders:
-        found.setdefault(folder.parent.parent.name.partition(",")[0], []).append(folder)
-    return found
+def show_tables(benchmark: Benchmark, *experiments: str) -> None:
+    """The same table of other experiments: models of several sizes, public sets; nothing where none is there."""
+    for name in experiments:
+        if benchmark.holds(name, ""):
+            show_table(write_gain(benchmark.stored(name), benchmark.out, name, benchmark.same_code))
 
 
 def _asked_of(runs: Runs) -> federation_gain.Asked:
