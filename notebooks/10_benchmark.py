@@ -157,7 +157,9 @@ benchmark.show(participation.draw, benchmark.stored("participation"))
 from figures import question_tables
 
 question_tables.show_gain(benchmark, "medical-qa")
-question_tables.show_tables(benchmark, "medical-qa-sizes", "medical-qa-medquad", "medical-qa-medmcqa", "medical-qa-causes")
+question_tables.show_tables(
+    benchmark, "medical-qa-sizes", "medical-qa-medquad", "medical-qa-medmcqa", "medical-qa-causes"
+)
 
 # %% [markdown]
 # ## Visual prompts: classes and masks
