@@ -20,7 +20,7 @@ PAIRS = [
 
 
 def gzipped(pairs):
-    return gzip.compress(b"".join(b"\n".join([b"0.5", *pair]) + b"\n" for pair in pairs))
+    return gzip.compress(b"".join(b"\n".join([b"0.5", *pair]) + b"\n" for pair in pairs), mtime=0)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_where_nothing_can_be_kept_meteor_reads_its_own(tmp_path, monkeypatch, c
     assert "-a" not in command_of(["SCORE ||| lungs ||| lungs\n"], tmp_path)
 
 
-@pytest.mark.parametrize("content", [None, b"no gzip", gzipped(PAIRS)[:-12]])
+@pytest.mark.parametrize("content", [None, b"no gzip", gzipped(PAIRS)[:-12]], ids=["none", "no gzip", "cut off"])
 def test_a_damaged_table_is_left_to_meteor(small_table, tmp_path, content):
     small_table.unlink() if content is None else small_table.write_bytes(content)
     assert "-a" not in command_of(["SCORE ||| lungs ||| lungs\n"], tmp_path)
