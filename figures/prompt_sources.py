@@ -37,6 +37,8 @@ def draw(
 ) -> list[pathlib.Path]:
     """Panels: clinical F1 at home and on the unseen centre, CIDEr and BLEU-4 at home; a source without runs is blank.
 
+    Where no centre is held out, there is no panel of it.
+
     Raises:
         InputError: see `load_runs`; there are several settings, or no run is of a cell of the table.
     """
@@ -47,8 +49,10 @@ def draw(
     if not len(shown):
         raise InputError("None of these runs is of a source of prompts; give some of experiment mrg-llm's.")
     data = _values(shown, cells)
-    figure, axes = common.new_figure(2, 2, 8.6, 6.2, sharey=True)
-    for axis, (role, metric) in zip(axes, PANELS, strict=True):
+    panels = [panel for panel in PANELS if (data[["role", "metric"]] == panel).all(axis=1).any()]
+    shape = (2, 2, 8.6, 6.2) if len(panels) == len(PANELS) else (1, len(panels), 3.5 * len(panels), 3.4)
+    figure, axes = common.new_figure(*shape, sharey=True)
+    for axis, (role, metric) in zip(axes, panels, strict=True):
         _panel(axis, data[(data["role"] == role) & (data["metric"] == metric)])
         axis.set_title(f"{MEASURES[metric]}, {curves.ROLES[role]}")
     curves.legend_beside(axes, "Trained besides")

@@ -108,11 +108,17 @@ def test_the_cells_are_written(table, runs, tmp_path):
     assert [path.name for path in paths] == ["cells.csv", "cells.md", "cells.tex"]
     assert len(pandas.read_csv(paths[0])) == 21
     page = paths[1].read_text()
-    assert page.count("| generator | FedMRG's two | 0 | – |") == 3 and "- Synthetic phantom data." in page
+    assert "| generator | FedMRG's two |" not in page and "- Synthetic phantom data." in page
     static = table.set_index("method").loc["mrg-llm-static"]
     shown = f"| static | nothing more | 2 | {static.home_bleu_4:.3f} <small>± {static.home_bleu_4_sd:.3f}</small> |"
     assert shown in page and "390.62 KiB" in page and page.count("**phantom, ") == 3
     assert r"\midrule" in paths[2].read_text()
+
+
+def test_a_role_that_no_run_was_tested_in_has_no_page(table, runs, tmp_path):
+    unseen = [name for name in table if name.startswith("unseen_")]
+    paths = prompt_table.write_cells(table.assign(**dict.fromkeys(unseen)), runs, prompt_cells.SHOWN, tmp_path, "cells")
+    assert paths[1].read_text().count("**phantom, ") == 2
 
 
 def test_differences_are_paired_and_corrected_for_their_number(runs, table):
@@ -148,5 +154,5 @@ def test_differences_are_written(runs, tmp_path):
     row = found.query(f"role == 'home' and metric == '{CLINICAL_F1}'").iloc[0]
     clear = "\\*" if row.p_holm < 0.05 else ""
     assert f"{row.difference:+.3f}{clear} <small>[{row.difference_low:+.3f}, {row.difference_high:+.3f}]" in page
-    assert "| fedmrg − mrg-llm-generator-dual | 0 | – |" in page and "CIDEr" not in page
+    assert "mrg-llm-generator-dual" not in page and "CIDEr" not in page
     assert paths[0].name == "order.csv" and "\u2212" not in paths[2].read_text()

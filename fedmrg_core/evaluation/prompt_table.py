@@ -111,11 +111,15 @@ def _seconds_a_step(run: Run) -> float:
 def write_cells(
     table: pandas.DataFrame, runs: Runs, metrics: Sequence[str], out_folder: pathlib.Path | str, name: str
 ) -> list[pathlib.Path]:
-    """Write a `cell_table` as CSV, and as Markdown and LaTeX with a page a role and one of costs for each setting."""
+    """Write a `cell_table` as CSV, and as Markdown and LaTeX with a page a role and one of costs for each setting.
+
+    Pages leave out cells without runs, and a role that no run was tested in.
+    """
     titles = {metric: runs.measures.names[metric] for metric in metrics}
     pages = []
-    for setting, part in table.groupby("setting", sort=False):
-        for role in ROLES:
+    for setting, part in table[table["seeds"] > 0].groupby("setting", sort=False):
+        tested = [role for role in ROLES if part[[f"{role}_{metric}" for metric in metrics]].notna().any(axis=None)]
+        for role in tested:
             header = ("Source of prompts", "Trained besides", "Seeds", *titles.values())
             rows = tuple(
                 (*_place(row), *(_mean_cell(row, f"{role}_{metric}") for metric in titles))
@@ -168,10 +172,12 @@ def write_differences(
 ) -> list[pathlib.Path]:
     """Write `differences` as CSV, and as Markdown and LaTeX with a page a setting and role.
 
-    Measures that no study adds to by itself, as CIDEr, have no paired difference and no column.
+    Measures that no study adds to by itself, as CIDEr, have no paired difference and no column; pairs that have no
+    seed in common have no row.
     """
     pages = []
-    for (setting, role), part in table.groupby(["setting", "role"], sort=False):
+    compared = table[table["difference"].notna()]
+    for (setting, role), part in compared.groupby(["setting", "role"], sort=False):
         shown = [metric for metric in metrics if metric in set(part["metric"])]
         header = ("Difference", "Seeds", *(runs.measures.names[metric] for metric in shown))
         by_pair = part.set_index(["first", "second", "metric"])
