@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import pathlib
 import subprocess
@@ -20,7 +21,7 @@ def source_state() -> dict[str, Any]:
 
 def statements_hash(texts: Iterable[str]) -> str:
     """sha256 over the statements of modules, in whatever order and under whatever names they come."""
-    digests = sorted(hashlib.sha256(_statements(text).encode()).hexdigest() for text in texts)
+    digests = sorted(_digest_of_statements(text) for text in texts)
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
@@ -57,7 +58,8 @@ def file_of(module: str, sources: Mapping[str, str]) -> str | None:
     return next((name for name in (f"{path}.py", f"{path}/__init__.py") if name in sources), None)
 
 
-def imports_of(source: str) -> list[str]:
+@functools.cache
+def imports_of(source: str) -> tuple[str, ...]:
     """Dotted names below the package that a module imports, except for checking types alone."""
     tree = _parsed(source)
     for node in ast.walk(tree):
@@ -69,7 +71,13 @@ def imports_of(source: str) -> list[str]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [name.removeprefix(f"{NAME}.") for name in names if name.startswith(f"{NAME}.")]
+    return tuple(name.removeprefix(f"{NAME}.") for name in names if name.startswith(f"{NAME}."))
+
+
+# Kept, as the hashes of training, of reports and of what a row picks are over nearly the same modules.
+@functools.cache
+def _digest_of_statements(source: str) -> str:
+    return hashlib.sha256(_statements(source).encode()).hexdigest()
 
 
 def _statements(source: str) -> str:
