@@ -1,4 +1,4 @@
-"""What updates give away, over seeds: the tables of words, images and pictures, and their figure.
+"""What updates give away, over seeds: the tables of words, findings, images and pictures, and their figure.
 
 Embedded synthetic data. Runs that are missing are made first, one after another; a killed one goes on from its last
 round, and a seed whose tables are there is not attacked again. From the repository, where `make figures` has prepared
@@ -28,6 +28,7 @@ from fedmrg_core.files.stored_tables import table_text
 from fedmrg_core.files.whole_files import write_text
 from fedmrg_core.paths import reference_folder, workspace_folder
 from fedmrg_core.runs.experiments import RunSettings
+from fedmrg_core.tasks.reports.attacks.finding_table import attack_findings
 from fedmrg_core.tasks.reports.attacks.image_table import attack_images
 from fedmrg_core.tasks.reports.attacks.word_table import attack_words
 from fedmrg_core.tasks.visual_prompts.attacks.attacking import attack_run
@@ -39,8 +40,7 @@ PICTURES = ("full", "head", "lora", "generator", "static")
 ROUNDS = {"phantom": 2, "phantom_findings": 1}  # of training before the attack [ours]
 BATCHES, STEPS, DRAWS = (1, 4, 16), (1, 8), 4
 SEARCH = Attack(iterations=100, restarts=1)
-WORD_KEYS = ("method", "server", "sent", "defence", "batch", "steps", "rebuilt_by")
-PICTURE_KEYS = ("method", "defence", "batch", "steps", "rebuilt_by")
+CASE = ("defence", "batch", "steps", "rebuilt_by")
 LIKENESS = ("psnr", "ssim", "perceptual")
 
 
@@ -70,8 +70,8 @@ def main() -> None:
 
 
 def _written(name: str, table: pandas.DataFrame, out: pathlib.Path) -> pathlib.Path:
-    keys, values = (WORD_KEYS, ("tokens", "findings")) if name == "words" else (PICTURE_KEYS, LIKENESS)
-    found = update_attacks.summary(table, keys, values)
+    _, keys, values = TABLES[name]
+    found = update_attacks.summary(table, (*keys, *CASE), values)
     print(found.round(3).to_string(index=False))
     write_text(out / f"{name}.csv", table_text(found))
     return out / f"{name}.csv"
@@ -82,7 +82,7 @@ def _table(name: str, root: pathlib.Path, profile: str, seed: int) -> pandas.Dat
     path = root / "report" / f"update-attacks-{profile}" / "seeds" / f"{name}-{seed}.csv"
     if not path.is_file():
         started = time.perf_counter()
-        write_text(path, table_text(TABLES[name](root, profile, seed).assign(seed=seed)))
+        write_text(path, table_text(TABLES[name][0](root, profile, seed).assign(seed=seed)))
         print(f"{name}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
     return pandas.read_csv(path)
 
@@ -109,6 +109,15 @@ def _words(root: pathlib.Path, profile: str, seed: int) -> pandas.DataFrame:
     return pandas.concat(found, ignore_index=True)
 
 
+def _findings(root: pathlib.Path, profile: str, seed: int) -> pandas.DataFrame:
+    folder, others = _run(root, profile, "phantom", "fedmrg", seed), [name for name in DEFENCES if name != "none"]
+    found = [
+        attack_findings(folder, BATCHES, STEPS, DRAWS, seed),
+        attack_findings(folder, (1,), STEPS, DRAWS, seed, others),
+    ]
+    return pandas.concat(found, ignore_index=True)
+
+
 def _images(root: pathlib.Path, profile: str, seed: int) -> pandas.DataFrame:
     folders = [_run(root, profile, "phantom", method, seed) for method in REPORTS[:2]]
     return pandas.concat([attack_images(folder, SEARCH, (1, 4), seed) for folder in folders], ignore_index=True)
@@ -126,10 +135,12 @@ def _pictures(root: pathlib.Path, profile: str, seed: int) -> pandas.DataFrame:
     return pandas.concat(found, ignore_index=True)
 
 
-TABLES: dict[str, Callable[[pathlib.Path, str, int], pandas.DataFrame]] = {
-    "words": _words,
-    "images": _images,
-    "pictures": _pictures,
+# How a table is made, what tells its rows apart beside `CASE`, and its measures.
+TABLES: dict[str, tuple[Callable[[pathlib.Path, str, int], pandas.DataFrame], tuple[str, ...], tuple[str, ...]]] = {
+    "words": (_words, ("method", "server", "sent"), ("tokens", "findings")),
+    "findings": (_findings, ("method",), ("occurring", "counted")),
+    "images": (_images, ("method",), LIKENESS),
+    "pictures": (_pictures, ("method",), LIKENESS),
 }
 
 

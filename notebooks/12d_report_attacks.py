@@ -13,8 +13,8 @@
 # %% [markdown]
 # # 12d · What updates of a report model give away
 #
-# FedMRG sends an encoder in full and a low-rank adapter of its LLM. A server that is honest but curious sees both. Which words of the reports
-# can it read from the adapter, and how much of an image from the rest?
+# FedMRG sends an encoder in full, its diagnosis prompts, and a low-rank adapter of its LLM. A server that is honest but curious sees them all.
+# Which words of the reports can it read from the adapter, which findings from the prompts, and how much of an image from the rest?
 #
 # **A weak attack that fails is no proof of safety.** What succeeds here is certain; what fails here is not. The runs are those of notebook 06,
 # so `make figures` comes first.
@@ -38,6 +38,7 @@ workspace = ""  # where results are kept; the repository if empty
 import matplotlib.pyplot as plt
 import pandas
 import torch
+from IPython.display import display
 
 from fedmrg_core.federation.curious.defences import DEFENCES
 from fedmrg_core.federation.curious.inversion import Attack
@@ -45,6 +46,7 @@ from fedmrg_core.federation.run import run_federation
 from fedmrg_core.paths import workspace_folder
 from fedmrg_core.runs.experiments import RunSettings
 from fedmrg_core.tasks.reports.attacks.attacked import open_attacked
+from fedmrg_core.tasks.reports.attacks.finding_table import attack_findings
 from fedmrg_core.tasks.reports.attacks.image_table import attack_images, attacked_batch, rebuild
 from fedmrg_core.tasks.reports.attacks.word_table import ADAPTER, attack_words, strengths_of_one
 from figures.common import mark_synthetic
@@ -86,10 +88,26 @@ words = pandas.concat(
 words.pivot_table(index=["sent", "rebuilt_by", "steps"], columns=["method", "batch"], values="tokens").round(2)
 
 # %% [markdown]
-# And the findings: those of the other hospital's report that has most in common with the found tokens, F1. A random one is the floor.
+# And the findings that those words speak of: those of the other hospital's report that has most in common with the found tokens, F1. A random
+# one is the floor.
 
 # %%
 words.pivot_table(index=["sent", "rebuilt_by", "steps"], columns=["method", "batch"], values="findings").round(2)
+
+# %% [markdown]
+# ## Findings, from diagnosis prompts
+#
+# Words are not needed for them. A step moves the prompts of the states that occur in the batch, and no other prompt. And the gradient of the
+# head's bias has one negative entry a finding, where there is one study: its state. `occurring` is F1 of what is positive somewhere in the
+# batch, `counted` of how many studies have it.
+
+# %%
+speaking = [run for run in runs.values() if "diagnosis" in run.load()[1].prompts.split("+")]
+told = [attack_findings(run.folder(root), sizes, counts, draws, seed) for run in speaking]
+if told:
+    keys = ["method", "rebuilt_by", "steps"]
+    table = pandas.concat(told).pivot_table(index=keys, columns="batch", values=["occurring", "counted"], sort=False)
+    display(table.round(2))
 
 # %% [markdown]
 # ## A server that crafts what it sends

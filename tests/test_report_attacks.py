@@ -15,12 +15,14 @@ from torch import nn
 
 from fedmrg_core.adapters import GENERIC
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.curious.defences import DEFENCES
 from fedmrg_core.federation.curious.inversion import Attack
+from fedmrg_core.federation.curious.recomputed import recomputed_update, sent_by
 from fedmrg_core.federation.run import configure_run, run_federation
 from fedmrg_core.runs.configuration import Federation
 from fedmrg_core.runs.methods import load_method
-from fedmrg_core.tasks.reports.attacks import image_table, word_table, words
-from fedmrg_core.tasks.reports.attacks.attacked import Attacked, open_attacked
+from fedmrg_core.tasks.reports.attacks import finding_table, image_table, word_table, words
+from fedmrg_core.tasks.reports.attacks.attacked import Attacked, BatchLoss, Case, open_attacked
 from fedmrg_core.tasks.reports.attacks.crafted import craft_start
 from fedmrg_core.tasks.reports.attacks.words import find_readers, in_the_span, token_strengths
 from fedmrg_core.tasks.reports.client_batches import ClientBatches
@@ -84,7 +86,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Attacked:
 
 
 def test_the_words_of_one_report_come_back_whole_from_a_whole_llm(attacked):
-    case = word_table._Case(batch=1, steps=1, draw=0, seed=0, pace=0.01)
+    case = Case(batch=1, steps=1, draw=0, seed=0, pace=0.01)
     rows = {row["sent"]: row for row in word_table._rows(attacked, case, word_table.DEFENCES["none"])}
     assert rows["whole LLM"]["tokens"] == 1
     assert 0 <= rows["adapter"]["tokens"] <= 1 and rows["nothing"]["tokens"] < 1
@@ -129,12 +131,61 @@ def test_a_crafted_start_leaves_words_alone_in_the_update(attacked):
         before = model.prefix(batch.images, batch.states).embeddings[0]
     known = [position for position in range(len(before)) if before[position].any()]
     assert len(known) == 1 + len(model.instruction_ids)  # <s> and the instruction
-    case = word_table._Case(batch=1, steps=1, draw=0, seed=0, pace=0.01)
+    case = Case(batch=1, steps=1, draw=0, seed=0, pace=0.01)
     found = {
         name: next(row for row in word_table._rows(each, case, word_table.DEFENCES["none"]) if row["sent"] == "adapter")
         for name, each in (("honest", attacked), ("crafted", other))
     }
     assert found["crafted"]["tokens"] >= max(0.8, found["honest"]["tokens"])
+
+
+# ---- findings ----
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (1, 3), (4, 1)])
+def test_the_prompts_that_moved_name_every_state_of_the_batch(attacked, batch, steps):
+    case = Case(batch=batch, steps=steps, draw=0, seed=0, pace=0.01)
+    loss, studies = BatchLoss(attacked), case.studies(attacked)
+    update = recomputed_update(loss, sent_by(attacked.model), (studies,), steps, case.pace)
+    read = finding_table.states_read(update[finding_table.TABLE_KEY])
+    assert torch.equal(read, finding_table.state_counts(studies.states) > 0)
+    rows = {row["rebuilt_by"]: row for row in finding_table.finding_rows(attacked, case, DEFENCES["none"])}
+    assert rows["table of prompts"]["occurring"] == 1 and "counted" not in rows["table of prompts"]
+    if batch == 1:
+        assert rows["bias of the head"]["occurring"] == rows["bias of the head"]["counted"] == 1
+    assert {"mean of another hospital", "random studies"} < rows.keys()
+
+
+@pytest.mark.parametrize("count", [1, 5, 16])
+def test_the_bias_counts_states_where_the_guess_is_right(count):
+    generator = torch.Generator().manual_seed(count)
+    logits = torch.randn(count, 14, 4, generator=generator)
+    states = torch.randint(4, (count, 14), generator=generator)
+    bias = torch.zeros(14, 4, requires_grad=True)
+    nn.functional.cross_entropy((logits + bias).flatten(0, 1), states.flatten()).backward()
+    guessed = logits.softmax(dim=-1).mean(dim=0)
+    counts = finding_table.counted_states(bias.grad.flatten(), guessed, count)
+    assert torch.equal(counts, finding_table.state_counts(states))
+
+
+def test_noise_alone_names_no_state():
+    change = 0.1 * torch.randn(56, 96, generator=torch.Generator().manual_seed(0))
+    assert not finding_table.states_read(change, noise=0.1).any()
+    change[7] += 1.0
+    assert finding_table.states_read(change, noise=0.1).flatten().nonzero().tolist() == [[7]]
+
+
+def test_agreement_counts_what_both_have():
+    agreement = finding_table.agreement
+    assert agreement(torch.zeros(14), torch.zeros(14)) == 1
+    assert agreement(torch.tensor([3, 0, 1]), torch.tensor([1, 2, 1])) == 2 * 2 / (4 + 4)
+    assert agreement(torch.tensor([True, False]), torch.tensor([False, True])) == 0
+
+
+def test_a_row_without_diagnosis_prompts_shows_no_findings(tmp_path):
+    model = small_model(small_base_models(tmp_path), "fed-lora")
+    with pytest.raises(InputError, match="method 'fed-lora' shares no diagnosis prompts, so no update shows its find"):
+        finding_table._check_sent(model)
 
 
 # ---- images ----
@@ -194,6 +245,18 @@ def test_the_table_of_words(trained, method, monkeypatch):
     assert tables[1].equals(table)
 
 
+def test_the_table_of_findings(trained):
+    arguments = {"batches": (1, 2), "steps": (1, 2), "draws": 2, "defences": ("none", "8 bits", "noise .01")}
+    table = finding_table.attack_findings(trained["fedmrg"], **arguments)
+    assert list(table.columns) == list(finding_table.COLUMNS) and set(table["method"]) == {"fedmrg"}
+    assert len(table) == 2 * 2 * 3 * 4 and table["occurring"].between(0, 1).all()
+    assert (table["counted"].isna() == (table["rebuilt_by"] == "table of prompts")).all()
+    plain = table[table["defence"] == "none"].set_index(["batch", "steps", "rebuilt_by"])["occurring"]
+    assert (plain.xs("table of prompts", level="rebuilt_by") == 1).all()  # whatever the batch, and after two steps
+    assert plain[1, 1, "bias of the head"] == 1
+    assert finding_table.attack_findings(trained["fedmrg"], **arguments).equals(table)
+
+
 def test_the_table_of_images(trained):
     table = image_table.attack_images(trained["fedmrg"], Attack(iterations=2, restarts=1), batches=(1, 2))
     assert list(table.columns) == list(image_table.COLUMNS)
@@ -214,6 +277,9 @@ def test_what_cannot_be_attacked_is_refused(trained):
         word_table.attack_words(trained["fedmrg"], batches=(999,))
     with pytest.raises(InputError, match="a hospital has fewer than 999 training studies; ask for fewer"):
         image_table.attack_images(trained["fedmrg"], Attack(), batches=(999,))
-    for attack in (word_table.attack_words, lambda run, **given: image_table.attack_images(run, Attack(), **given)):
+    with pytest.raises(InputError, match="a hospital has fewer than 999 training studies; ask for fewer"):
+        finding_table.attack_findings(trained["fedmrg"], batches=(999,))
+    attacks = word_table.attack_words, finding_table.attack_findings
+    for attack in (*attacks, lambda run, **given: image_table.attack_images(run, Attack(), **given)):
         with pytest.raises(InputError, match="defence 'mask' is unknown; expected one of none, 8 bits"):
             attack(trained["fedmrg"], defences=("mask",))

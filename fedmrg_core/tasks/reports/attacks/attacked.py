@@ -10,6 +10,7 @@ import functools
 import pathlib
 from collections.abc import Sequence
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from fedmrg_core.federation.roster import read_roster
 from fedmrg_core.federation.task import load_task
 from fedmrg_core.prompts import initial_disease_weights
 from fedmrg_core.report_generator import ReportGenerator
+from fedmrg_core.seeds import stream_seed
 from fedmrg_core.tasks.reports.attacks.words import Reader, find_readers
 from fedmrg_core.tasks.reports.batch import Batch
 from fedmrg_core.tasks.reports.client_batches import ClientBatches
@@ -90,6 +92,37 @@ def open_attacked(run_folder: pathlib.Path) -> Attacked:
     return Attacked(
         task, task.model, *(ClientBatches(task.model, each.tensors("train"), profile) for each in hospitals)
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One update that is attacked.
+
+    Attributes:
+        batch: number of its reports.
+        steps: local steps.
+        draw: number of the draw, and `seed` of all: they choose reports, noise and floors.
+        pace: of a local step.
+    """
+
+    batch: int
+    steps: int
+    draw: int
+    seed: int
+    pace: float
+
+    def numbers(self, what: str) -> numpy.random.Generator:
+        """A stream of its own."""
+        return numpy.random.default_rng(stream_seed(self.seed, "attack", what, self.batch, self.draw))
+
+    def noise(self) -> torch.Generator:
+        """Draws a defence's noise."""
+        return torch.Generator().manual_seed(int(self.numbers("noise").integers(2**31)))
+
+    def studies(self, attacked: Attacked) -> Batch:
+        """Those whose update is seen."""
+        chosen = self.numbers("reports").choice(len(attacked.own), self.batch, replace=False)
+        return attacked.own.batch(chosen.tolist())
 
 
 class BatchLoss(nn.Module):

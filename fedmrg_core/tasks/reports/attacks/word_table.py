@@ -7,7 +7,6 @@ how frequent tokens are, and are what findings are read from [ours].
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -24,8 +23,7 @@ from fedmrg_core.federation.curious.defences import DEFENCES, Defence, check_def
 from fedmrg_core.federation.curious.inversion import moving
 from fedmrg_core.federation.curious.recomputed import recomputed_update, sent_by
 from fedmrg_core.report_generator import ReportGenerator
-from fedmrg_core.seeds import stream_seed
-from fedmrg_core.tasks.reports.attacks.attacked import Attacked, BatchLoss, adapted_layers, open_attacked
+from fedmrg_core.tasks.reports.attacks.attacked import Attacked, BatchLoss, Case, adapted_layers, open_attacked
 from fedmrg_core.tasks.reports.attacks.crafted import craft_start
 from fedmrg_core.tasks.reports.attacks.words import (
     TOLD_BY_FREQUENCY,
@@ -82,7 +80,7 @@ def attack_words(
         for count in steps
         for draw in range(draws)
         for name in defences
-        for row in _rows(attacked, _Case(batch, count, draw, seed, pace), DEFENCES[name])
+        for row in _rows(attacked, Case(batch, count, draw, seed, pace), DEFENCES[name])
     ]
     keys = [name for name in COLUMNS if name not in ("tokens", "findings")]
     who = {"method": attacked.task.configuration.method.name, "server": CRAFTING if crafted else CURIOUS}
@@ -92,38 +90,18 @@ def attack_words(
 
 def strengths_of_one(attacked: Attacked, seed: int = 0) -> tuple[Tensor, Batch]:
     """How strongly each token, (V,), has part in what the adapter sends after one step on one report; and its batch."""
-    case = _Case(batch=1, steps=1, draw=0, seed=seed, pace=0.01)
-    batch, sent = _batch(attacked, case), _adapter(attacked.model)
+    case = Case(batch=1, steps=1, draw=0, seed=seed, pace=0.01)
+    batch, sent = case.studies(attacked), _adapter(attacked.model)
     update = recomputed_update(BatchLoss(attacked), sent, (batch,), case.steps, case.pace)
     return _strengths(attacked, moving(update), 0.0), batch
 
 
-@dataclasses.dataclass(frozen=True)
-class _Case:
-    """One update that is attacked."""
-
-    batch: int
-    steps: int
-    draw: int
-    seed: int
-    pace: float
-
-    def numbers(self, what: str) -> numpy.random.Generator:
-        """A stream of its own."""
-        return numpy.random.default_rng(stream_seed(self.seed, "attack", what, self.batch, self.draw))
-
-
-def _batch(attacked: Attacked, case: _Case) -> Batch:
-    chosen = case.numbers("reports").choice(len(attacked.own), case.batch, replace=False)
-    return attacked.own.batch(chosen.tolist())
-
-
-def _rows(attacked: Attacked, case: _Case, defence: Defence) -> Iterator[dict[str, object]]:
+def _rows(attacked: Attacked, case: Case, defence: Defence) -> Iterator[dict[str, object]]:
     model, loss = attacked.model, BatchLoss(attacked)
-    batch = _batch(attacked, case)
+    batch = case.studies(attacked)
     # The last token is not read, and the instruction's are read in any case.
     read = set(batch.report_ids[:, :-1][batch.report_mask[:, 1:]].tolist()) - attacked.always_read
-    noise = torch.Generator().manual_seed(int(case.numbers("noise").integers(2**31)))
+    noise = case.noise()
     for name, sent in (WHOLE, _matrices(model)), (ADAPTER, _adapter(model)):
         with _learning(sent):
             update = recomputed_update(loss, sent, (batch,), case.steps, case.pace)
