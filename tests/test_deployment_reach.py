@@ -245,6 +245,25 @@ def test_runs_that_are_left_are_ended(places, monkeypatch):  # noqa: F811
     assert link.runs == {"1": "finished:completed", "2": "finished:stopped", "3": "finished:stopped"}
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_run_may_end_by_itself_before_it_is_ended(places, monkeypatch, ended):  # noqa: F811
+    link = Link()
+
+    def ask(folder: pathlib.Path, *command: str) -> dict:
+        if command[:2] != ("stop", "2"):
+            return link.ask(folder, *command)
+        link.runs["2"] = "finished:failed" if ended else "running"
+        raise InputError("Run is already finished." if ended else "it is stuck.")
+
+    monkeypatch.setattr(superlink, "ask", ask)
+    if ended:
+        superlink.stop_runs(places / "server")
+        assert link.runs["3"] == "finished:stopped"
+    else:
+        with pytest.raises(InputError, match="it is stuck"):
+            superlink.stop_runs(places / "server")
+
+
 def test_flowers_answers_are_read_without_colours(places, monkeypatch):  # noqa: F811
     class Done:
         returncode, stdout, stderr = 0, json.dumps({"success": True, "runs": []}), ""

@@ -51,9 +51,17 @@ def stop_runs(folder: pathlib.Path) -> None:
         InputError: the SuperLink does not answer.
     """
     write_connection(folder)
-    for run in ask(folder, "list", CONNECTION)["runs"]:
-        if not run["status"].startswith("finished"):
-            ask(folder, "stop", run["run-id"], CONNECTION)
+    for number in _running(folder):
+        try:
+            ask(folder, "stop", number, CONNECTION)
+        except InputError:  # also where it has ended by itself since it was listed: its server's app was lost in a crash
+            if number in _running(folder):
+                raise
+
+
+def _running(folder: pathlib.Path) -> list[str]:
+    runs = ask(folder, "list", CONNECTION)["runs"]
+    return [run["run-id"] for run in runs if not run["status"].startswith("finished")]
 
 
 def write_connection(folder: pathlib.Path) -> None:
