@@ -54,8 +54,8 @@ def stop_runs(folder: pathlib.Path) -> None:
     for number in _running(folder):
         try:
             ask(folder, "stop", number, CONNECTION)
-        except InputError:  # also where it has ended by itself since it was listed: its server's app was lost in a crash
-            if number in _running(folder):
+        except InputError:
+            if number in _running(folder):  # else it has ended by itself, as one does whose app was lost in a crash
                 raise
 
 
