@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typer.testing import CliRunner
 
 from fedmrg_core.commands.command_line import app
-from fedmrg_core.federation.deployment import folders, nodes, program_environment
-from fedmrg_core.federation.simulation import end_processes
+from fedmrg_core.federation.deployment import folders, program_environment, running
+from fedmrg_core.federation.flower_programs import end_processes
 
 HERE = pathlib.Path(__file__).parent
 LIMIT = ["timeout", "1800"] if shutil.which("timeout") else []  # they end also where the tests are killed
@@ -119,7 +119,7 @@ class Running(threading.Thread):
 
     def run(self) -> None:
         try:
-            nodes.run(self.place / "server", test=True, progress=False)
+            running.run(self.place / "server", test=True, progress=False)
         except Exception as error:
             self.error = error
 

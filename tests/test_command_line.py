@@ -79,10 +79,9 @@ def test_make_help_names_what_may_be_set(repository):
     assert lines["DATA"].split(": ")[1].split() == list(sources_of())
 
 
-def test_command_line_does_not_import_torch():
-    code = (
-        "import sys, fedmrg_core.commands.command_line, fedmrg_core.commands.notebooks; print('torch' in sys.modules)"
-    )
+@pytest.mark.parametrize("used", ["commands.command_line", "commands.notebooks", "federation.deployment.nodes"])
+def test_what_starts_at_once_does_not_import_torch(used):
+    code = f"import sys, fedmrg_core.{used}; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 

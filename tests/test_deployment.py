@@ -14,7 +14,7 @@ from linear_runs import configuration
 from linear_task import CLIENTS
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.deployment import certificates, folders, nodes, program_environment, superlink
+from fedmrg_core.federation.deployment import certificates, folders, nodes, program_environment, running, superlink
 from fedmrg_core.federation.task import load_task
 from fedmrg_core.runs.run_configuration import read_configuration, write_configuration
 
@@ -131,7 +131,7 @@ def test_no_private_key_and_no_study_is_handed_over(places):
 def test_a_run_without_hospitals_is_refused(in_process, tmp_path):
     call("federation", "init", "server", "--configuration", in_process, cwd=tmp_path)
     with pytest.raises(InputError, match="clients.json does not exist"):
-        nodes.run(tmp_path / "server")
+        running.run(tmp_path / "server")
 
 
 def test_the_configuration_written_at_a_site_is_the_servers(places):

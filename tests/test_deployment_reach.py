@@ -32,7 +32,7 @@ from test_deployment import in_process, places, spoilt  # noqa: F401
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation import run, server_app
-from fedmrg_core.federation.deployment import certificates, folders, nodes, program_environment, superlink
+from fedmrg_core.federation.deployment import certificates, folders, nodes, program_environment, running, superlink
 from fedmrg_core.federation.deployment.reach import check_server
 from fedmrg_core.federation.grid import FIRST_CLIENT_NODE, InProcessGrid
 from fedmrg_core.federation.run import run_federation
@@ -286,7 +286,7 @@ def test_a_superlink_that_is_not_there_is_told(places, monkeypatch):  # noqa: F8
 
 def test_a_run_whose_superlink_has_ended_says_so(places):  # noqa: F811
     with pytest.raises(InputError, match="the SuperLink has ended; start fedmrg federation serve again, and then"):
-        nodes._wait_for_the_end(places / "server")
+        running._wait_for_the_end(places / "server")
 
 
 # ---- programs ----
@@ -360,7 +360,7 @@ def test_a_program_that_is_told_to_end_ends_what_it_has_started(places, monkeypa
 def test_told_to_end_twice_it_ends_once():
     """`timeout` and systemd tell a whole group; the second time, `subprocess` may hold its lock."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
-        with pytest.raises(KeyboardInterrupt), nodes._ending(process):
+        with pytest.raises(KeyboardInterrupt), nodes.ending(process):
             try:
                 signal.raise_signal(signal.SIGTERM)
             except KeyboardInterrupt:

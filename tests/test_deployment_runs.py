@@ -22,7 +22,7 @@ from small_model import PROFILE
 from small_questions import small_inputs, small_run
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.deployment import nodes
+from fedmrg_core.federation.deployment import nodes, running
 from fedmrg_core.federation.roster import read_roster
 from fedmrg_core.federation.run import configure_run, run_federation
 from fedmrg_core.identity.audit import audit_run
@@ -110,7 +110,7 @@ def deployed_run(tmp_path: pathlib.Path, run: pathlib.Path, base_models: pathlib
     clients = client_folders(run)
     place = make_places(tmp_path, run, clients, "--base-models", base_models)
     with started(place, "server", *clients):
-        nodes.run(place / "server", test=True, progress=False)
+        running.run(place / "server", test=True, progress=False)
     assert_equal_bytes(place, run)
     assert json.loads((place / "server" / "run" / "manifest.json").read_text())["engine"] == "deployment"
     assert set(statuses(place / "server" / "run").values()) == {"ok"}
@@ -154,7 +154,7 @@ def test_what_a_federation_survives(tmp_path):
 
         (place / "c" / "run" / "fault-c-1").rename(tmp_path / "later")
         with pytest.raises(InputError, match="there is no room left to write it; make some, and start the same"):
-            nodes.run(server, progress=False)
+            running.run(server, progress=False)
         (hooks / "full").unlink()
         (tmp_path / "later").rename(place / "c" / "run" / "fault-c-1")
         shutil.rmtree(place / "c" / "run" / "hospitals")  # as if c had never trained
@@ -180,7 +180,7 @@ def test_what_a_federation_survives(tmp_path):
         for path in server.glob("state.db*"):
             path.unlink()
         programs.start("server")
-        nodes.run(server, test=True, progress=False)
+        running.run(server, test=True, progress=False)
         assert "did not let c in; asked again" in programs.log("stranger").read_text()
     left_out = {key for key, status in statuses(server / "run").items() if status != "ok"}
     assert left_out == {(1, "c")} and len(statuses(server / "run")) == 9
@@ -236,7 +236,7 @@ def test_identities_over_several_machines(tmp_path):
             call("site", "join", name, "server/run/identity/members.json", cwd=place)
         with started(place, "server", "a", "b") as programs:
             programs.start("c", [alters(tmp_path / "hooks")])
-            nodes.run(place / "server", progress=False)
+            running.run(place / "server", progress=False)
         codes = pandas.read_csv(place / "server" / "run" / "identity.csv")
         told = {(row.round, row.client): row.code for row in codes.itertuples()}
         assert told.pop((2, "c")) == "altered" and set(told.values()) == {"admitted"} and len(told) == 5

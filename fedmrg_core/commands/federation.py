@@ -67,9 +67,9 @@ def run(
 
     Example: fedmrg federation run ours
     """
-    from fedmrg_core.federation.deployment import nodes
+    from fedmrg_core.federation.deployment import running
 
-    nodes.run(folder, test=test)
+    running.run(folder, test=test)
     print(f"{folder / 'run'}: done")
 
 

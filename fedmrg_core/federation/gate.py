@@ -9,16 +9,16 @@ from __future__ import annotations
 import importlib
 import pathlib
 from collections.abc import Mapping
-from typing import Any, Protocol
-
-from flwr.app import Context, Message
-from flwr.clientapp.typing import ClientAppCallable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.model_exchange import run_folder_of
 from fedmrg_core.federation.roster import Roster
-from fedmrg_core.federation.task import Task, load_task
 from fedmrg_core.runs.run_configuration import RunConfiguration
+
+if TYPE_CHECKING:  # a hospital's node starts without what these bring
+    from flwr.app import Message
+
+    from fedmrg_core.federation.task import Task
 
 IDENTITY = "fedmrg_core.identity"
 
@@ -84,46 +84,39 @@ class OpenGate:
 
 def open_gate(run_folder: pathlib.Path, configuration: RunConfiguration) -> Gate:
     """The gate of a run."""
-    return OpenGate() if configuration.identities is None else _part("gate").ChainGate(run_folder)
+    return OpenGate() if configuration.identities is None else identity_part("gate").ChainGate(run_folder)
 
 
 def enrol(run_folder: pathlib.Path, task: Task, roster: Roster) -> None:
     """On one machine, before round 1: make and register identities of all clients, where the run asks so."""
     if task.configuration.identities is not None:
-        _part("enrolment").enrol(run_folder, task, roster)
+        identity_part("enrolment").enrol(run_folder, task, roster)
 
 
 def seal(run_folder: pathlib.Path, configuration: RunConfiguration) -> None:
     """After the last file of a run is written: gather the evidence, where the run has identities."""
     if configuration.identities is not None:
-        _part("evidence").seal(run_folder)
-
-
-def vouch(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """A Flower mod: the hospital checks the model and signs its update, where the run asks so."""
-    if load_task(run_folder_of(context)).configuration.identities is None:
-        return call_next(message, context)
-    return _part("vouching").vouch(message, context, call_next)
+        identity_part("evidence").seal(run_folder)
 
 
 def prepare_server(run_folder: pathlib.Path, configuration: RunConfiguration) -> RunConfiguration:
     """In a real federation, first: the server's keys and the contract, if the run has identities."""
     if configuration.identities is None:
         return configuration
-    settings = _part("sites").prepare_server(run_folder, configuration.identities)
+    settings = identity_part("sites").prepare_server(run_folder, configuration.identities)
     return configuration.model_copy(update={"identities": settings})
 
 
 def apply(run_folder: pathlib.Path, configuration: RunConfiguration, client: str) -> int | None:
     """Then a hospital makes and registers its identity; the number of it."""
-    return None if configuration.identities is None else _part("sites").apply(run_folder, client)
+    return None if configuration.identities is None else identity_part("sites").apply(run_folder, client)
 
 
 def admit_members(
     run_folder: pathlib.Path, configuration: RunConfiguration, identities: Mapping[str, int]
 ) -> pathlib.Path | None:
     """Then the server opens the run on the chain; the list of members, for every hospital."""
-    return None if configuration.identities is None else _part("sites").admit(run_folder, identities)
+    return None if configuration.identities is None else identity_part("sites").admit(run_folder, identities)
 
 
 def join(run_folder: pathlib.Path, configuration: RunConfiguration, client: str, members: pathlib.Path) -> None:
@@ -134,16 +127,21 @@ def join(run_folder: pathlib.Path, configuration: RunConfiguration, client: str,
     """
     if configuration.identities is None:
         raise InputError(f"{run_folder}: this run has no identities; there is no list of members to take.")
-    _part("sites").join(run_folder, client, members)
+    identity_part("sites").join(run_folder, client, members)
 
 
 def check_joined(run_folder: pathlib.Path, configuration: RunConfiguration) -> None:
     """Before a hospital's node starts: it has the list of members, if the run has identities."""
     if configuration.identities is not None:
-        _part("sites").check_joined(run_folder)
+        identity_part("sites").check_joined(run_folder)
 
 
-def _part(name: str) -> Any:
+def identity_part(name: str) -> Any:
+    """A module of what stands behind the interface.
+
+    Raises:
+        InputError: a package of the optional group is not installed.
+    """
     try:
         return importlib.import_module(f"{IDENTITY}.{name}")
     except ModuleNotFoundError as error:

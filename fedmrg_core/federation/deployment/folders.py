@@ -8,12 +8,12 @@ Neither holds a study or a private key.
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import flwr
 import pydantic
 
 import fedmrg_core
@@ -94,7 +94,7 @@ class Admitted:
 
 def versions() -> dict[str, str]:
     """What has to be the same everywhere."""
-    return {"fedmrg": fedmrg_core.__version__, "flwr": flwr.__version__}
+    return {"fedmrg": fedmrg_core.__version__, "flwr": importlib.metadata.version("flwr")}
 
 
 def init_federation(folder: pathlib.Path, settings: FederationFolder, run_folder: pathlib.Path) -> pathlib.Path:

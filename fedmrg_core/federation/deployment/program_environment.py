@@ -8,7 +8,7 @@ import shlex
 import stat
 import sys
 
-from fedmrg_core.federation.simulation import flower_environment
+from fedmrg_core.federation.flower_programs import flower_environment
 
 HOME = "flower"  # below a server's folder and a hospital's
 SUPEREXEC = "flower-superexec"  # as SuperLink and SuperNode start it
