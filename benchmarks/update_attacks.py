@@ -60,7 +60,7 @@ def main() -> None:
             for name in TABLES
         }
         paths = [_written(name, table, out) for name, table in tables.items()]
-        paths += update_attacks.draw(tables["words"], tables["pictures"], out)
+        paths += update_attacks.draw(tables["words"], tables["findings"], tables["pictures"], out)
     except InputError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from error

@@ -1,4 +1,4 @@
-"""What updates give away: the words and pictures that an attack rebuilds, beside floors that saw no update."""
+"""What updates give away: the words, findings and pictures that come back from one, beside floors that saw none."""
 
 from __future__ import annotations
 
@@ -14,27 +14,32 @@ from figures import common
 
 NAME = "update_attacks"
 KEYS = ["panel", "what", "batch"]
-WORDS, CRAFTED, PICTURES = "words", "words, crafted start", "pictures"
+WORDS, CRAFTED, FINDINGS, PICTURES = "words", "words, crafted start", "findings", "pictures"
 TITLES = {
     WORDS: ("Words, honest but curious server", "Share of the tokens found"),
     CRAFTED: ("Words, server that crafts its model", "Share of the tokens found"),
+    FINDINGS: ("Findings, honest but curious server", "F1 of findings that occur"),
     PICTURES: ("Pictures, honest but curious server", "PSNR in decibels"),
 }
 
 
-def draw(words: pandas.DataFrame, pictures: pandas.DataFrame, out_folder: pathlib.Path | str) -> list[pathlib.Path]:
-    """Three panels over the number of studies of an update, one local step and no defence.
+def draw(
+    words: pandas.DataFrame, findings: pandas.DataFrame, pictures: pandas.DataFrame, out_folder: pathlib.Path | str
+) -> list[pathlib.Path]:
+    """Four panels over the number of studies of an update, one local step and no defence.
 
     Args:
         words: columns of `attack_words`, and seed.
+        findings: columns of `attack_findings`, and seed.
         pictures: columns of `attack_run`, and seed.
         out_folder: where PDF, PNG and CSV are written.
     """
-    shown = pandas.concat([_named(words, "tokens"), _named(pictures, "psnr")], ignore_index=True)
+    parts = _named(words, "tokens"), _named(findings, "occurring"), _named(pictures, "psnr")
+    shown = pandas.concat(parts, ignore_index=True)
     table = shown.groupby(KEYS, sort=False)["value"].agg(["mean", "min", "max", "count"]).reset_index()
     table = table.rename(columns={"count": "seeds"})
-    figure, axes = common.new_figure(1, 3, 11.0, 3.2)
-    for axis, (panel, (title, label)) in zip(axes, TITLES.items(), strict=True):
+    figure, axes = common.new_figure(2, 2, 8.5, 6.0)
+    for axis, (panel, (title, label)) in zip(axes.flat, TITLES.items(), strict=True):
         _lines(axis, table[table["panel"] == panel])
         axis.set(title=title, ylabel=label, xlabel="Studies of an update")
     seeds = int(table["seeds"].max())
@@ -49,8 +54,8 @@ def _named(table: pandas.DataFrame, value: str) -> pandas.DataFrame:
     """Rows of one local step without a defence, with their panel, what was sent by whom, and the value."""
     rows = table[(table["defence"] == "none") & (table["steps"] == 1)].copy()
     rows["value"] = rows[value]
-    if value == "psnr":
-        rows["panel"] = PICTURES
+    if value != "tokens":
+        rows["panel"] = PICTURES if value == "psnr" else FINDINGS
         rows["what"] = [_what(each.rebuilt_by, each.method, "") for each in rows.itertuples()]
     else:
         rows["panel"] = rows["server"].map(lambda server: WORDS if server == "curious" else CRAFTED)
@@ -62,7 +67,8 @@ def _what(rebuilt_by: str, method: str, sent: str) -> str:
     """A line's name; floors are the same for every row of methods."""
     if rebuilt_by in ("attack", "matching"):
         return f"{method}, {sent}" if sent else method
-    return f"{method}, {rebuilt_by}" if rebuilt_by == "closed form" else f"floor: {rebuilt_by}"
+    attack = rebuilt_by in ("closed form", "table of prompts", "bias of the head")
+    return f"{method}, {rebuilt_by}" if attack else f"floor: {rebuilt_by}"
 
 
 def _lines(axis: Axes, table: pandas.DataFrame) -> None:

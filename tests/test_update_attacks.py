@@ -23,6 +23,15 @@ def words() -> pandas.DataFrame:
     return pandas.DataFrame(rows)
 
 
+def findings() -> pandas.DataFrame:
+    rows = [
+        {"method": "fedmrg", "defence": "none", "batch": 1, "steps": steps, "rebuilt_by": name, "occurring": value,
+         "counted": value, "seed": seed}
+        for name, value in (("table of prompts", 1.0), ("random studies", 0.2)) for steps in (1, 8) for seed in (0, 1)
+    ]  # fmt: skip
+    return pandas.DataFrame(rows)
+
+
 def pictures() -> pandas.DataFrame:
     rows = [
         {"method": "full", "defence": "none", "batch": 1, "steps": 1, "rebuilt_by": name, "psnr": 10.0 + seed,
@@ -33,10 +42,12 @@ def pictures() -> pandas.DataFrame:
 
 
 def test_every_case_is_a_line_with_its_seeds(tmp_path):
-    paths = update_attacks.draw(words(), pictures(), tmp_path)
+    paths = update_attacks.draw(words(), findings(), pictures(), tmp_path)
     assert [path.name for path in paths] == [f"update_attacks.{kind}" for kind in ("pdf", "png", "csv")]
     table = pandas.read_csv(paths[-1]).set_index(update_attacks.KEYS)
-    assert set(table["seeds"]) == {3}
+    assert set(table["seeds"]) == {2, 3}
+    told = table.loc[update_attacks.FINDINGS]["mean"]
+    assert told.to_dict() == {("fedmrg, table of prompts", 1): 1.0, ("floor: random studies", 1): 0.2}
     curious = table.loc[update_attacks.WORDS]
     assert set(curious.index.get_level_values("what")) == {
         "fedmrg, adapter", "ffa-lora, adapter", "floor: frequent tokens",
