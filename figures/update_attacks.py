@@ -39,7 +39,7 @@ def draw(
     table = shown.groupby(KEYS, sort=False)["value"].agg(["mean", "min", "max", "count"]).reset_index()
     table = table.rename(columns={"count": "seeds"})
     figure, axes = common.new_figure(2, 2, 8.5, 6.0)
-    for axis, (panel, (title, label)) in zip(axes.flat, TITLES.items(), strict=True):
+    for axis, (panel, (title, label)) in zip(axes, TITLES.items(), strict=True):
         _lines(axis, table[table["panel"] == panel])
         axis.set(title=title, ylabel=label, xlabel="Studies of an update")
     seeds = int(table["seeds"].max())
