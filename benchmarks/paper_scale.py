@@ -24,7 +24,6 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedmrg_core.adapters import GENERIC
 from fedmrg_core.data.phantom import public_texts
 from fedmrg_core.report_generator import ReportGenerator
 from fedmrg_core.runs.configuration import Profile, load_profile
@@ -32,6 +31,7 @@ from fedmrg_core.runs.methods import load_method
 from fedmrg_core.tasks.reports.base_models import train_tokenizer
 from fedmrg_core.tasks.reports.batch import Batch, Contrast
 from fedmrg_core.tasks.reports.build import build_report_generator
+from fedmrg_core.training.adapter_names import GENERIC
 from fedmrg_core.training.optimisation import build_optimiser
 from fedmrg_core.training.pretrained import compute_device
 from fedmrg_core.training.training_steps import total_loss

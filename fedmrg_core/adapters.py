@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import pathlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import peft
 import torch
@@ -24,56 +24,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.runs.methods import Ownership
 from fedmrg_core.training.adapter_kinds import (
     VIRTUAL_TOKEN_KINDS,
     RankBudget,
     adapter_parameters,
     check_layers,
+    embedding_width,
+    forget_place,
     kind_configuration,
     orthogonality,
     start_prefix_small,
 )
+from fedmrg_core.training.adapter_names import ADAPTER_MODULES, BASE, BOTH, COPY, GENERIC, HALVES, adapter_of
 from fedmrg_core.training.adapters_in_blocks import read_in_blocks
 from fedmrg_core.training.beam_cache import beam_cache
-
-GENERIC, SPECIALISED = "generic_adapter", "specialised_adapter"
-BASE = "base_model"  # the LLM as it came, without any adapter
-COPY = "generic_copy"  # FedDAT's frozen copy of the generic adapter: part of no module, it never leaves the process
-BOTH = "both_adapters"  # half of each low-rank update: a way to write, no third adapter [ours]
-MIXTURE = "mixture"  # FedDAT's dual adapter teacher: half of the specialised update and half of the copy's [related]
-# The modules of a row that make up each adapter, and what the names of the parts' tensors end in.
-ADAPTER_MODULES = {
-    GENERIC: {GENERIC: "", "generic_adapter_a": ".lora_A", "generic_adapter_b": ".lora_B"},
-    SPECIALISED: {SPECIALISED: ""},
-}
-HALVES = {BOTH: (GENERIC, SPECIALISED), MIXTURE: (SPECIALISED, COPY)}
-
-
-def answer_label(name: str) -> str:
-    """What tables call an adapter, or BOTH: generic, specialised, both."""
-    return name.partition("_")[0]
-
-
-def adapter_of(module: str) -> str | None:
-    """The adapter that a module of a row is, or is a part of; None for other modules."""
-    return next((name for name, parts in ADAPTER_MODULES.items() if module in parts), None)
-
-
-def adapters_made_of(modules: Collection[str]) -> list[str]:
-    """The adapters that a row's modules make up, the generic one first."""
-    return [name for name, parts in ADAPTER_MODULES.items() if parts.keys() & set(modules)]
-
-
-def adapter_owner(name: str, owners: Mapping[str, Ownership]) -> Ownership | None:
-    """Who owns an adapter: personal if a part of it is, else shared if a part is; None if there is none.
-
-    Args:
-        name: of the adapter.
-        owners: of a row's modules.
-    """
-    found = {owners[module] for module in ADAPTER_MODULES[name] if module in owners}
-    return next((owner for owner in (Ownership.PERSONAL, Ownership.SHARED, Ownership.FROZEN) if owner in found), None)
 
 
 class AdaptedLLM(nn.Module):
@@ -113,9 +77,9 @@ class AdaptedLLM(nn.Module):
         self.peft: peft.PeftModel | transformers.PreTrainedModel = llm
         if self.adapters:
             given = settings or {}
-            configuration = kind_configuration(kind, rank, alpha, target_modules, _width(llm), given)
+            configuration = kind_configuration(kind, rank, alpha, target_modules, embedding_width(llm), given)
             check_layers(llm, kind, int(given.get("r", given.get("init_r", rank))), target_modules)
-            _forget_place(llm)
+            forget_place(llm)
             self._add_adapters((*self.adapters, COPY) if copied else self.adapters, configuration)
         # Adding or activating an adapter flips requires_grad of the other one: set the trainable set by hand.
         self.mark_trainable()
@@ -136,7 +100,7 @@ class AdaptedLLM(nn.Module):
     @property
     def width(self) -> int:
         """D, of the embeddings that the LLM reads; some (OPT-350m) widen them before their first layer."""
-        return _width(self.peft)
+        return embedding_width(self.peft)
 
     @property
     def virtual_tokens(self) -> int:
@@ -377,17 +341,6 @@ class AdaptedLLM(nn.Module):
         for file in nested.iterdir():
             file.replace(folder / file.name)
         nested.rmdir()
-
-
-def _width(llm: nn.Module) -> int:
-    return llm.get_input_embeddings().weight.shape[1]
-
-
-def _forget_place(llm: transformers.PreTrainedModel) -> None:
-    """Name an LLM from a folder "base_models/<folder>": PEFT writes the name into every adapter it saves."""
-    path = pathlib.Path(llm.name_or_path)
-    if path.is_absolute():
-        llm.name_or_path = llm.config._name_or_path = f"base_models/{path.name}"
 
 
 def mutual_boosting(generic: Tensor, specialised: Tensor, mask: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

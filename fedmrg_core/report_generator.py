@@ -18,16 +18,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from fedmrg_core.adapters import (
-    BOTH,
-    GENERIC,
-    MIXTURE,
-    AdaptedLLM,
-    adapter_of,
-    adapter_owner,
-    adapters_made_of,
-    mutual_boosting,
-)
+from fedmrg_core.adapters import AdaptedLLM, mutual_boosting
 from fedmrg_core.contrast import inter_client_contrast, intra_client_contrast
 from fedmrg_core.encoder import VisualEncoder, VisualProjection
 from fedmrg_core.prompts import PromptOutput, SeenReports, Surroundings
@@ -37,6 +28,7 @@ from fedmrg_core.tasks.reports.baselines.image_report_contrast import image_repo
 from fedmrg_core.tasks.reports.batch import INSTRUCTION, Batch, Contrast, language_loss
 from fedmrg_core.tasks.reports.methods import ReportLosses, ReportMethod
 from fedmrg_core.tasks.reports.report_model import Prefix, ReportModel
+from fedmrg_core.training.adapter_names import BOTH, GENERIC, MIXTURE, adapter_of, adapter_owner, adapters_made_of
 
 
 class ReportGenerator(ReportModel):

@@ -37,7 +37,7 @@ import seaborn
 import torch
 from tqdm.auto import tqdm
 
-from fedmrg_core.adapters import GENERIC, SPECIALISED, AdaptedLLM, mutual_boosting
+from fedmrg_core.adapters import AdaptedLLM, mutual_boosting
 from fedmrg_core.data.partition import partition_clients
 from fedmrg_core.data.prepared import load_prepared
 from fedmrg_core.data.sources import corpus_name
@@ -45,6 +45,7 @@ from fedmrg_core.paths import base_models_folder, prepared_folder, workspace_fol
 from fedmrg_core.runs.configuration import load_profile
 from fedmrg_core.seeds import numpy_stream, stream_seed
 from fedmrg_core.tasks.reports.batch import encode_reports, language_loss, pad_reports
+from fedmrg_core.training.adapter_names import GENERIC, SPECIALISED
 from fedmrg_core.training.language_models import load_language_model
 from figures.common import mark_synthetic
 

@@ -37,7 +37,6 @@ workspace = ""  # where results are kept; the repository if empty
 import pandas
 import seaborn
 
-from fedmrg_core.adapters import BASE
 from fedmrg_core.data.questions.layout import answer_text, prompt_text
 from fedmrg_core.federation.run import run_federation
 from fedmrg_core.paths import workspace_folder
@@ -48,6 +47,7 @@ from fedmrg_core.tasks.medical_qa.preparing import prepared_questions
 from fedmrg_core.tasks.medical_qa.question_model import build_question_model
 from fedmrg_core.tasks.medical_qa.readings import Reader
 from fedmrg_core.tasks.medical_qa.scoring import NORMALISATIONS, normalised, score_readings
+from fedmrg_core.training.adapter_names import BASE
 from figures import question_rounds
 from figures.common import mark_synthetic
 from figures.question_tables import write_gain

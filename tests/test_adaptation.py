@@ -9,7 +9,6 @@ import torch
 from run_folders import note_model
 from small_model import PROFILE, small_base_models
 
-from fedmrg_core.adapters import GENERIC, SPECIALISED
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
@@ -19,6 +18,7 @@ from fedmrg_core.tasks.reports import adaptation
 from fedmrg_core.tasks.reports.adaptation import adapt, adapt_to_sites, adapted_modules, evaluate_adaptation
 from fedmrg_core.tasks.reports.finished_run import FinishedRun
 from fedmrg_core.tasks.reports.trained_run import load_trained
+from fedmrg_core.training.adapter_names import GENERIC, SPECIALISED
 
 pytestmark = pytest.mark.usefixtures("meteor_asked")
 STUDIES = 9

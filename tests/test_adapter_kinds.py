@@ -8,9 +8,10 @@ import torch
 import transformers
 from small_model import ones
 
-from fedmrg_core.adapters import GENERIC, AdaptedLLM
+from fedmrg_core.adapters import AdaptedLLM
 from fedmrg_core.errors import InputError
 from fedmrg_core.training.adapter_kinds import ADALORA_INTERVAL, KINDS, PREFIX_START, VIRTUAL_TOKENS, orthogonality
+from fedmrg_core.training.adapter_names import GENERIC
 
 pytestmark = pytest.mark.numerical
 

@@ -9,8 +9,9 @@ import torch
 import transformers
 from small_model import ones
 
-from fedmrg_core.adapters import BOTH, COPY, GENERIC, HALVES, MIXTURE, SPECIALISED, AdaptedLLM, mutual_boosting
+from fedmrg_core.adapters import AdaptedLLM, mutual_boosting
 from fedmrg_core.errors import InputError
+from fedmrg_core.training.adapter_names import BOTH, COPY, GENERIC, HALVES, MIXTURE, SPECIALISED
 
 pytestmark = pytest.mark.numerical
 

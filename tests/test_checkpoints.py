@@ -13,9 +13,9 @@ import transformers
 from checkpoint_families import refused, save_backbone, save_llm, set_json
 from small_model import small_model
 
-from fedmrg_core.adapters import GENERIC
 from fedmrg_core.encoder import load_encoder
 from fedmrg_core.errors import InputError
+from fedmrg_core.training.adapter_names import GENERIC
 from fedmrg_core.training.language_models import load_language_model
 from fedmrg_core.training.pretrained import load_configuration, load_tokenizer
 

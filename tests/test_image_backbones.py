@@ -10,9 +10,9 @@ from checkpoint_families import SIGLIP_TEXT, SIGLIP_VISION, save_backbone, save_
 from small_model import PROFILE, small_model, small_studies
 from test_pretrained import one_step
 
-from fedmrg_core.adapters import GENERIC
 from fedmrg_core.encoder import load_encoder, token_count
 from fedmrg_core.errors import InputError
+from fedmrg_core.training.adapter_names import GENERIC
 from fedmrg_core.training.grey_levels import grey_levels
 
 pytestmark = pytest.mark.numerical

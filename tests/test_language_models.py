@@ -8,9 +8,9 @@ import torch
 from checkpoint_families import VOCABULARY, refused, save_llm, set_json
 from small_model import PROFILE, small_model, small_studies
 
-from fedmrg_core.adapters import GENERIC
 from fedmrg_core.errors import InputError
 from fedmrg_core.tasks.reports.batch import Batch
+from fedmrg_core.training.adapter_names import GENERIC
 from fedmrg_core.training.language_models import load_language_model
 from fedmrg_core.training.pretrained import load_tokenizer
 

@@ -8,8 +8,8 @@ from checkpoint_families import GEMMA, LAYERS, LLMS, SIGLIP_VISION, save_configu
 from small_model import PROFILE, small_model, small_studies
 from test_pretrained import one_step
 
-from fedmrg_core.adapters import GENERIC
 from fedmrg_core.errors import InputError
+from fedmrg_core.training.adapter_names import GENERIC
 from fedmrg_core.training.language_models import load_language_model
 
 pytestmark = pytest.mark.numerical

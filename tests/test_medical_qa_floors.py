@@ -9,12 +9,13 @@ import torch
 import transformers
 from small_questions import WORLD
 
-from fedmrg_core.adapters import BASE, GENERIC, AdaptedLLM
+from fedmrg_core.adapters import AdaptedLLM
 from fedmrg_core.data.questions.pretraining import pretraining_corpus
 from fedmrg_core.data.questions.question import Question
 from fedmrg_core.tasks.medical_qa.answering import PROBABILITY, answers_to
 from fedmrg_core.tasks.medical_qa.floors import CHANCE, LETTER, LONGEST, NEAREST, floor_answers
 from fedmrg_core.tasks.medical_qa.readings import Reader
+from fedmrg_core.training.adapter_names import BASE, GENERIC
 from fedmrg_core.training.small_llm import byte_level_tokenizer
 
 

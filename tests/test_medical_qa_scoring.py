@@ -7,10 +7,11 @@ import torch
 import transformers
 from torch.nn import functional
 
-from fedmrg_core.adapters import BASE, BOTH, GENERIC, SPECIALISED, AdaptedLLM
+from fedmrg_core.adapters import AdaptedLLM
 from fedmrg_core.errors import InputError
 from fedmrg_core.seeds import torch_stream
 from fedmrg_core.tasks.medical_qa.scoring import Reading, normalised, padded, score_readings
+from fedmrg_core.training.adapter_names import BASE, BOTH, GENERIC, SPECIALISED
 
 READINGS = [
     Reading([1, 5, 9, 12], [7, 8]),

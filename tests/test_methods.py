@@ -6,11 +6,11 @@ import pytest
 import torch
 from small_model import PROFILE, small_model, small_studies
 
-from fedmrg_core.adapters import COPY, GENERIC
 from fedmrg_core.runs.methods import Ownership, family_of, load_methods
 from fedmrg_core.tasks.reports.batch import Contrast
 from fedmrg_core.tasks.reports.local_training import ClientBatches
 from fedmrg_core.training.adapter_kinds import VERA_RANK, VIRTUAL_TOKENS
+from fedmrg_core.training.adapter_names import COPY, GENERIC
 from fedmrg_core.training.trained_model import parameter_counts
 from fedmrg_core.training.training_steps import total_loss
 from figures import method_overview

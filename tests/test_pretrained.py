@@ -5,11 +5,11 @@ import torch
 import transformers
 from small_model import PROFILE, TEXTS, small_model, small_studies
 
-from fedmrg_core.adapters import GENERIC, SPECIALISED
 from fedmrg_core.errors import InputError
 from fedmrg_core.runs.methods import Ownership
 from fedmrg_core.tasks.reports.base_models import train_tokenizer
 from fedmrg_core.tasks.reports.local_training import ClientBatches
+from fedmrg_core.training.adapter_names import GENERIC, SPECIALISED
 from fedmrg_core.training.pretrained import load_tokenizer
 from fedmrg_core.training.training_steps import total_loss
 

@@ -13,7 +13,6 @@ import transformers
 from small_model import PROFILE, small_base_models, small_model, small_studies
 from torch import nn
 
-from fedmrg_core.adapters import GENERIC
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.curious.defences import DEFENCES
 from fedmrg_core.federation.curious.inversion import Attack
@@ -26,6 +25,7 @@ from fedmrg_core.tasks.reports.attacks.attacked import Attacked, BatchLoss, Case
 from fedmrg_core.tasks.reports.attacks.crafted import craft_start
 from fedmrg_core.tasks.reports.attacks.words import find_readers, in_the_span, token_strengths
 from fedmrg_core.tasks.reports.client_batches import ClientBatches
+from fedmrg_core.training.adapter_names import GENERIC
 
 WIDE = PROFILE.model_copy(update={"base_models": PROFILE.base_models.model_copy(update={"llm_width": 96})})
 

@@ -5,12 +5,13 @@ import torch
 from small_model import PROFILE, small_model, small_studies
 from torch.nn import functional
 
-from fedmrg_core.adapters import BOTH, COPY, GENERIC, MIXTURE, SPECIALISED, mutual_boosting
+from fedmrg_core.adapters import mutual_boosting
 from fedmrg_core.errors import InputError
 from fedmrg_core.runs.methods import Ownership
 from fedmrg_core.tasks.reports.batch import Contrast, encode_reports, language_loss, pad_reports
 from fedmrg_core.tasks.reports.local_training import ClientBatches
 from fedmrg_core.tasks.reports.methods import ReportLosses
+from fedmrg_core.training.adapter_names import BOTH, COPY, GENERIC, MIXTURE, SPECIALISED
 from fedmrg_core.training.training_steps import total_loss
 
 pytestmark = pytest.mark.numerical

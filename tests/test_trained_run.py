@@ -11,7 +11,6 @@ from data_fixtures import FINDINGS_TEXT, make_folder, write_csv
 from run_folders import note_model
 from small_model import PROFILE, small_base_models
 
-from fedmrg_core.adapters import GENERIC, SPECIALISED
 from fedmrg_core.data.findings import FINDINGS
 from fedmrg_core.data.prepared import prepare
 from fedmrg_core.errors import InputError
@@ -23,6 +22,7 @@ from fedmrg_core.tasks.reports.finished_run import FinishedRun
 from fedmrg_core.tasks.reports.inference import Prediction, image_features
 from fedmrg_core.tasks.reports.trained_run import evaluate_run, load_trained, place_reports
 from fedmrg_core.tasks.reports.trained_run import test_sets as place_list
+from fedmrg_core.training.adapter_names import GENERIC, SPECIALISED
 from figures import client_distance, communication, convergence, feature_map, quality_by_client, report_page
 
 TEST_STUDIES = 3

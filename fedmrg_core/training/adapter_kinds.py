@@ -6,6 +6,7 @@ the kind's PEFT configuration.
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Mapping, Sequence
 
 import peft
@@ -199,3 +200,15 @@ class RankBudget:
             self.kept = self.allocator.mask_to_budget(self.llm, budget)
         elif self.kept is not None and step > configuration.total_step - configuration.tfinal:
             self.allocator.mask_using_rank_pattern(self.llm, self.kept)  # no rank grows back in the last part
+
+
+def embedding_width(llm: nn.Module) -> int:
+    """D of an LLM."""
+    return llm.get_input_embeddings().weight.shape[1]
+
+
+def forget_place(llm: transformers.PreTrainedModel) -> None:
+    """Name an LLM from a folder "base_models/<folder>": PEFT writes the name into every adapter it saves."""
+    path = pathlib.Path(llm.name_or_path)
+    if path.is_absolute():
+        llm.name_or_path = llm.config._name_or_path = f"base_models/{path.name}"

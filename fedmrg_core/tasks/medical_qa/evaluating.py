@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas
 
-from fedmrg_core.adapters import BASE, GENERIC, answer_label
 from fedmrg_core.data.questions.question import Question
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.model_files import check_model
@@ -34,6 +33,7 @@ from fedmrg_core.tasks.medical_qa.measures import BASE_FLOOR, DECLARED, MAIN, MA
 from fedmrg_core.tasks.medical_qa.question_folders import open_questions
 from fedmrg_core.tasks.medical_qa.readings import possible_answers
 from fedmrg_core.tasks.medical_qa.task import QuestionTask
+from fedmrg_core.training.adapter_names import BASE, GENERIC, answer_label
 
 MODEL = "model"
 MATRIX_COLUMNS = ("adapter", "of", "on", "metric", "value", "studies")

@@ -14,12 +14,13 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from fedmrg_core.adapters import AdaptedLLM, adapter_owner, adapters_made_of, mutual_boosting
+from fedmrg_core.adapters import AdaptedLLM, mutual_boosting
 from fedmrg_core.runs.configuration import Profile
 from fedmrg_core.runs.methods import Ownership
 from fedmrg_core.seeds import stream_seed
 from fedmrg_core.tasks.medical_qa.methods import QuestionMethod
 from fedmrg_core.tasks.medical_qa.scoring import Padded, answer_logits, answer_loss
+from fedmrg_core.training.adapter_names import adapter_owner, adapters_made_of
 from fedmrg_core.training.language_models import load_language_model
 from fedmrg_core.training.trained_model import TrainedModel
 
@@ -65,7 +66,7 @@ class QuestionModel(TrainedModel):
         return self.llm.tensors_of(module)
 
     def adapter_owner(self, name: str) -> Ownership | None:
-        """See :func:`fedmrg_core.adapters.adapter_owner`."""
+        """See :func:`fedmrg_core.training.adapter_names.adapter_owner`."""
         return adapter_owner(name, self.ownership)
 
     def save_adapter(self, name: str, folder: pathlib.Path) -> None:

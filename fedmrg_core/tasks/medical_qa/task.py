@@ -11,7 +11,6 @@ import pandas
 import torch
 from torch import Tensor
 
-from fedmrg_core.adapters import answer_label
 from fedmrg_core.data.questions.question import Question
 from fedmrg_core.federation.declaration import Declaration
 from fedmrg_core.federation.model_task import ModelHospital, ModelTask
@@ -24,6 +23,7 @@ from fedmrg_core.tasks.medical_qa.question_folders import deal_questions, open_q
 from fedmrg_core.tasks.medical_qa.question_model import QuestionModel, build_question_model
 from fedmrg_core.tasks.medical_qa.readings import QuestionBatches, Reader, possible_answers
 from fedmrg_core.training.adapter_folders import AdapterSaver
+from fedmrg_core.training.adapter_names import answer_label
 from fedmrg_core.training.checkpoint_folders import hash_of_checkpoints
 from fedmrg_core.training.client_state import HospitalState, LocalUpdate, without_controls
 from fedmrg_core.training.pretrained import compute_device

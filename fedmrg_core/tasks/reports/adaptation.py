@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import pandas
 from tqdm.auto import tqdm
 
-from fedmrg_core.adapters import ADAPTER_MODULES, GENERIC, SPECIALISED
 from fedmrg_core.data.tensors import ClientTensors
 from fedmrg_core.errors import InputError
 from fedmrg_core.files.stored_tables import table_text
@@ -34,6 +33,7 @@ from fedmrg_core.tasks.reports.trained_run import (
     stored_rows,
     test_sets,
 )
+from fedmrg_core.training.adapter_names import ADAPTER_MODULES, GENERIC, SPECIALISED
 from fedmrg_core.training.client_update import Plan
 
 COUNTS = (0, 8, 32, 128)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import pathlib
 
-from fedmrg_core.adapters import answer_label
 from fedmrg_core.federation.hospital import HospitalDisk
 from fedmrg_core.tasks.reports.answers import counting_answer
 from fedmrg_core.tasks.reports.hospital import ReportHospital
 from fedmrg_core.tasks.reports.leaving import TESTED
 from fedmrg_core.tasks.reports.predictions import score_predictions
 from fedmrg_core.tasks.reports.trained_run import TestSet, load_trained, stored_reports
+from fedmrg_core.training.adapter_names import answer_label
 
 
 def test_at_hospital(run_folder: pathlib.Path, hospital: ReportHospital) -> tuple[dict[str, float], int]:

@@ -15,7 +15,6 @@ import numpy
 import pandas
 import torch
 
-from fedmrg_core.adapters import GENERIC, answer_label
 from fedmrg_core.data.findings import POSITIVE
 from fedmrg_core.data.site_names import path_part
 from fedmrg_core.data.tensors import ClientTensors
@@ -34,6 +33,7 @@ from fedmrg_core.tasks.reports.finished_run import FinishedRun
 from fedmrg_core.tasks.reports.floors import floor_predictions
 from fedmrg_core.tasks.reports.inference import digits, image_features, state_probabilities, write_reports
 from fedmrg_core.tasks.reports.predictions import read_predictions, score_predictions, write_predictions
+from fedmrg_core.training.adapter_names import GENERIC, answer_label
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,6 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from fedmrg_core.adapters import GENERIC
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.model_task import load_chosen
 from fedmrg_core.federation.roster import read_roster
@@ -26,6 +25,7 @@ from fedmrg_core.tasks.reports.attacks.words import Reader, find_readers
 from fedmrg_core.tasks.reports.batch import Batch
 from fedmrg_core.tasks.reports.client_batches import ClientBatches
 from fedmrg_core.tasks.reports.task import ReportTask
+from fedmrg_core.training.adapter_names import GENERIC
 
 KNOWN_STUDIES = 64  # whose prefixes and images the attacker averages
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import torch
 
-from fedmrg_core.adapters import GENERIC
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.curious.recomputed import sent_by
 from fedmrg_core.report_generator import ReportGenerator
 from fedmrg_core.seeds import stream_seed
+from fedmrg_core.training.adapter_names import GENERIC
 
 BLINDED = "projection", "prompt_table"  # modules through which images and findings reach the LLM
 

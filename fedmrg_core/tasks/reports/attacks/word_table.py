@@ -16,7 +16,6 @@ import scipy.optimize
 import torch
 from torch import Tensor
 
-from fedmrg_core.adapters import GENERIC, adapter_of
 from fedmrg_core.data.findings import POSITIVE
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.curious.defences import DEFENCES, Defence, check_defences
@@ -32,6 +31,7 @@ from fedmrg_core.tasks.reports.attacks.words import (
     token_strengths,
 )
 from fedmrg_core.tasks.reports.batch import Batch
+from fedmrg_core.training.adapter_names import GENERIC, adapter_of
 
 REBUILT, FREQUENT, RANDOM = "attack", "frequent tokens", "random report"
 CURIOUS, CRAFTING = "curious", "crafts what it sends"

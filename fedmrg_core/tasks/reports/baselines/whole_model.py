@@ -11,7 +11,6 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from fedmrg_core.adapters import GENERIC
 from fedmrg_core.encoder import VisualEncoder, VisualProjection
 from fedmrg_core.prompts import PromptOutput
 from fedmrg_core.runs.configuration import Generation, Profile
@@ -28,6 +27,7 @@ from fedmrg_core.tasks.reports.baselines.transformer import ImageEncoder, Report
 from fedmrg_core.tasks.reports.batch import Batch, Contrast, language_loss
 from fedmrg_core.tasks.reports.methods import ReportLosses, ReportMethod
 from fedmrg_core.tasks.reports.report_model import Prefix, ReportModel
+from fedmrg_core.training.adapter_names import GENERIC
 
 
 class WholeDecoder(nn.Module):
