@@ -7,7 +7,43 @@ import itertools
 import pandas
 import pytest
 
+from fedmrg_core.files.digests import check_index
+from fedmrg_core.paths import REPOSITORY, reference_folder
 from figures import update_attacks
+
+STORED = reference_folder("smoke") / "update-attacks"
+ADAPTER = {"server": "curious", "sent": "adapter", "rebuilt_by": "attack"}
+CRAFTED = ADAPTER | {"server": "crafts what it sends"}
+WHOLE = ADAPTER | {"sent": "whole LLM", "method": "fedmrg"}
+FREQUENT = {"server": "curious", "rebuilt_by": "frequent tokens", "method": "fedmrg"}
+TABLE, HEAD, MEAN = (
+    {"rebuilt_by": name} for name in ("table of prompts", "bias of the head", "mean of another hospital")
+)
+# Rows of the page's tables: which rows of which stored table, and which of its columns.
+BY_BATCH = {
+    "the LLM's matrices, of `fedmrg`": ("words", WHOLE, "tokens"),
+    "the adapter of `fedmrg`": ("words", ADAPTER | {"method": "fedmrg"}, "tokens"),
+    "the adapter of `fedmrg`, crafted start": ("words", CRAFTED | {"method": "fedmrg"}, "tokens"),
+    "the adapter of `fed-lora`": ("words", ADAPTER | {"method": "fed-lora"}, "tokens"),
+    "the adapter of `fed-lora`, crafted start": ("words", CRAFTED | {"method": "fed-lora"}, "tokens"),
+    "the adapter of `ffa-lora`, whose B alone travels": ("words", ADAPTER | {"method": "ffa-lora"}, "tokens"),
+    "floor: frequent tokens of another hospital": ("words", FREQUENT, "tokens"),
+    "floor: a random report of another hospital": ("words", FREQUENT | {"rebuilt_by": "random report"}, "tokens"),
+    "occurring: table of prompts": ("findings", TABLE, "occurring"),
+    "occurring: bias of the head": ("findings", HEAD, "occurring"),
+    "occurring, floor: mean of another hospital": ("findings", MEAN, "occurring"),
+    "occurring, floor: random studies of it": ("findings", {"rebuilt_by": "random studies"}, "occurring"),
+    "counted: bias of the head": ("findings", HEAD, "counted"),
+    "counted, floor: mean of another hospital": ("findings", MEAN, "counted"),
+}
+OF_FEDMRG = ADAPTER | {"method": "fedmrg"}
+BY_DEFENCE = {  # with the local steps, and the rows of the floor
+    "tokens, the LLM's matrices": ("words", WHOLE, "tokens", 1, FREQUENT),
+    "tokens, adapter": ("words", OF_FEDMRG, "tokens", 1, FREQUENT),
+    "tokens, adapter, eight local steps": ("words", OF_FEDMRG, "tokens", 8, FREQUENT),
+    "findings, table of prompts": ("findings", TABLE, "occurring", 1, MEAN),
+    "findings, bias of the head": ("findings", HEAD, "occurring", 1, MEAN),
+}
 
 
 def words() -> pandas.DataFrame:
@@ -62,3 +98,34 @@ def test_a_summary_has_means_and_their_spread():
     found = update_attacks.summary(words(), ["method", "batch", "steps"], ["tokens"]).set_index(["batch", "steps"])
     assert found.loc[(1, 1), "tokens"].tolist() == pytest.approx([0.2, 0.2])
     assert set(found["seeds"]) == {3} and (found["tokens_sd_of_seeds"] > 0).all()
+
+
+def stored(name: str, wanted: dict[str, object], column: str, **case: object) -> float:
+    table = pandas.read_csv(STORED / f"{name}.csv")
+    for key, value in (wanted | case).items():
+        table = table[table[key] == value]
+    return table[column].item()
+
+
+def cells_of_the_page(row: str) -> list[str]:
+    lines = (REPOSITORY / "docs" / "what_updates_give_away.md").read_text(encoding="utf-8").splitlines()
+    (line,) = (line for line in lines if line.startswith(f"| {row} |"))
+    return [cell.strip(" *") for cell in line.strip("|").split("|")[1:]]
+
+
+@pytest.mark.parametrize("row", BY_BATCH)
+def test_the_page_shows_the_stored_table_of_batches(row):
+    check_index(STORED, "")
+    name, wanted, column = BY_BATCH[row]
+    for cell, batch in zip(cells_of_the_page(row), (1, 4, 16), strict=True):
+        found = stored(name, wanted, column, batch=batch, steps=1, defence="none")
+        assert float(cell) == pytest.approx(found, abs=0.00501)
+
+
+@pytest.mark.parametrize("row", BY_DEFENCE)
+def test_the_page_shows_the_stored_table_of_defences(row):
+    name, wanted, column, steps, floor = BY_DEFENCE[row]
+    defences = ("none", "8 bits", "rank 8, 8 bits", "noise .0001", "noise .001", "noise .01")
+    expected = [stored(name, wanted, column, batch=1, steps=steps, defence=defence) for defence in defences]
+    expected.append(stored(name, floor, column, batch=1, steps=1, defence="none"))
+    assert [float(cell) for cell in cells_of_the_page(row)] == pytest.approx(expected, abs=0.00501)
