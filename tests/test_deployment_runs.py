@@ -159,23 +159,23 @@ def test_what_a_federation_survives(tmp_path):
         (tmp_path / "later").rename(place / "c" / "run" / "fault-c-1")
         shutil.rmtree(place / "c" / "run" / "hospitals")  # as if c had never trained
 
-        running = Running(place)
-        running.until(place / "c" / "run" / "hanging")
+        going = Running(place)
+        going.until(place / "c" / "run" / "hanging")
         programs.end("c", signal.SIGKILL)
-        running.until(place / "b" / "run" / "hanging")
+        going.until(place / "b" / "run" / "hanging")
         assert statuses(server / "run") == {(1, "a"): "ok", (1, "b"): "ok", (1, "c"): "left_out"}
         (place / "c" / "run" / "fault-c-1").unlink()
         programs.start("c")
 
         programs.end("server", signal.SIGKILL)
-        assert isinstance(running.ended(), InputError | RuntimeError)
+        assert isinstance(going.ended(), InputError | RuntimeError)
         (place / "b" / "run" / "fault-b-2").unlink()
         programs.start("server")
-        running = Running(place)
-        running.until(place / "a" / "run" / "hanging")
+        going = Running(place)
+        going.until(place / "a" / "run" / "hanging")
 
         programs.end("server", signal.SIGKILL)
-        assert isinstance(running.ended(), InputError | RuntimeError)
+        assert isinstance(going.ended(), InputError | RuntimeError)
         (place / "a" / "run" / "fault-a-3").unlink()
         for path in server.glob("state.db*"):
             path.unlink()
