@@ -87,7 +87,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Attacked:
 
 def test_the_words_of_one_report_come_back_whole_from_a_whole_llm(attacked):
     case = Case(batch=1, steps=1, draw=0, seed=0, pace=0.01)
-    rows = {row["sent"]: row for row in word_table._rows(attacked, case, word_table.DEFENCES["none"])}
+    rows = {row["sent"]: row for row in word_table._rows(attacked, case, DEFENCES["none"])}
     assert rows["whole LLM"]["tokens"] == 1
     assert 0 <= rows["adapter"]["tokens"] <= 1 and rows["nothing"]["tokens"] < 1
     weights = word_table._matrices(attacked.model)
@@ -133,7 +133,7 @@ def test_a_crafted_start_leaves_words_alone_in_the_update(attacked):
     assert len(known) == 1 + len(model.instruction_ids)  # <s> and the instruction
     case = Case(batch=1, steps=1, draw=0, seed=0, pace=0.01)
     found = {
-        name: next(row for row in word_table._rows(each, case, word_table.DEFENCES["none"]) if row["sent"] == "adapter")
+        name: next(row for row in word_table._rows(each, case, DEFENCES["none"]) if row["sent"] == "adapter")
         for name, each in (("honest", attacked), ("crafted", other))
     }
     assert found["crafted"]["tokens"] >= max(0.8, found["honest"]["tokens"])

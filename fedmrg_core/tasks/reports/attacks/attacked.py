@@ -8,13 +8,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy
+import pandas
 import torch
 from torch import Tensor, nn
 
 from fedmrg_core.errors import InputError
+from fedmrg_core.federation.curious.defences import DEFENCES, Defence
 from fedmrg_core.federation.model_task import load_chosen
 from fedmrg_core.federation.roster import read_roster
 from fedmrg_core.federation.task import load_task
@@ -123,6 +125,44 @@ class Case:
         """Those whose update is seen."""
         chosen = self.numbers("reports").choice(len(attacked.own), self.batch, replace=False)
         return attacked.own.batch(chosen.tolist())
+
+
+def means_over_draws(
+    rows: Callable[[Case, Defence], Iterable[dict[str, object]]],
+    values: Sequence[str],
+    *,
+    batches: Sequence[int],
+    steps: Sequence[int],
+    draws: int,
+    seed: int,
+    defences: Sequence[str],
+    pace: float,
+) -> pandas.DataFrame:
+    """The table of an attack on every batch size, number of steps, draw and defence.
+
+    Args:
+        rows: of one update: who rebuilt it and how well.
+        values: measures; everything else tells rows apart.
+        batches: numbers of studies of an update.
+        steps: numbers of local steps.
+        draws: different batches of each size.
+        seed: of all draws.
+        defences: names in `DEFENCES`.
+        pace: of a local step.
+
+    Returns:
+        Columns defence, batch, steps, those of `rows`; the measures are means over the draws.
+    """
+    table = pandas.DataFrame(
+        {"defence": name, "batch": batch, "steps": count, **row}
+        for batch in batches
+        for count in steps
+        for draw in range(draws)
+        for name in defences
+        for row in rows(Case(batch, count, draw, seed, pace), DEFENCES[name])
+    )
+    keys = [name for name in table.columns if name not in values]
+    return table.groupby(keys, sort=False, as_index=False)[list(values)].mean()
 
 
 class BatchLoss(nn.Module):

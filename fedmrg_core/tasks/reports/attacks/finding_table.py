@@ -13,6 +13,7 @@ On the benchmark's machine, which holds the studies of all.
 
 from __future__ import annotations
 
+import functools
 import math
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -24,10 +25,17 @@ from torch.nn import functional
 
 from fedmrg_core.data.findings import FINDINGS, POSITIVE, STATES
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.curious.defences import DEFENCES, Defence, check_defences
+from fedmrg_core.federation.curious.defences import Defence, check_defences
 from fedmrg_core.federation.curious.recomputed import recomputed_update, sent_by
 from fedmrg_core.report_generator import ReportGenerator
-from fedmrg_core.tasks.reports.attacks.attacked import KNOWN_STUDIES, Attacked, BatchLoss, Case, open_attacked
+from fedmrg_core.tasks.reports.attacks.attacked import (
+    KNOWN_STUDIES,
+    Attacked,
+    BatchLoss,
+    Case,
+    means_over_draws,
+    open_attacked,
+)
 
 TABLE, HEAD = "table of prompts", "bias of the head"
 AVERAGE, RANDOM = "mean of another hospital", "random studies"
@@ -68,17 +76,11 @@ def attack_findings(
     attacked = open_attacked(run_folder)
     _check_sent(attacked.model)
     attacked.check_batches(batches)
-    rows = [
-        {"defence": name, "batch": batch, "steps": count, **row}
-        for batch in batches
-        for count in steps
-        for draw in range(draws)
-        for name in defences
-        for row in finding_rows(attacked, Case(batch, count, draw, seed, pace), DEFENCES[name])
-    ]
-    table = pandas.DataFrame(rows).assign(method=attacked.task.configuration.method.name)
-    keys = [name for name in COLUMNS if name not in ("occurring", "counted")]
-    return table.groupby(keys, sort=False, as_index=False)[["occurring", "counted"]].mean()
+    table = means_over_draws(
+        functools.partial(finding_rows, attacked), ("occurring", "counted"),
+        batches=batches, steps=steps, draws=draws, seed=seed, defences=defences, pace=pace,
+    )  # fmt: skip
+    return table.assign(method=attacked.task.configuration.method.name).reindex(columns=list(COLUMNS))
 
 
 def finding_rows(attacked: Attacked, case: Case, defence: Defence) -> Iterator[dict[str, object]]:

@@ -7,6 +7,7 @@ how frequent tokens are, and are what findings are read from [ours].
 from __future__ import annotations
 
 import contextlib
+import functools
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -18,11 +19,18 @@ from torch import Tensor
 
 from fedmrg_core.data.findings import POSITIVE
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.curious.defences import DEFENCES, Defence, check_defences
+from fedmrg_core.federation.curious.defences import Defence, check_defences
 from fedmrg_core.federation.curious.inversion import moving
 from fedmrg_core.federation.curious.recomputed import recomputed_update, sent_by
 from fedmrg_core.report_generator import ReportGenerator
-from fedmrg_core.tasks.reports.attacks.attacked import Attacked, BatchLoss, Case, adapted_layers, open_attacked
+from fedmrg_core.tasks.reports.attacks.attacked import (
+    Attacked,
+    BatchLoss,
+    Case,
+    adapted_layers,
+    means_over_draws,
+    open_attacked,
+)
 from fedmrg_core.tasks.reports.attacks.crafted import craft_start
 from fedmrg_core.tasks.reports.attacks.words import (
     TOLD_BY_FREQUENCY,
@@ -74,18 +82,13 @@ def attack_words(
     if crafted:
         craft_start(attacked.model, seed)
     attacked.check_batches(batches)
-    rows = [
-        {"defence": name, "batch": batch, "steps": count, **row}
-        for batch in batches
-        for count in steps
-        for draw in range(draws)
-        for name in defences
-        for row in _rows(attacked, Case(batch, count, draw, seed, pace), DEFENCES[name])
-    ]
-    keys = [name for name in COLUMNS if name not in ("tokens", "findings")]
-    who = {"method": attacked.task.configuration.method.name, "server": CRAFTING if crafted else CURIOUS}
-    table = pandas.DataFrame(rows).assign(**who)
-    return table.groupby(keys, sort=False, as_index=False)[["tokens", "findings"]].mean()
+    table = means_over_draws(
+        functools.partial(_rows, attacked), ("tokens", "findings"),
+        batches=batches, steps=steps, draws=draws, seed=seed, defences=defences, pace=pace,
+    )  # fmt: skip
+    return table.assign(
+        method=attacked.task.configuration.method.name, server=CRAFTING if crafted else CURIOUS
+    ).reindex(columns=list(COLUMNS))
 
 
 def strengths_of_one(attacked: Attacked, seed: int = 0) -> tuple[Tensor, Batch]:
