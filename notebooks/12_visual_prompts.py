@@ -51,8 +51,8 @@ from fedmrg_core.runs.experiments import RunSettings
 from fedmrg_core.tasks.visual_prompts.answering import probabilities
 from fedmrg_core.tasks.visual_prompts.client_pictures import open_pictures
 from fedmrg_core.tasks.visual_prompts.evaluating import evaluate_run
+from fedmrg_core.tasks.visual_prompts.inputs import prepare_inputs
 from fedmrg_core.tasks.visual_prompts.measures import DECLARED
-from fedmrg_core.tasks.visual_prompts.preparing import prepare_base_model, prepare_pictures
 from fedmrg_core.tasks.visual_prompts.prompted_model import build_prompted_model, shares
 from figures.common import mark_synthetic
 
@@ -75,9 +75,9 @@ first = {each: next(run for (of, _), run in runs.items() if of == each) for each
 # Every site is a client; one centre never trains. The truth is what was drawn: findings of a picture, and the outlines of lungs and heart.
 
 # %%
-summaries = {}
-for each, run in first.items():
-    summaries[each] = prepare_pictures(run.prepared(root), each, run.load()[0], data_root, options)
+inputs = {each: prepare_inputs(run, root, data_root, options, base_models) for each, run in first.items()}
+summaries = {each: summary for each, (summary, _) in inputs.items()}
+for each in summaries:
     print(each, summaries[each]["subject"]["kind"], ", ".join(summaries[each]["subject"]["names"]))
 shown = next(iter(summaries.values()))
 pandas.DataFrame(shown["pictures"]).T.rename_axis("pictures of").assign(unseen=lambda t: t.index.isin(shown["unseen"]))
@@ -89,9 +89,7 @@ pandas.DataFrame(shown["pictures"]).T.rename_axis("pictures of").assign(unseen=l
 # for. The loss is that of its last steps. With `base_models: {backbone: NAME}` in a profile any checkpoint takes their place.
 
 # %%
-for each, run in first.items():
-    settings = run.load()[0]
-    made = prepare_base_model(run.base_models(root), run.prepared(root), each, settings, base_models)
+for each, (_, made) in inputs.items():
     print(f"{each}: {made.get('model', made.get('backbone'))}, loss {made.get('loss')}, {made.get('task')}")
 
 # %% [markdown]

@@ -51,7 +51,7 @@ from fedmrg_core.federation.task import load_task
 from fedmrg_core.paths import workspace_folder
 from fedmrg_core.runs.experiments import RunSettings
 from fedmrg_core.tasks.visual_prompts.attacks.attacking import SOLVED, attack_run, attacked_pictures, match_pictures
-from fedmrg_core.tasks.visual_prompts.attacks.closed_form import solve_patches
+from fedmrg_core.tasks.visual_prompts.attacks.closed_form import has_closed_form, solve_patches
 from fedmrg_core.tasks.visual_prompts.attacks.updates import update_of
 from fedmrg_core.tasks.visual_prompts.inputs import prepare_inputs
 from figures.common import mark_synthetic
@@ -120,10 +120,11 @@ def rebuilt(run: RunSettings) -> dict[str, torch.Tensor]:
     load_chosen(task.model, task.run_folder)
     attacked, known = attacked_pictures(task, 1, seed)
     picture, truth = attacked["pixels"][:1], attacked["truth"][:1]
-    seen = update_of(task.model.eval(), picture, truth)
+    seen = update_of(task.model.eval(), picture, truth, attack.steps, attack.pace)
     found = match_pictures(task.model, seen, truth, known.mean(dim=0), attack, torch.Generator().manual_seed(seed))
     shown = {"picture": picture, "mean of others": known.mean(dim=0, keepdim=True), run.method: found.pixels}
-    return shown | ({f"{run.method}, closed form": solve_patches(task.model, seen)} if run.method == "full" else {})
+    solved = attack.steps == 1 and has_closed_form(task.model, picture.shape[-1])
+    return shown | ({f"{run.method}, closed form": solve_patches(task.model, seen)} if solved else {})
 
 
 # %% [markdown]

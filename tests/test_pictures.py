@@ -170,6 +170,13 @@ def test_a_centre_with_one_class_is_refused_unless_it_is_held_out(tmp_path):
     check_pictures(loaded, "folder", unseen=["b"])
     with pytest.raises(InputError, match="every picture has the class 'well'"):
         load_picture_classes(folder(tmp_path, "label", rows_of("b", ["well"] * 4)), 32, 0)
+    with pytest.raises(InputError, match="no picture has a class; nothing can be told apart"):
+        load_picture_classes(folder(tmp_path, "label", rows_of("b", [""] * 4)), 32, 0, several=True)
+    several = load_picture_classes(
+        folder(tmp_path, "label", rows_of("b", [""] * 4)), 32, 0, several=True, classes=["sick", "well"]
+    )
+    with pytest.raises(InputError, match="one class alone among its training pictures, none at all; nothing can be"):
+        check_pictures(several, "folder")
 
 
 def test_a_picture_that_cannot_be_read_is_left_out_and_listed(tmp_path):

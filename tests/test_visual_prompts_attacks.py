@@ -7,21 +7,31 @@ import pathlib
 import pandas
 import pytest
 import torch
+from family_vits import family_models
 from small_pictures import small_inputs, small_profile, small_run
 from torch import Tensor, nn
 
 from fedmrg_core.data.pictures.picture import Subject
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.curious.defences import Defence
+from fedmrg_core.federation.curious.defences import Defence, errors
 from fedmrg_core.federation.curious.image_scores import MEAN_IMAGE, RANDOM_IMAGE, floors, likeness, matched
 from fedmrg_core.federation.curious.inversion import Attack, total_variation
+from fedmrg_core.federation.curious.perceptual import NETWORKS, unattacked_network
 from fedmrg_core.federation.run import run_federation
+from fedmrg_core.files.described_folders import read_description
 from fedmrg_core.runs.configuration import Federation
-from fedmrg_core.runs.methods import Losses, Method, Ownership, load_method
-from fedmrg_core.tasks.visual_prompts.attacks.attacking import COLUMNS, MATCHED, SOLVED, attack_run, match_pictures
-from fedmrg_core.tasks.visual_prompts.attacks.closed_form import solve_patches
+from fedmrg_core.runs.methods import Losses, Method, Ownership, Payload, load_method
+from fedmrg_core.tasks.visual_prompts.attacks.attacking import (
+    COLUMNS,
+    MATCHED,
+    SOLVED,
+    _rows,
+    attack_run,
+    match_pictures,
+)
+from fedmrg_core.tasks.visual_prompts.attacks.closed_form import has_closed_form, solve_patches
 from fedmrg_core.tasks.visual_prompts.attacks.updates import update_of
-from fedmrg_core.tasks.visual_prompts.backbones import TokenBackbone
+from fedmrg_core.tasks.visual_prompts.backbones import TokenBackbone, load_token_backbone
 from fedmrg_core.tasks.visual_prompts.base_model import new_vit
 from fedmrg_core.tasks.visual_prompts.prompted_model import PromptedModel
 from fedmrg_core.training.trained_model import TrainedModel
@@ -242,5 +252,60 @@ def test_noise_has_the_deviation_that_it_says():
     length = torch.cat([change.flatten() for change in update.values()]).norm().item()
     sent = Defence(noise=0.1).sent(update, torch.Generator().manual_seed(0))
     assert (sent["a/w"] - update["a/w"]).std().item() == pytest.approx(0.1 * length, rel=0.02)
-    assert Defence(noise=0.1).error(update) == pytest.approx(0.1 * length, rel=1e-3)
+    assert errors(update, sent)["a/w"] == pytest.approx(0.1 * length, rel=0.02)
     assert Defence().sent(update, torch.Generator()) is update
+
+
+def test_what_rounding_changed_is_told_tensor_by_tensor():
+    update = {"a/large": torch.full((64, 64), 5.0), "a/small": torch.rand(64, 64, generator=torch.Generator()) * 1e-3}
+    sent = Defence(payload=Payload(bits=8)).sent(update, torch.Generator())
+    told = errors(update, sent)
+    assert told["a/small"] == pytest.approx((sent["a/small"] - update["a/small"]).square().mean().sqrt().item())
+    assert 0 < told["a/small"] < 1e-5  # of 8 bits of 1e-3, whatever the other tensor's scale is
+
+
+def test_few_bits_of_a_picture_are_no_wall():
+    """With the largest number's error for all tensors, as it was, most of the system was left out, and the picture."""
+    model = vit_of("full")
+    pixels = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(3))
+    start = torch.full((1, 32, 32), 0.5)
+    update = update_of(model, pixels, torch.tensor([[1.0, 0.0]]))
+    sent = Defence(payload=Payload(bits=8)).sent(update, torch.Generator())
+    largest = max(change.abs().max().item() for change in update.values()) / 127
+
+    def found(told: dict[str, float]) -> float:
+        return likeness(solve_patches(model, sent, start, told), pixels).psnr[0]
+
+    assert found(errors(update, sent)) > found(dict.fromkeys(update, largest))
+
+
+def test_what_noise_has_drowned_is_the_prior_s():
+    model, start = vit_of("full"), torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(1))
+    update = update_of(model, torch.rand(1, 1, 32, 32), torch.tensor([[1.0, 0.0]]))
+    sent = Defence(noise=10.0).sent(update, torch.Generator().manual_seed(0))
+    found = solve_patches(model, sent, start, errors(update, sent))
+    assert torch.allclose(found[0], start, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["vit", "dinov2", "siglip_vision_model"])
+def test_a_closed_form_is_asked_only_of_what_has_one(family, tmp_path):
+    row, profile = load_method("full", task="visual_prompts"), small_profile(width=16, prompts=3)
+    family_models()[family].save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    model = PromptedModel(row, SUBJECT, profile.pictures, profile.adapter, load_token_backbone(tmp_path)).eval()
+    assert has_closed_form(model, 32) == (family != "siglip_vision_model")
+    assert not has_closed_form(model, 64)  # there positions are interpolated
+    attacked = {"pixels": torch.rand(1, 1, 32, 32), "truth": torch.tensor([[1.0, 0.0]])}
+    frozen, attack = unattacked_network("pictures"), Attack(iterations=1, restarts=1)
+    rows = list(_rows(model, frozen, attacked, torch.rand(2, 1, 32, 32), 1, attack, 0, Defence()))
+    assert (SOLVED in [each["rebuilt_by"] for each in rows]) == (family != "siglip_vision_model")
+
+
+@pytest.mark.parametrize("attacked", sorted(NETWORKS))
+def test_what_is_attacked_is_not_what_looks(attacked):
+    described = {name: read_description(place.parent) for name, place in NETWORKS.items()}
+    assert described["reports"]["model"] == "vit" and described["pictures"]["profile"]["backbone_widths"]
+    look, image = unattacked_network(attacked), torch.rand(2, 1, 48, 48)
+    with torch.no_grad():
+        colours = look(image.expand(-1, 3, -1, -1))
+        assert torch.allclose(look(image), colours, atol=1e-4) and len(colours) == 2

@@ -8,6 +8,7 @@ import pathlib
 import pytest
 import torch
 import transformers
+from family_vits import SMALL, family_models
 from small_pictures import small_profile
 
 from fedmrg_core.data.pictures.picture import Subject
@@ -21,7 +22,6 @@ from fedmrg_core.tasks.visual_prompts.sam import SamBackbone, load_sam
 from fedmrg_core.training.trained_model import parameter_counts
 
 CLASSES, MASKS = Subject("one", ("left", "right", "none")), Subject("masks", ("lungs", "heart"))
-SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
 
 
 def count(module: torch.nn.Module) -> int:
@@ -66,19 +66,6 @@ def test_of_sam_b_the_lower_share_comes_nearest_without_feed_forward():
 
 
 # ---- families ----
-
-
-def family_models() -> dict[str, transformers.PreTrainedModel]:
-    torch.manual_seed(0)
-    wide = {**SMALL, "intermediate_size": 32}
-    return {
-        "vit": transformers.ViTModel(transformers.ViTConfig(**wide)),
-        "dinov2": transformers.Dinov2Model(transformers.Dinov2Config(**SMALL, mlp_ratio=2)),
-        "dinov2_with_registers": transformers.Dinov2WithRegistersModel(
-            transformers.Dinov2WithRegistersConfig(**SMALL, mlp_ratio=2, num_register_tokens=2)
-        ),
-        "siglip_vision_model": transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**wide)),
-    }
 
 
 @pytest.mark.parametrize("family", ["vit", "dinov2", "dinov2_with_registers", "siglip_vision_model"])
@@ -136,6 +123,15 @@ def test_the_decoder_gives_each_region_a_mask(stored):
         expected = sam(row.backbone.pixels(image), multimask_output=True).pred_masks[:, 0, :2]
         found = row.head(row.backbone.run(row.backbone.embed(image)), row.backbone.places, row.backbone.no_mask)
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("regions", [("polyp",), ("lungs", "heart")])
+def test_what_no_region_reads_of_the_decoder_does_not_travel(regions, stored):
+    model = model_of(stored, "head", Subject("masks", regions))
+    truth = torch.rand(2, len(regions), 32, 32).round()
+    sum(model.loss_terms({"pixels": torch.rand(2, 1, 32, 32), "truth": truth}).values()).backward()
+    still = [key for key, parameter in model.trainable().items() if parameter.grad is None or not parameter.grad.any()]
+    assert still == [] and not any("iou_prediction_head" in key for key in model.trainable())
 
 
 def test_a_sam_without_its_mask_decoder_is_refused(stored, tmp_path):

@@ -154,13 +154,13 @@ def test_a_small_frozen_model_is_built_kept_and_used(data, inputs, tmp_path):
 
 def test_a_share_of_the_training_pictures_is_drawn_once(inputs):
     place = inputs / "prepared" / "phantom_findings" / "centre-a"
-    ids, tensors = used_pictures(place, "train", 0.3, 0, "centre-a")
+    ids, tensors = used_pictures(place, "train", 0.3, 0)
     everyone, whole = open_pictures(place, "train")
     chosen = drawn_share(10, 0.3, 0, "centre-a")
     assert ids == [everyone[index] for index in chosen] and len(tensors["pixels"]) == 3
     assert (tensors["truth"] == whole["truth"][chosen]).all()
     assert set(chosen) < set(drawn_share(10, 0.6, 0, "centre-a"))
-    assert used_pictures(place, "test", 0.3, 0, "centre-a")[0] == open_pictures(place, "test")[0]
+    assert used_pictures(place, "test", 0.3, 0)[0] == open_pictures(place, "test")[0]
 
 
 def own_folder(root: pathlib.Path, labels: dict[str, list[str]]) -> pathlib.Path:

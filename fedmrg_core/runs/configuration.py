@@ -169,6 +169,7 @@ class Pictures(Section):
     prompts: Size = 16  # L, of the generator and of static prompts
     heads: Size = 4  # of the generator's attention; they divide the model's width
     network_widths: tuple[Size, ...] = (16, 32, 64)  # of the small convolutional network
+    batch_size: Size = 64  # pictures answered at once: one or two for a SAM-B, whose attention takes GB a picture
     # The small ViT and SAM that are built where `base_models.backbone` names none.
     width: Size = 64
     layers: Size = 3

@@ -126,8 +126,8 @@ def _check_site(site: str, pictures: Sequence[Picture], subject: Subject, source
         return
     there = numpy.stack(train)
     if not ((there.min(axis=0) == 0) & (there.max(axis=0) == 1)).any():
-        name = subject.names[int(there[0].argmax())]
+        names = ", ".join(repr(name) for name, held in zip(subject.names, there[0], strict=True) if held)
         raise InputError(
-            f"{source}: site {site!r} has one class alone among its training pictures, {name!r}; nothing can be told "
-            "apart there: give it pictures of another class, or hold the site out as unseen."
+            f"{source}: site {site!r} has one class alone among its training pictures, {names or 'none at all'}; "
+            "nothing can be told apart there: give it pictures of another class, or hold the site out as unseen."
         )

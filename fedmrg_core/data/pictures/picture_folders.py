@@ -120,7 +120,8 @@ def load_classes(rows: Sequence[Row], root: pathlib.Path, asked: Asked, image_si
             if label not in classes:
                 raise InputError(f"{row.place}: the class {label!r} is none of {', '.join(classes)}.")
     if len(classes) < 2 - asked.several:
-        raise InputError(f"{root}: every picture has the class {classes[0]!r}; nothing can be told apart.")
+        said = f"every picture has the class {classes[0]!r}" if classes else "no picture has a class"
+        raise InputError(f"{root}: {said}; nothing can be told apart: give pictures of other classes.")
 
     def truth(row: Row) -> numpy.ndarray:
         return numpy.array([name in row.labels for name in classes], dtype=numpy.uint8)

@@ -7,8 +7,7 @@ Flower's `LocalDpMod`]. The rule `private` of the server is another thing: there
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -51,11 +50,18 @@ class Defence:
             }
         return update
 
-    def error(self, update: dict[str, Tensor]) -> float:
-        """The standard deviation of what noise and rounding change in a number, which an attacker may know."""
-        largest = max(change.abs().max().item() for change in update.values())
-        step = largest / (2 ** (self.payload.bits - 1) - 1)
-        return math.hypot(self.noise * _length(update), step / math.sqrt(12))
+
+def errors(update: Mapping[str, Tensor], sent: Mapping[str, Tensor]) -> dict[str, float]:
+    """How far each tensor's numbers are from the update's, root mean square: told the attacker in his favour [ours].
+
+    He knows the noise's deviation, and the scale of every block of small messages. What factors leave out he would
+    have to guess.
+
+    Args:
+        update: as it was before a defence.
+        sent: as the server sees it.
+    """
+    return {key: (sent[key] - change).square().mean().sqrt().item() for key, change in update.items()}
 
 
 def _length(update: dict[str, Tensor]) -> float:

@@ -1,8 +1,8 @@
 """How near rebuilt images are to those of the client, and what comes out without any update: the floors.
 
 PSNR and SSIM are MONAI's. The perceptual distance is between what a frozen network sees in both, 1 - cosine of its
-output; the network is the run's base model [ours; LPIPS has weights of its own, which are not here]. The order of a
-batch is not in its update, so found images are matched to true ones in the way that is nearest in all; floors are
+output; the network is none that is attacked, see `perceptual` [ours; LPIPS needs weights that are not here]. The order
+of a batch is not in its update, so found images are matched to true ones in the way that is nearest in all; floors are
 matched alike [ours].
 """
 

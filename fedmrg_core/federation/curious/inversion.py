@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedmrg_core.errors import InputError
+from fedmrg_core.seeds import stream_seed
 
 NOISE = 0.02  # grey levels, on the picture that restarts begin from
 Update = Callable[[Tensor], dict[str, Tensor]]  # of pictures (B, C, H, W) in [0, 1], differentiable in them
@@ -47,6 +48,11 @@ class Inverted:
 
     pixels: Tensor
     distance: float
+
+
+def attack_draws(seed: int, *stream: str) -> torch.Generator:
+    """The random numbers of one part of an attack, such as "floors" and the number of images."""
+    return torch.Generator().manual_seed(stream_seed(seed, "attack", *stream))
 
 
 def invert_update(

@@ -13,7 +13,6 @@ from fedmrg_core.data.pictures.picture import Subject
 from fedmrg_core.metrics.segmentation import DICE, HAUSDORFF, dice, hausdorff95
 from fedmrg_core.tasks.visual_prompts.prompted_model import PromptedModel
 
-BATCH = 64
 THRESHOLD = 0.5  # of a finding's or a pixel's probability
 # Columns of `answers_to`; what does not apply is blank. `truth`, `chosen` and `probability` have a number a class.
 COLUMNS = ("study_id", "kind", "truth", "chosen", "probability", "accuracy", DICE, HAUSDORFF)
@@ -42,7 +41,7 @@ def probabilities(model: PromptedModel, pixels: Tensor) -> Tensor:
     """Of pictures uint8 (N, C, H, W): (N, K) or (N, K, H, W), on the CPU."""
     model.eval()
     device = next(model.parameters()).device
-    parts = [model.answer(part.to(device).float() / 255).cpu() for part in pixels.split(BATCH)]
+    parts = [model.answer(part.to(device).float() / 255).cpu() for part in pixels.split(model.at_once)]
     return torch.cat(parts)
 
 

@@ -102,14 +102,12 @@ def open_pictures(folder: pathlib.Path, split: str) -> tuple[list[str], dict[str
     return ids, read_tensors(folder / f"{split}.safetensors")
 
 
-def used_pictures(
-    folder: pathlib.Path, split: str, share: float, seed: int, client: str
-) -> tuple[list[str], dict[str, Tensor]]:
-    """As `open_pictures`; of the training pictures a share, see `drawn_share`."""
+def used_pictures(folder: pathlib.Path, split: str, share: float, seed: int) -> tuple[list[str], dict[str, Tensor]]:
+    """As `open_pictures`; of the training pictures a share, see `drawn_share`: the same in every row of methods."""
     ids, tensors = open_pictures(folder, split)
     if split != "train" or share == 1:
         return ids, tensors
-    chosen = drawn_share(len(ids), share, seed, client)
+    chosen = drawn_share(len(ids), share, seed, read_client(folder, folder.parent).name)
     return [ids[index] for index in chosen], {name: tensor[chosen] for name, tensor in tensors.items()}
 
 

@@ -14,7 +14,7 @@ from fedmrg_core.data.site_names import path_part
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.model_files import check_model
 from fedmrg_core.federation.model_task import load_chosen
-from fedmrg_core.federation.roster import read_roster
+from fedmrg_core.federation.roster import read_client, read_roster
 from fedmrg_core.federation.task import load_task
 from fedmrg_core.files.stored_tables import table_text
 from fedmrg_core.files.whole_files import write_text
@@ -62,7 +62,7 @@ def _at_home(task: PictureTask) -> Iterator[pandas.DataFrame]:
         load_chosen(task.model, task.run_folder, client.name)
         for folder in client.folders:
             path = (task.run_folder / folder).resolve()
-            site = client.name if len(client.folders) == 1 else path.name
+            site = read_client(path, path.parent).name  # of a centralised run's client, which holds the folders of all
             yield answers_to(task.model, *open_pictures(path, "test")).assign(site=site, role="home", adapter="own")
 
 

@@ -27,6 +27,8 @@ class PictureMeasures(Measures):
     }
     notes = (
         "Area and balanced accuracy are means over classes; where several can be right, each is told by itself.",
+        "At home the area ranks the pictures of all centres together; where each has a model of its own, look at worst "
+        "centre and harmonic mean.",
         "Empty masks: Dice is 1 where both are empty; the distance is then 0, and the diagonal where one is.",
     )
 

@@ -67,7 +67,7 @@ class PromptedModel(TrainedModel):
         decoder: MaskHead | None = None,
     ) -> None:
         super().__init__(method)
-        self.subject, self.backbone = subject, backbone
+        self.subject, self.backbone, self.at_once = subject, backbone, numbers.batch_size
         if backbone is None:
             self.network = small_network(subject, numbers)
         else:

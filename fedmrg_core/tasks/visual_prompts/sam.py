@@ -64,8 +64,23 @@ class SamBackbone(nn.Module):
         return self.encoder.neck(tokens)
 
 
+class _Unread(nn.Module):
+    """In place of a part of the decoder that nothing here reads, so that it neither trains nor travels.
+
+    Args:
+        width: of what the part gives; the first numbers of its input stand in for it.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens[..., : self.width]
+
+
 class MaskHead(nn.Module):
-    """SAM's mask decoder, asked for a mask of each region.
+    """SAM's mask decoder, asked for a mask of each region: of those that it makes of a place with several answers.
 
     Args:
         decoder: of the checkpoint.
@@ -83,7 +98,7 @@ class MaskHead(nn.Module):
             image_positional_embeddings=places.expand(len(embeddings), -1, -1, -1),
             sparse_prompt_embeddings=None,
             dense_prompt_embeddings=no_mask.expand_as(embeddings),
-            multimask_output=self.regions > 1,
+            multimask_output=True,
         )
         return masks[:, 0, : self.regions]
 
@@ -145,7 +160,16 @@ def load_sam(name: str | pathlib.Path, regions: int) -> tuple[SamBackbone, MaskH
     most = sam.config.mask_decoder_config.num_multimask_outputs
     if regions > most:
         raise InputError(f"{WHAT}: the mask decoder of {name} makes {most} masks and the data have {regions} regions.")
+    leave_out_unread(sam.mask_decoder, regions)
     return SamBackbone(sam, *grey_levels(name)), MaskHead(sam.mask_decoder, regions)
+
+
+def leave_out_unread(decoder: nn.Module, regions: int) -> None:
+    """Take out of a mask decoder its guess of how good a mask is, and what makes the masks of no region; in place."""
+    decoder.iou_prediction_head = _Unread(decoder.num_mask_tokens)
+    networks = decoder.output_hypernetworks_mlps
+    for index in {*range(len(networks))} - {*range(1, 1 + regions)}:
+        networks[index] = _Unread(networks[index].proj_out.out_features)
 
 
 def _no_decoder(name: str | pathlib.Path) -> InputError:

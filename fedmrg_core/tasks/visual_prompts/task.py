@@ -103,7 +103,7 @@ class PictureHospital(ModelHospital):
         """Ids and tensors of one split: "train", "validation" or "test"."""
         if split not in self._opened:
             share, seed = self.task.configuration.profile.training.study_share, self.task.configuration.seed
-            parts = [used_pictures(folder, split, share, seed, self.client.name) for folder in self.paths]
+            parts = [used_pictures(folder, split, share, seed) for folder in self.paths]
             tensors = {name: torch.cat([each[name] for _, each in parts]) for name in ("pixels", "truth")}
             self._opened[split] = [name for ids, _ in parts for name in ids], tensors
         return self._opened[split]

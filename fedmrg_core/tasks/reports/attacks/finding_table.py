@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from fedmrg_core.data.findings import FINDINGS, POSITIVE, STATES
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.curious.defences import Defence, check_defences
+from fedmrg_core.federation.curious.defences import Defence, check_defences, errors
 from fedmrg_core.federation.curious.recomputed import recomputed_update, sent_by
 from fedmrg_core.report_generator import ReportGenerator
 from fedmrg_core.tasks.reports.attacks.attacked import (
@@ -89,7 +89,7 @@ def finding_rows(attacked: Attacked, case: Case, defence: Defence) -> Iterator[d
     update = recomputed_update(BatchLoss(attacked), sent_by(model), (batch,), case.steps, case.pace)
     received = defence.sent(update, case.noise())
     true = state_counts(batch.states)[:, POSITIVE]
-    noise = defence.error(update) if defence.noise else 0.0
+    noise = errors(update, received)[TABLE_KEY] if defence.noise else 0.0  # rounding leaves zeros as they are
     yield {"rebuilt_by": TABLE, "occurring": agreement(true > 0, states_read(received[TABLE_KEY], noise)[:, POSITIVE])}
     guessed = _guessed_probabilities(attacked)
     bias = received[BIAS_KEY] / case.steps / attacked.task.configuration.method.losses.classification

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from fedmrg_core.federation.curious.defences import DEFENCES, check_defences
 from fedmrg_core.federation.curious.image_scores import floors, likeness, matched
-from fedmrg_core.federation.curious.inversion import Attack, Prior, invert_update
+from fedmrg_core.federation.curious.inversion import Attack, Inverted, Prior, attack_draws, invert_update
+from fedmrg_core.federation.curious.perceptual import unattacked_network
 from fedmrg_core.federation.curious.recomputed import recomputed_update, sent_by
-from fedmrg_core.seeds import stream_seed
 from fedmrg_core.tasks.reports.attacks.attacked import KNOWN_STUDIES, Attacked, BatchLoss, open_attacked
 from fedmrg_core.tasks.reports.batch import Batch
 
@@ -57,7 +57,7 @@ def attack_images(
     check_defences(defences)
     attacked = open_attacked(run_folder)
     attacked.check_batches(batches)
-    frozen = _as_it_came(attacked)
+    frozen = unattacked_network("reports", attacked.own.batch([0]).images.device)
     rows = [
         {"defence": name, "batch": count, **row}
         for count in batches
@@ -76,18 +76,20 @@ def _rows(
     rebuilt, distances = {}, {}
     for name, found in rebuild(attacked, batch, known.mean(dim=0), attack, seed, defence).items():
         rebuilt[name], distances[name] = matched(found.pixels, batch.images), {"distance": found.distance}
-    rebuilt |= floors(known, batch.images, _generator(seed, "floors", str(count)))
+    rebuilt |= floors(known, batch.images, attack_draws(seed, "floors", str(count)))
     for name, images in rebuilt.items():
         yield {"rebuilt_by": name, **likeness(images, batch.images, frozen).mean().to_dict(), **distances.get(name, {})}
 
 
 def attacked_batch(attacked: Attacked, count: int, seed: int) -> Batch:
     """The studies whose update is attacked."""
-    order = torch.randperm(len(attacked.own), generator=_generator(seed, "studies"))
+    order = torch.randperm(len(attacked.own), generator=attack_draws(seed, "studies"))
     return attacked.own.batch(order[:count].tolist())
 
 
-def rebuild(attacked: Attacked, batch: Batch, start: Tensor, attack: Attack, seed: int, defence: str = "none") -> dict:
+def rebuild(
+    attacked: Attacked, batch: Batch, start: Tensor, attack: Attack, seed: int, defence: str = "none"
+) -> dict[str, Inverted]:
     """`Inverted` images by the name of the search, with BatchNorm's statistics where they travel and show the batch.
 
     Args:
@@ -107,13 +109,15 @@ def rebuild(attacked: Attacked, batch: Batch, start: Tensor, attack: Attack, see
 
     with _as_in_training(layers):
         plain = update(batch.images, differentiable=False)
-        seen = DEFENCES[defence].sent(plain, _generator(seed, "defence", str(len(batch.images))))
+        seen = DEFENCES[defence].sent(plain, attack_draws(seed, "defence", str(len(batch.images))))
         priors: dict[str, Prior | None] = {MATCHED: None}
         if attack.steps == 1 and layers and attacked.task.shared_buffers():
             priors[WITH_STATISTICS] = _statistics_prior(attacked, layers, batch.images)
         noise = str(len(batch.images))
         return {
-            name: invert_update(update, seen, len(batch.images), start, attack, _generator(seed, "noise", noise), prior)
+            name: invert_update(
+                update, seen, len(batch.images), start, attack, attack_draws(seed, "noise", noise), prior
+            )
             for name, prior in priors.items()
         }
 
@@ -169,13 +173,3 @@ def _statistics(attacked: Attacked, layers: Sequence[nn.Module], images: Tensor)
         for hook in hooks:
             hook.remove()
     return found
-
-
-def _as_it_came(attacked: Attacked) -> Callable[[Tensor], Tensor]:
-    """The base encoder's pooled feature, which `perceptual` is measured with."""
-    encoder = attacked.task.build_model().encoder.eval()
-    return lambda images: encoder(images).pooled
-
-
-def _generator(seed: int, *stream: str) -> torch.Generator:
-    return torch.Generator().manual_seed(stream_seed(seed, "attack", *stream))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy
 import pandas
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fedmrg_core.data.findings import POSITIVE
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.curious.defences import Defence, check_defences
+from fedmrg_core.federation.curious.defences import Defence, check_defences, errors
 from fedmrg_core.federation.curious.inversion import moving
 from fedmrg_core.federation.curious.recomputed import recomputed_update, sent_by
 from fedmrg_core.report_generator import ReportGenerator
@@ -96,7 +96,7 @@ def strengths_of_one(attacked: Attacked, seed: int = 0) -> tuple[Tensor, Batch]:
     case = Case(batch=1, steps=1, draw=0, seed=seed, pace=0.01)
     batch, sent = case.studies(attacked), _adapter(attacked.model)
     update = recomputed_update(BatchLoss(attacked), sent, (batch,), case.steps, case.pace)
-    return _strengths(attacked, moving(update), 0.0), batch
+    return _strengths(attacked, moving(update), dict.fromkeys(update, 0.0)), batch
 
 
 def _rows(attacked: Attacked, case: Case, defence: Defence) -> Iterator[dict[str, object]]:
@@ -108,7 +108,8 @@ def _rows(attacked: Attacked, case: Case, defence: Defence) -> Iterator[dict[str
     for name, sent in (WHOLE, _matrices(model)), (ADAPTER, _adapter(model)):
         with _learning(sent):
             update = recomputed_update(loss, sent, (batch,), case.steps, case.pace)
-        strengths = _strengths(attacked, moving(defence.sent(update, noise)), defence.error(update))
+        received = defence.sent(update, noise)
+        strengths = _strengths(attacked, moving(received), errors(update, received))
         nearest = _nearest_reports(attacked, strengths, case.batch)
         found = {"tokens": _shown_tokens(attacked, read, strengths), "findings": _findings(attacked, batch, nearest)}
         yield {"sent": name, "rebuilt_by": REBUILT, **found}
@@ -151,8 +152,8 @@ def _learning(sent: dict[str, Tensor]) -> Iterator[None]:
             parameter.requires_grad_(before[key])
 
 
-def _strengths(attacked: Attacked, update: dict[str, Tensor], error: float) -> Tensor:
-    """How strongly each token has part in an update, (V,)."""
+def _strengths(attacked: Attacked, update: dict[str, Tensor], errors: Mapping[str, float]) -> Tensor:
+    """How strongly each token has part in an update, (V,); errors by key as `defences.errors` has them."""
     changes = {key.partition("/")[2]: change for key, change in update.items()}
     first, prior = attacked.readers[0], attacked.frequency**TOLD_BY_FREQUENCY
     whole, factors = (
@@ -160,7 +161,8 @@ def _strengths(attacked: Attacked, update: dict[str, Tensor], error: float) -> T
         for end in (".weight", ".lora_A")
     )
     if whole:
-        near = in_the_span(torch.cat(whole), first.inputs, error)
+        worst = max(errors[key] for key in update)
+        near = in_the_span(torch.cat(whole), first.inputs, worst)
         if near is not None:
             return near
     if whole or factors:  # all of one room: what the first layer reads
@@ -189,9 +191,9 @@ def _shown_tokens(attacked: Attacked, read: set[int], strengths: Tensor) -> floa
 def _nearest_reports(attacked: Attacked, strengths: Tensor, count: int) -> numpy.ndarray:
     """The known reports that share the strongest and rarest tokens: cosine of tf-idf, without the tf."""
     rare = -attacked.frequency.log()
-    wanted = strengths * rare
+    wanted = strengths * rare  # the weight of a token in the update; in a report it is its rarity alone
     reports = [torch.tensor(sorted(set(row))) for row in attacked.known.report_ids]
-    scores = torch.stack([wanted[tokens].sum() / rare[tokens].norm() for tokens in reports])
+    scores = torch.stack([(wanted * rare)[tokens].sum() / rare[tokens].norm() for tokens in reports])
     return scores.topk(count).indices.numpy()
 
 

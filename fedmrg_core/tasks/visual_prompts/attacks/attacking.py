@@ -6,7 +6,6 @@ where the search begins, and they are the floors [ours].
 
 from __future__ import annotations
 
-import copy
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -15,16 +14,15 @@ import torch
 from torch import Tensor
 
 from fedmrg_core.errors import InputError
-from fedmrg_core.federation.curious.defences import DEFENCES, Defence, check_defences
+from fedmrg_core.federation.curious.defences import DEFENCES, Defence, check_defences, errors
 from fedmrg_core.federation.curious.image_scores import floors, likeness, matched
-from fedmrg_core.federation.curious.inversion import Attack, Inverted, invert_update
+from fedmrg_core.federation.curious.inversion import Attack, Inverted, attack_draws, invert_update
+from fedmrg_core.federation.curious.perceptual import unattacked_network
 from fedmrg_core.federation.model_task import load_chosen
 from fedmrg_core.federation.roster import read_roster
 from fedmrg_core.federation.task import load_task
-from fedmrg_core.seeds import stream_seed
-from fedmrg_core.tasks.visual_prompts.attacks.closed_form import solve_patches
+from fedmrg_core.tasks.visual_prompts.attacks.closed_form import has_closed_form, solve_patches
 from fedmrg_core.tasks.visual_prompts.attacks.updates import update_of
-from fedmrg_core.tasks.visual_prompts.backbones import TokenBackbone
 from fedmrg_core.tasks.visual_prompts.client_pictures import open_pictures
 from fedmrg_core.tasks.visual_prompts.prompted_model import PromptedModel
 from fedmrg_core.tasks.visual_prompts.task import PictureTask
@@ -60,7 +58,7 @@ def attack_run(
     if not isinstance(task, PictureTask):
         raise InputError(f"{run_folder}: its task has no pictures; expected a run of notebook 12b.")
     check_defences(defences)
-    frozen = _as_it_came(task.model)
+    frozen = unattacked_network("pictures", next(task.model.parameters()).device)
     load_chosen(task.model, task.run_folder)
     attacked, known = attacked_pictures(task, max(batches), seed)
     model = task.model.eval()
@@ -96,18 +94,10 @@ def attacked_pictures(task: PictureTask, largest: int, seed: int) -> tuple[dict[
     )
     if largest > min(len(first["pixels"]), len(second["pixels"])):
         raise InputError(f"attack: {clients[0].name} has fewer than {largest} training pictures; ask for fewer.")
-    order = torch.randperm(len(first["pixels"]), generator=_generator(seed, "pictures"))
+    order = torch.randperm(len(first["pixels"]), generator=attack_draws(seed, "pictures"))
     device = next(task.model.parameters()).device
     pixels, truth = ((first[name][order].float()).to(device) for name in ("pixels", "truth"))
     return {"pixels": pixels / 255, "truth": truth}, second["pixels"].float().to(device) / 255
-
-
-def _as_it_came(model: PromptedModel) -> Callable[[Tensor], Tensor] | None:
-    """The base model's feature of pictures, which `perceptual` is measured with; None where it is no ViT."""
-    if not isinstance(model.backbone, TokenBackbone):
-        return None
-    backbone = copy.deepcopy(model.backbone).eval()
-    return lambda pixels: backbone.run(backbone.embed(pixels))
 
 
 def match_pictures(
@@ -137,7 +127,7 @@ def match_pictures(
 
 def _rows(
     model: PromptedModel,
-    frozen: Callable[[Tensor], Tensor] | None,
+    frozen: Callable[[Tensor], Tensor],
     attacked: dict[str, Tensor],
     known: Tensor,
     batch: int,
@@ -147,16 +137,14 @@ def _rows(
 ) -> Iterator[dict[str, object]]:
     pixels, truth = attacked["pixels"][:batch], attacked["truth"][:batch]
     update = update_of(model, pixels, truth, attack.steps, attack.pace)
-    seen = defence.sent(update, _generator(seed, "defence", str(batch)))
-    found = match_pictures(model, seen, truth, known.mean(dim=0), attack, _generator(seed, "noise", str(batch)))
+    seen = defence.sent(update, attack_draws(seed, "defence", str(batch)))
+    found = match_pictures(model, seen, truth, known.mean(dim=0), attack, attack_draws(seed, "noise", str(batch)))
     rebuilt = {MATCHED: matched(found.pixels, pixels)}
-    if batch == attack.steps == 1 and "backbone" in model.method.modules and model.subject.kind != "masks":
-        rebuilt[SOLVED] = solve_patches(model, seen, defence.error(update))
-    rebuilt |= floors(known, pixels, _generator(seed, "floors", str(batch)))
+    if batch == attack.steps == 1 and has_closed_form(model, pixels.shape[-1]):
+        solved = solve_patches(model, seen, known.mean(dim=0), errors(update, seen))
+        # A grey picture was repeated for a model that reads colours.
+        rebuilt[SOLVED] = solved if len(solved[0]) == len(pixels[0]) else solved.mean(dim=1, keepdim=True)
+    rebuilt |= floors(known, pixels, attack_draws(seed, "floors", str(batch)))
     for name, images in rebuilt.items():
         distance = {"distance": found.distance} if name == MATCHED else {}
         yield {"batch": batch, "rebuilt_by": name, **likeness(images, pixels, frozen).mean().to_dict(), **distance}
-
-
-def _generator(seed: int, *stream: str) -> torch.Generator:
-    return torch.Generator().manual_seed(stream_seed(seed, "attack", *stream))
