@@ -73,6 +73,11 @@ class Reader:
         ids = self.tokenizer(text.lstrip() if self.chat else text, add_special_tokens=False).input_ids
         return [*ids, self.tokenizer.eos_token_id] if ended else list(ids)
 
+    def cut(self, text: str, tokens: int) -> str:
+        """An open answer as far as a model that writes so many tokens comes."""
+        ids = self.answer(f" {text}")
+        return text if len(ids) <= tokens else " ".join(self.tokenizer.decode(ids[:tokens]).split())
+
     def right(self, question: Question, ended: bool = True) -> Reading:
         """The question with the first `longest` / 2 tokens of its right answer; `ended` as it is trained on."""
         answer = self.answer(answer_text(question, question.answer, self.layout), ended)[: self.longest // 2]
