@@ -124,10 +124,10 @@ class QuestionHospital(ModelHospital):
         prototypes: dict[str, Tensor],
         progress: bool,
     ) -> LocalUpdate:
-        """One round's update; what the round before has left is kept where the profile asks for it."""
-        if round_number - 1 in self.task.numbers.kept_rounds:
-            own = state.part("personal") if state else {}
-            keep_adapters(self.task.run_folder, round_number - 1, self.client.name, shared, own)
+        """One round's update; what earlier rounds have left is kept where the profile asks for it."""
+        own = state.part("personal") if state else self.task.model.initial_personal
+        kept = self.task.numbers.kept_rounds
+        keep_adapters(self.task.run_folder, kept, round_number, self.client.name, shared, own)
         return super().train(round_number, shared, state, prototypes, progress)
 
     @torch.no_grad()
