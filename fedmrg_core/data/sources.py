@@ -116,10 +116,10 @@ DATA_SOURCES: dict[str, DataSource] = {
             unseen_sites=(),
             synthetic=False,
             publish="scores",
-            version="1",
+            version=version,
             task=MEDICAL_QA,
         )
-        for name in ("medquad", "medmcqa", "medqa", "pubmedqa")
+        for name, version in (("medquad", "1"), ("medmcqa", "2"), ("medqa", "2"), ("pubmedqa", "1"))
     },
     **{
         name: DataSource(
