@@ -75,6 +75,16 @@ def test_a_copied_answer_is_cut_as_a_model_s_is():
     assert reader.cut("20 mg", 5) == "20 mg"
 
 
+def test_a_long_option_leaves_the_question_and_short_ones_stay_whole():
+    tokenizer = byte_level_tokenizer(pretraining_corpus(40, 0, WORLD), 400)
+    reader = Reader(tokenizer, "cloze", longest=24)
+    asked = Question("q", "north", "test", "choice", "Why?", "A", options={"A": "tea " * 40, "B": "rest"})
+    long, short = reader.options(asked).values()
+    assert long.question == short.question == reader.question(asked)
+    assert len(long.answer) == 12 and long.answer == reader.right(asked).answer
+    assert tokenizer.decode(short.answer) == " rest"
+
+
 def test_an_open_answer_has_the_probability_of_its_first_tokens():
     tokenizer = byte_level_tokenizer(pretraining_corpus(40, 0, WORLD), 400)
     torch.manual_seed(0)

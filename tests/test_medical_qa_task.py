@@ -25,7 +25,8 @@ from fedmrg_core.tasks.medical_qa import evaluating
 from fedmrg_core.tasks.medical_qa.evaluating import evaluate_run
 from fedmrg_core.tasks.medical_qa.kept_adapters import keep_adapters, load_kept
 from fedmrg_core.tasks.medical_qa.measures import BASE_FLOOR, DECLARED, MAIN, MATRIX, MATRIX_BY_ROUND
-from fedmrg_core.tasks.medical_qa.task import QuestionHospital
+from fedmrg_core.tasks.medical_qa.question_folders import open_questions
+from fedmrg_core.tasks.medical_qa.task import QuestionHospital, QuestionTask
 from fedmrg_core.training.client_state import HospitalState
 
 ROWS = tuple(load_methods(task="medical_qa"))
@@ -88,12 +89,15 @@ def test_a_kept_round_has_the_adapters_that_validation_saw(finished, inputs):
         assert own.keys() == there.keys() and all(torch.equal(own[key], there[key]) for key in own)
 
 
+def selected_round(folder: pathlib.Path) -> int:
+    return json.loads((folder / "manifest.json").read_text())["selected_round"]
+
+
 def test_the_last_round_is_read_from_the_checkpoints(finished):
     """Where the last round is the chosen one, both matrices say the same of it."""
-    for method in ("fed-lora", "dual"):
-        manifest = json.loads((finished[method] / "manifest.json").read_text())
-        if manifest["selected_round"] != 2:
-            continue
+    last = [m for m in ("fed-lora", "dual", "local") if selected_round(finished[m]) == 2]
+    assert last
+    for method in last:
         evaluate_run(finished[method])
         matrix = pandas.read_csv(finished[method] / MATRIX).query("adapter != 'base'").reset_index(drop=True)
         by_round = pandas.read_csv(finished[method] / MATRIX_BY_ROUND).query("round == 2").drop(columns="round")
@@ -211,8 +215,37 @@ def test_hospitals_say_how_many_questions_they_answer_rightly(finished):
 
 
 def test_a_chat_template_that_is_not_there_is_refused(inputs, tmp_path):
-    with pytest.raises(InputError, match="questions.chat asks for a chat template and the model's tokenizer has none"):
+    with pytest.raises(
+        InputError, match="questions.chat asks for a chat template and the model's tokenizer has none .*llm"
+    ):
         run_federation(tmp_path, small_run(inputs, tmp_path, "fed-lora", chat=True), progress=False)
+
+
+@pytest.mark.parametrize("numbers", [{"longest": 513}, {"longest": 64, "new_tokens": 512}])
+def test_an_llm_with_too_few_positions_is_refused_before_any_training(numbers, inputs, tmp_path):
+    with pytest.raises(InputError, match=r"it has 512 positions .* reads 513 tokens .* make questions\.longest"):
+        run_federation(tmp_path, small_run(inputs, tmp_path, "fed-lora", **numbers), progress=False)
+    assert not (tmp_path / "rounds.csv").exists()
+
+
+@pytest.mark.parametrize("method", ["fed-lora", "centralised"])
+def test_a_share_of_the_training_questions_is_used(method, finished, inputs, tmp_path):
+    half = small_run(inputs, tmp_path, method)
+    training = half.profile.training.model_copy(update={"study_share": 0.5})
+    half = half.model_copy(update={"profile": half.profile.model_copy(update={"training": training})})
+    roster = QuestionTask.deal(tmp_path, half)
+    for whole in (False, True):
+        task = QuestionTask(tmp_path, small_run(inputs, tmp_path, method) if whole else half)
+        hospitals = [task.hospital(c, [tmp_path / folder for folder in c.folders]) for c in roster.clients]
+        used = [question.question_id for each in hospitals for question in each.questions("train")]
+        every = [
+            q.question_id for c in roster.clients for f in c.folders for q in open_questions(tmp_path / f, "train")
+        ]
+        parts = [open_questions(tmp_path / folder, "train") for c in roster.clients for folder in c.folders]
+        assert len(used) == (len(every) if whole else sum(-(-len(part) // 2) for part in parts))
+        assert used == [name for name in every if name in used]
+        assert sum(len(each.batches("train")) for each in hospitals) == len(used)
+        assert all(len(each.questions("test")) for each in hospitals)
 
 
 def test_runs_of_reports_do_not_mention_questions(tmp_path):

@@ -30,7 +30,7 @@ from fedmrg_core.tasks.medical_qa.answering import PROBABILITY, answers_to
 from fedmrg_core.tasks.medical_qa.floors import floor_answers
 from fedmrg_core.tasks.medical_qa.kept_adapters import load_kept
 from fedmrg_core.tasks.medical_qa.measures import BASE_FLOOR, DECLARED, MAIN, MATRIX, MATRIX_BY_ROUND, with_places
-from fedmrg_core.tasks.medical_qa.question_folders import open_questions
+from fedmrg_core.tasks.medical_qa.question_folders import open_questions, used_questions
 from fedmrg_core.tasks.medical_qa.readings import possible_answers
 from fedmrg_core.tasks.medical_qa.task import QuestionTask
 from fedmrg_core.training.adapter_names import BASE, GENERIC, answer_label
@@ -101,10 +101,12 @@ def test_sets(run_folder: pathlib.Path) -> Iterator[TestSet]:
     Raises:
         InputError: the run has no list of clients, or a folder of it is missing, damaged or without questions.
     """
+    settings = load_task(run_folder).configuration
     folders = [run_folder / folder for client in read_roster(run_folder).clients for folder in client.folders]
     places = {read_client(path, run_folder).name: path for path in folders}
     for client, path in sorted(places.items()):
-        yield TestSet(client, tuple(open_questions(path, "test")), tuple(open_questions(path, "train")))
+        trained = used_questions(path, "train", settings.profile.training.study_share, settings.seed)
+        yield TestSet(client, tuple(open_questions(path, "test")), tuple(trained))
 
 
 def _finished(run_folder: pathlib.Path) -> QuestionTask:

@@ -19,7 +19,7 @@ from fedmrg_core.runs.configuration import Questions
 from fedmrg_core.runs.run_configuration import RunConfiguration
 from fedmrg_core.tasks.medical_qa.answering import OPEN, RIGHT, answers_to
 from fedmrg_core.tasks.medical_qa.kept_adapters import keep_adapters
-from fedmrg_core.tasks.medical_qa.question_folders import deal_questions, open_questions
+from fedmrg_core.tasks.medical_qa.question_folders import deal_questions, used_questions
 from fedmrg_core.tasks.medical_qa.question_model import QuestionModel, build_question_model
 from fedmrg_core.tasks.medical_qa.readings import QuestionBatches, Reader, possible_answers
 from fedmrg_core.training.adapter_folders import AdapterSaver
@@ -104,9 +104,12 @@ class QuestionHospital(ModelHospital):
         self._batches: dict[str, QuestionBatches] = {}
 
     def questions(self, split: str) -> list[Question]:
-        """The client's questions of one split: "train", "validation" or "test"."""
+        """The client's questions of one split that the run uses: "train", "validation" or "test"."""
         if split not in self._questions:
-            self._questions[split] = [question for folder in self.paths for question in open_questions(folder, split)]
+            settings = self.task.configuration
+            share = settings.profile.training.study_share
+            parts = [used_questions(folder, split, share, settings.seed) for folder in self.paths]
+            self._questions[split] = [question for part in parts for question in part]
         return self._questions[split]
 
     def batches(self, split: str) -> QuestionBatches:
