@@ -24,7 +24,8 @@ SCALES: dict[str, tuple[str, float | None, str]] = {
 }
 PANELS = {"home": "own client's questions", "worst": "worst client", "away": "other clients' questions"}
 TEXT = (
-    "{name}. Test questions, asked after the last round.\nLines: means over clients and seeds, bands: range over seeds. "
+    "{name}. Test questions, asked after the last round.\n"
+    "Lines: means over clients and seeds, bands: range over seeds. "
     "A shared adapter is every client's own. Grey: the base model as it came."
 )
 
