@@ -116,10 +116,10 @@ DATA_SOURCES: dict[str, DataSource] = {
             unseen_sites=(),
             synthetic=False,
             publish="scores",
-            version=version,
+            version="1",
             task=MEDICAL_QA,
         )
-        for name, version in (("medquad", "1"), ("medmcqa", "2"), ("medqa", "2"), ("pubmedqa", "1"))
+        for name in ("medquad", "medmcqa", "medqa", "pubmedqa")
     },
     **{
         name: DataSource(
