@@ -111,13 +111,13 @@ print([answer_text(asked, letter, reader.layout) for letter in asked.options], "
 # part of a measure's name.
 
 # %%
-options = reader.options(asked)
-scores = score_readings(model.llm, list(options.values()), BASE, model.tokenizer.pad_token_id)
-lengths = [(len(r.answer), len(reader.tokenizer.decode(r.answer).strip())) for r in options.values()]
+readings = reader.options(asked)
+scores = score_readings(model.llm, list(readings.values()), BASE, model.tokenizer.pad_token_id)
+lengths = [(len(r.answer), len(reader.tokenizer.decode(r.answer).strip())) for r in readings.values()]
 table = pandas.DataFrame(
-    {name: normalised(scores, lengths, name).tolist() for name in NORMALISATIONS}, index=list(options)
+    {name: normalised(scores, lengths, name).tolist() for name in NORMALISATIONS}, index=list(readings)
 )
-table.assign(tokens=[tokens for tokens, _ in lengths], right=[letter == asked.answer for letter in options])
+table.assign(tokens=[tokens for tokens, _ in lengths], right=[letter == asked.answer for letter in readings])
 
 # %% [markdown]
 # ## Training

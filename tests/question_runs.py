@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Mapping
 
 import numpy
 import pandas
@@ -30,6 +31,7 @@ def write_question_run(
     variant: str = "",
     rounds: int = 3,
     training_code: str = "code-1",
+    further: Mapping[str, tuple[float, float]] | None = None,
     **settings: object,
 ) -> pathlib.Path:
     """A finished run below root/results.
@@ -43,6 +45,7 @@ def write_question_run(
         variant: of the run.
         rounds: kept in the matrix by round.
         training_code: as the manifest has it.
+        further: shares of right answers here and elsewhere under other adapters than the generic one.
         settings: data and partition, where they are others; MedQuAD's questions are open.
     """
     run = RunSettings(**{"data": "medical_world", "method": method, "variant": variant, "seed": seed, **settings})
@@ -56,9 +59,11 @@ def write_question_run(
     (folder / "manifest.json").write_text(json.dumps(manifest))
     draws = numpy.random.default_rng([seed, len(method), *map(ord, method)]), numpy.random.default_rng(7)
     shares = {"here": here, "elsewhere": elsewhere}
+    others = {name: dict(zip(shares, pair, strict=True)) for name, pair in (further or {}).items()}
     answers = pandas.concat(
         [
             _answers(draws[0], shares, "generic", "model"),
+            *(_answers(draws[0], each, name, "model") for name, each in others.items()),
             _answers(draws[1], dict.fromkeys(shares, BASE), BASE_FLOOR, BASE_FLOOR),
         ],
         ignore_index=True,
@@ -67,7 +72,7 @@ def write_question_run(
         answers = _without_options(answers)
     write_text(folder / "predictions.csv", answers.to_csv(index=False, lineterminator="\n"))
     write_measures(folder, answers)
-    _write_matrices(folder, method, here, elsewhere, rounds)
+    _write_matrices(folder, method, here, elsewhere, rounds, PROBABILITY if run.data == "medquad" else MAIN)
     return folder
 
 
@@ -98,21 +103,21 @@ def _without_options(answers: pandas.DataFrame) -> pandas.DataFrame:
     return answers
 
 
-def _write_matrices(folder: pathlib.Path, method: str, here: float, elsewhere: float, rounds: int) -> None:
+def _write_matrices(folder: pathlib.Path, method: str, here: float, elsewhere: float, rounds: int, metric: str) -> None:
     owners = CLIENTS if method == "local" else ("",)
     rows = [
         {
             "adapter": "generic",
             "of": of,
             "on": on,
-            "metric": MAIN,
+            "metric": metric,
             "value": here if of in ("", on) else elsewhere,
             "studies": 60,
         }
         for of in owners
         for on in CLIENTS
     ]
-    base = [{"adapter": "base", "of": "", "on": on, "metric": MAIN, "value": BASE, "studies": 60} for on in CLIENTS]
+    base = [{"adapter": "base", "of": "", "on": on, "metric": metric, "value": BASE, "studies": 60} for on in CLIENTS]
     pandas.DataFrame([*rows, *base]).to_csv(folder / MATRIX, index=False)
     by_round = [
         {"round": number, **row, "value": row["value"] * number / rounds}

@@ -17,7 +17,8 @@ from fedmrg_core.evaluation.run_sets import load_runs
 from fedmrg_core.metrics.diversity import harmonic_mean
 from fedmrg_core.metrics.statistics import mean_statistics
 from fedmrg_core.runs.experiments import runs_of
-from fedmrg_core.tasks.medical_qa.measures import BASE_FLOOR, MAIN
+from fedmrg_core.tasks.medical_qa.answering import PROBABILITY
+from fedmrg_core.tasks.medical_qa.measures import BASE_FLOOR, MAIN, MATRIX
 from figures import question_rounds
 from figures.question_tables import ASKED, write_gain
 
@@ -149,6 +150,44 @@ def test_rounds_and_matrices_are_drawn(folders, tmp_path):
     assert (last["home"], last["away"]) == pytest.approx(SHARES["local"])
     matrix = pandas.read_csv(question_rounds.draw_matrices(folders, tmp_path)[2])
     assert len(matrix[matrix["method"] == "local"]) == len(CLIENTS) * (len(CLIENTS) + 1)
+
+
+def test_open_answers_are_drawn_on_their_own_scale_and_not_beside_shares(folders, tmp_path, monkeypatch):
+    opened = [write_question_run(tmp_path, method, 0.05, 0.03, data="medquad") for method in ("local", "fed-lora")]
+    drawn = {}
+    monkeypatch.setattr(
+        question_rounds.curves, "finish", lambda figure, name, *rest: drawn.update({name: (figure, rest)})
+    )
+    question_rounds.draw(opened, tmp_path)
+    question_rounds.draw_matrices(opened, tmp_path)
+    for name, (_, rest) in drawn.items():
+        assert rest[2].startswith("Probability of a right open answer, per token"), name
+        assert set(rest[0]["metric"]) == {PROBABILITY}
+    axis = drawn["question_rounds"][0].axes[0]
+    assert axis.get_ylabel().startswith("Probability") and axis.get_ylim()[1] < 0.5
+    mixed = pandas.read_csv(opened[0] / MATRIX)
+    mixed.loc[mixed["adapter"] == "base", "metric"] = MAIN
+    mixed.to_csv(opened[0] / MATRIX, index=False)
+    for draw in (question_rounds.draw, question_rounds.draw_matrices):
+        with pytest.raises(InputError, match=f"hold {MAIN} and {PROBABILITY}, which have no scale in common"):
+            draw(opened, tmp_path)
+
+
+def test_a_method_with_several_adapters_has_a_row_for_each(tmp_path):
+    further = {"specialised": (0.95, 0.9), "both": (0.8, 0.3)}
+    folders = [
+        write_question_run(tmp_path, method, 0.6, 0.3, data="medquad", further=further if method == "dual" else None)
+        for method in ("local", "dual")
+    ]
+    paths = write_gain(folders, tmp_path, "adapters")
+    table = pandas.read_csv(paths[0]).set_index("method")
+    dual = ["dual, generic", "dual, specialised", "dual, both"]
+    assert list(table.index) == [BASE_FLOOR, "local", *dual]
+    assert table.loc[dual[1], "mean"] > 1.5 * table.loc[dual[0], "mean"]
+    gained = table.loc[dual[1], "mean"] - table.loc["local", "mean"]
+    assert table.loc[dual[1], "minus_local_mean_difference"] == pytest.approx(gained)
+    text = paths[1].read_text()
+    assert text.count("dual, specialised") == 3 and "[secondary]" in text and "+2.3 to +4.1 points" in text
 
 
 def test_the_experiments_of_this_task_name_runs_that_can_be_made(tmp_path):

@@ -47,7 +47,7 @@ def test_floors_are_right_as_often_as_they_say():
         verdict(9, "no"),
         opened(10, "Why do my feet hurt?", "Snow does."),
     ]
-    found = {name: table.set_index("study_id") for name, table in floor_answers(asked, trained)}
+    found = {name: table.set_index("study_id") for name, table in floor_answers(asked, trained, str)}
     assert list(found) == [CHANCE, LETTER, LONGEST, NEAREST]
     assert found[CHANCE]["accuracy_sum"].tolist() == [1 / 3, 1 / 2, 1 / 3]
     assert found[LETTER]["accuracy_per_character"].to_dict() == {"c7": 1.0, "c8": 0.0, "v9": 1.0}
@@ -59,9 +59,30 @@ def test_floors_are_right_as_often_as_they_say():
 
 
 def test_a_floor_that_is_for_no_question_is_not_there():
-    assert [name for name, _ in floor_answers([verdict(1, "yes")], [verdict(2, "no")])] == [CHANCE, LETTER]
-    assert [name for name, _ in floor_answers([opened(1, "Why?", "So.")], [opened(2, "Why?", "So.")])] == [NEAREST]
-    assert [name for name, _ in floor_answers([opened(1, "Why?", "So.")], [verdict(2, "no")])] == []
+    assert [name for name, _ in floor_answers([verdict(1, "yes")], [verdict(2, "no")], str)] == [CHANCE, LETTER]
+    assert [name for name, _ in floor_answers([opened(1, "Why?", "So.")], [opened(2, "Why?", "So.")], str)] == [NEAREST]
+    assert [name for name, _ in floor_answers([opened(1, "Why?", "So.")], [verdict(2, "no")], str)] == []
+
+
+def test_a_copied_answer_is_cut_as_a_model_s_is():
+    tokenizer = byte_level_tokenizer(pretraining_corpus(40, 0, WORLD), 400)
+    reader, long = Reader(tokenizer, "cloze"), "The daily dose of it is 20 mg. " * 4
+    ((_, table),) = floor_answers(
+        [opened(1, "Why?", "So.")], [opened(2, "Why?", long)], lambda text: reader.cut(text, 5)
+    )
+    written = table.loc[0, "written"]
+    assert written and long.startswith(written) and reader.answer(f" {written}") == reader.answer(f" {long}")[:5]
+    assert reader.cut("20 mg", 5) == "20 mg"
+
+
+def test_a_long_option_leaves_the_question_and_short_ones_stay_whole():
+    tokenizer = byte_level_tokenizer(pretraining_corpus(40, 0, WORLD), 400)
+    reader = Reader(tokenizer, "cloze", longest=24)
+    asked = Question("q", "north", "test", "choice", "Why?", "A", options={"A": "tea " * 40, "B": "rest"})
+    long, short = reader.options(asked).values()
+    assert long.question == short.question == reader.question(asked)
+    assert len(long.answer) == 12 and long.answer == reader.right(asked).answer
+    assert tokenizer.decode(short.answer) == " rest"
 
 
 def test_an_open_answer_has_the_probability_of_its_first_tokens():

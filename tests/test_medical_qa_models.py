@@ -88,7 +88,8 @@ def test_a_profile_named_after_a_model_trains_one_of_its_architecture(name, tmp_
     assert next(task.model.llm.peft.get_base_model().parameters()).dtype == torch.bfloat16
     assert all(tensor.dtype == torch.float32 for tensor in task.initial_shared().values())
     layers = {key.split(".")[-2] for key in task.initial_shared()}
-    assert len(task.initial_shared()) == 2 * 2 * len(profile.adapter.target_modules) and layers
+    assert layers == set(profile.adapter.target_modules)
+    assert len(task.initial_shared()) == 2 * 2 * len(layers)
     answers = pandas.read_csv(tmp_path / "run" / "predictions.csv", keep_default_na=False)
     chosen = answers.query("system == 'model' and kind == 'choice'")[f"chosen_{MAIN.removeprefix('accuracy_')}"]
     assert set(chosen) <= set("ABCD")

@@ -17,6 +17,7 @@ from fedmrg_core.data.questions.question_files import read_questions, write_ques
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
 from fedmrg_core.files.described_folders import copy_described
+from fedmrg_core.files.digests import file_digest
 from fedmrg_core.runs.configuration import load_profile
 from fedmrg_core.tasks.medical_qa import question_folders
 from fedmrg_core.tasks.medical_qa.preparing import STORED, prepare_base_model, prepare_questions, prepared_questions
@@ -49,6 +50,40 @@ def test_a_public_set_is_prepared_and_what_is_left_out_is_listed(tmp_path):
     assert len(questions) == sum(sum(row.values()) for row in summary["questions"].values()) == 23
     left_out = pandas.read_csv(tmp_path / "prepared" / "left_out.csv")
     assert len(left_out) == summary["left_out"] == 1 and "equal" in left_out.loc[0, "reason"]
+
+
+def test_a_public_set_is_prepared_once_for_the_same_files(tmp_path):
+    root, folder = medmcqa_file(tmp_path / "root"), tmp_path / "prepared"
+    summary = prepare_questions(folder, "medmcqa", PROFILE, str(root), FILES)
+    before = (folder / "questions.jsonl.gz").stat()
+    assert prepare_questions(folder, "medmcqa", PROFILE, str(root), FILES) == summary
+    assert (folder / "questions.jsonl.gz").stat() == before
+    medmcqa_file(tmp_path / "root", 11)
+    assert prepare_questions(folder, "medmcqa", PROFILE, str(root), FILES)["files"] != summary["files"]
+    assert len(prepared_questions(folder)) == 21
+
+
+def test_what_was_moved_and_kept_is_listed_and_known_answers_are_counted(tmp_path):
+    words = "amber birch cedar delta ember fjord grove heath islet jetty knoll ledge marsh nadir oasis".split()
+    asked = [f"What is the {one} of {other}?" for one in words[:6] for other in words] + ["Who is it, mostly?"] * 9
+    rows = [
+        {"source": "s", "focus": "f", "qtype": "q", "question": text, "answer": f"It is {number}."}
+        for number, text in enumerate(asked)
+    ]
+    for row in rows[:30]:
+        row["answer"] = "Nobody knows."
+    (tmp_path / "medquad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = json.dumps({"smallest": 5})
+    summary = prepare_questions(tmp_path / "prepared", "medquad", PROFILE, str(tmp_path), options)
+    moved = pandas.read_csv(tmp_path / "prepared" / "moved.csv")
+    by_id = {question.question_id: question for question in prepared_questions(tmp_path / "prepared")}
+    assert len(moved) == summary["moved"] > 0
+    assert all(by_id[row.question_id].split == row.split != row.drawn for row in moved.itertuples())
+    parts = pandas.read_csv(tmp_path / "prepared" / "parts.csv").set_index("split")
+    assert parts["moved"].sum() == len(moved) and parts[["kept", "moved"]].to_numpy().sum() == len(by_id)
+    test = [question for question in by_id.values() if question.split == "test"]
+    known = sum(question.answer == "Nobody knows." for question in test)
+    assert summary["open_test_answers"] == {"all": len(test), "in_training": known} and known
 
 
 def test_a_profile_says_how_many_questions_of_a_client_are_used_and_options_may_say_otherwise(tmp_path):
@@ -86,6 +121,9 @@ def test_the_small_model_of_a_public_set_reads_the_other_sets_beside_it(tmp_path
     other = {**quad, "question": "What is an islet?"}
     (root / "more.jsonl").write_text(json.dumps(other) + "\n")
     assert prepare()["texts"] == 2
+    (root / "more.jsonl").write_text(json.dumps(other | {"answer": "A small island."}) + "\n")
+    changed = prepare()["sources"]["more.jsonl"]["sha256"]
+    assert changed == file_digest(root / "more.jsonl")[:16]  # the same name, another file
 
 
 def test_the_world_is_prepared_once(tmp_path):

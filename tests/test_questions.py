@@ -57,7 +57,10 @@ def test_a_question_that_is_none_is_refused_with_its_place(question, changes, ex
         ([], "file: not one question"),
         ([*SET, CHOICE], "file: row 4: question_id 'q1' stands in row 1 already"),
         ([CHOICE, dataclasses.replace(VERDICT, split="")], "file: row 2 has no split but others have"),
-        ([CHOICE, dataclasses.replace(VERDICT, split="train")], "file: client 'south' has no test question"),
+        (
+            [CHOICE, dataclasses.replace(VERDICT, split="train")],
+            "file: client 'south' has no test question; give it one, or join it with another client .option smallest",
+        ),
     ],
 )
 def test_a_set_that_is_none_is_refused(questions, expected):

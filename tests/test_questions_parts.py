@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 
 import numpy
 import pytest
@@ -57,12 +58,24 @@ MANY_PEOPLE = "How many people are affected by tarvosis type"
         (asked(f"{MANY_PEOPLE} 2?"), asked(f"{MANY_PEOPLE} 3?"), False),
         (asked(f"{MANY_PEOPLE} II?"), asked(f"{MANY_PEOPLE} III?"), False),
         (asked("What helps?", ["tea", "rest"]), asked("What helps?", ["rest", "tea"]), True),
-        (asked("What helps?", ["tea", "rest"]), asked("What helps?", ["snow", "rain"]), False),
+        (asked("What helps?", ["tea", "rest"]), asked("What helps", ["tea", "snow", "rain"]), True),
+        (asked("What helps?", ["tea", "rest"]), asked("Who helps tarvosis?", ["tea", "rest"]), False),
     ],
 )
 def test_what_is_near_equal(first, second, same):
     groups = near_equal_groups([first, *many(30), second])
     assert (groups[0] == groups[-1]) == same and len(set(groups.tolist())) == 31 + (not same)
+
+
+def test_a_general_stem_counts_with_its_right_answer():
+    """ "A" is right in each; in the last two the first option is the same, so they are one question."""
+    words = ["".join(syllables) for syllables in itertools.product(SYLLABLES[:4], SYLLABLES[:4], SYLLABLES[4:])]
+    general = [asked("Which is true?", words[4 * n : 4 * n + 4]) for n in range(duplicates.GENERAL)]
+    few = near_equal_groups(general)
+    same = [asked("Which is true?", ["tarvosis", *words[60 + 3 * n : 63 + 3 * n]]) for n in range(2)]
+    groups = near_equal_groups([*general, *same])
+    assert set(few.tolist()) == {0}
+    assert groups.tolist() == [*range(duplicates.GENERAL), duplicates.GENERAL, duplicates.GENERAL]
 
 
 def test_groups_reach_over_clients_and_by_way_of_others():

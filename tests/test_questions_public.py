@@ -56,13 +56,14 @@ def test_medquad(tmp_path):
     loaded = layouts.read_medquad(path, "test")
     assert loaded.questions == [
         Question(
-            *("medquad-000001", "one", "test", "open", "What causes cold feet ?", "Snow. Mostly."),
+            *("medquad-test-000001", "one", "test", "open", "What causes cold feet ?", "Snow. Mostly."),
             fact="cold feet: causes",
         )
     ]
     (gone,) = loaded.left_out
-    assert (gone.question_id, gone.item) == ("medquad-000002", "q.jsonl: row 2")
+    assert (gone.question_id, gone.item) == ("medquad-test-000002", "q.jsonl: row 2")
     assert gone.reason == "the answer is empty; give it or remove the row."
+    assert layouts.read_medquad(path).questions[0].question_id == "medquad-000001"
 
 
 def test_medmcqa(tmp_path):
@@ -226,6 +227,17 @@ def test_a_set_of_several_files_keeps_its_parts(tmp_path):
     assert counts_of(load_medqa(tmp_path, 0, smallest=1).questions) == {
         "step1": {"train": 1, "validation": 1, "test": 1}
     }
+
+
+def test_medquad_in_parts_has_ids_with_their_part_and_an_id_in_two_files_is_told(tmp_path):
+    for part, words in {"train": WORDS[:9], "test": WORDS[9:]}.items():
+        lines(tmp_path / f"{part}.jsonl", *(MEDQUAD | {"question": f"Where is {word}?"} for word in words))
+    loaded = load_medquad(tmp_path, 0, {"train": "train.jsonl", "test": "test.jsonl"}, smallest=1)
+    assert {"medquad-train-000001", "medquad-test-000001"} <= {question.question_id for question in loaded.questions}
+    for part in ("train", "dev"):
+        lines(tmp_path / f"{part}.json", MEDMCQA)
+    with pytest.raises(InputError, match=r"dev\.json: question_id 'm1' stands in train\.json already; take the"):
+        load_medmcqa(tmp_path, 0, smallest=1)
 
 
 def test_files_and_parts_that_do_not_go_together(tmp_path):

@@ -40,10 +40,12 @@ from fedmrg_core.metrics.statistics import (
 )
 from fedmrg_core.runs.measures import numbered
 from fedmrg_core.seeds import numpy_stream
+from fedmrg_core.training.adapter_names import BOTH, GENERIC, SPECIALISED, answer_label
 
 MEAN, WORST, HARMONIC, DEVIATION = "mean", "worst_client", "harmonic_mean", "deviation"
 DIFFERENCE = ("difference", "difference_low", "difference_high", "p_value", "p_holm", "seeds_tested")
 HOME = "home"
+_ADAPTERS = tuple(answer_label(name) for name in (GENERIC, SPECIALISED, BOTH))  # in the order of rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,40 +70,63 @@ class Asked:
         return {MEAN: "All", **self.parts, WORST: "Worst client", HARMONIC: "Harmonic mean"}
 
 
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """A method's runs that differ in the seed alone, and one of its adapters; None: the one that counts."""
+
+    setting: str
+    method: str
+    runs: Sequence[Run]
+    adapter: str | None = None
+
+    @property
+    def title(self) -> str:
+        return self.method if self.adapter is None else f"{self.method}, {self.adapter}"
+
+
+def _rows(runs: Runs) -> list[_Row]:
+    """A row a method, or one of each of its adapters where all its runs answered under several."""
+    rows = []
+    for (setting, method), group in runs.groups().items():
+        there = set.intersection(*(set(run.answers(HOME)) for run in group))
+        order = [name for name in _ADAPTERS if name in there] + sorted(there - {*_ADAPTERS})
+        rows += [_Row(setting, method, group, name) for name in (order if len(order) > 1 else [None])]
+    return rows
+
+
 def value_table(runs: Runs, asked: Asked) -> pandas.DataFrame:
-    """A row a setting and method, the floor first: means over seeds, as metrics.csv has them.
+    """A row a setting, method and adapter, the floor first: means over seeds, as metrics.csv has them.
 
     Returns:
         setting, method, seeds, and `Asked.titles` and `DEVIATION` (between clients) as columns.
     """
     rows = []
-    groups = runs.groups()
     for setting in runs.settings:
-        here = {label: group for (place, label), group in groups.items() if place == setting}
-        first = next(iter(here.values()))
-        rows.append({"setting": setting, "method": asked.floor, **_values(first, asked, asked.floor)})
-        rows += [{"setting": setting, "method": label, **_values(group, asked)} for label, group in here.items()]
+        here = [row for row in _rows(runs) if row.setting == setting]
+        rows.append({"setting": setting, "method": asked.floor, **_values(here[0], asked, asked.floor)})
+        rows += [{"setting": setting, "method": row.title, **_values(row, asked)} for row in here]
     return pandas.DataFrame(rows)
 
 
-def _values(group: Sequence[Run], asked: Asked, system: str = "model") -> dict[str, Any]:
-    found = [_values_of(run, asked, system) for run in group]
-    return {"seeds": len(group), **{key: float(numpy.mean([each[key] for each in found])) for key in found[0]}}
+def _values(row: _Row, asked: Asked, system: str = "model") -> dict[str, Any]:
+    found = [_values_of(run, asked, system, row.adapter) for run in row.runs]
+    return {"seeds": len(row.runs), **{key: float(numpy.mean([each[key] for each in found])) for key in found[0]}}
 
 
-def _values_of(run: Run, asked: Asked, system: str) -> dict[str, float]:
-    table, key = run.values(HOME, system)["value"], asked.measure
+def _values_of(run: Run, asked: Asked, system: str, adapter: str | None) -> dict[str, float]:
+    table, key = run.values(HOME, system, adapter)["value"], asked.measure
     names = {MEAN: key, **{part: part for part in asked.parts}}
     names |= {name: f"{name}_{key}" for name in (WORST, HARMONIC)}
     values = {name: float(table.get(stored, math.nan)) for name, stored in names.items()}
-    by_client = run.values_by_client(key, system)
+    by_client = run.values_by_client(key, system, adapter)
     return values | {DEVIATION: float(by_client.std(ddof=1)) if len(by_client) > 1 else math.nan}
 
 
 def gain_table(runs: Runs, asked: Asked, root_seed: int = 0, resamples: int = RESAMPLES) -> pandas.DataFrame:
-    """Each method minus the floor and minus each of `Asked.others`, on the same studies and with the same seeds.
+    """Each row minus the floor and minus each of `Asked.others`, on the same studies and with the same seeds.
 
-    Holm's correction goes over the methods, for each setting, what they are held against, and column.
+    A row is a method, or one of its adapters; what it is held against answers with the adapter that counts. Holm's
+    correction goes over the rows, for each setting, what they are held against, and column.
 
     Returns:
         setting, method, against, column, and `DIFFERENCE`; nothing where a run holds no scores of single studies. Of
@@ -112,12 +137,12 @@ def gain_table(runs: Runs, asked: Asked, root_seed: int = 0, resamples: int = RE
     """
     groups = runs.groups()
     rows = [
-        {"setting": setting, "method": label, "against": against, **row}
-        for (setting, label), group in groups.items()
+        {"setting": row.setting, "method": row.title, "against": against, **found}
+        for row in _rows(runs)
         for against in (asked.floor, *asked.others)
-        if label != against
-        for row in _differences(
-            group, groups.get((setting, against), ()), asked, against, (root_seed, setting, against), resamples
+        if row.method != against
+        for found in _differences(
+            row, groups.get((row.setting, against), ()), asked, against, (root_seed, row.setting, against), resamples
         )
     ]
     table = pandas.DataFrame(rows, columns=["setting", "method", "against", "column", *DIFFERENCE])
@@ -128,7 +153,7 @@ def gain_table(runs: Runs, asked: Asked, root_seed: int = 0, resamples: int = RE
 
 
 def _differences(
-    group: Sequence[Run],
+    row: _Row,
     others: Sequence[Run],
     asked: Asked,
     against: str,
@@ -136,13 +161,14 @@ def _differences(
     resamples: int,
 ) -> Iterator[dict[str, Any]]:
     floor = against == asked.floor
-    theirs = {run.seed: run for run in (group if floor else others)}
-    pairs = [(run, theirs[run.seed]) for run in group if run.seed in theirs]
-    sides = [(_columns(a, asked), _columns(b, asked, against if floor else "model")) for a, b in pairs]
+    theirs = {run.seed: run for run in (row.runs if floor else others)}
+    pairs = [(run, theirs[run.seed]) for run in row.runs if run.seed in theirs]
+    system = against if floor else "model"
+    sides = [(_columns(a, asked, adapter=row.adapter), _columns(b, asked, system)) for a, b in pairs]
     if not sides or any(not each for side in sides for each in side):
         return
     keys = [key for key in asked.titles if all(key in each for side in sides for each in side)]
-    _check_studies(pairs, asked, against if floor else "model")
+    _check_studies(pairs, system)
     differences = {key: [difference_statistics(a[key], b[key]) for a, b in sides] for key in keys}
     root_seed, *names = stream
     intervals = seed_intervals(differences, numpy_stream(root_seed, "gain", *names), resamples)
@@ -158,7 +184,7 @@ def _differences(
         }
 
 
-def _check_studies(pairs: Sequence[tuple[Run, Run]], asked: Asked, system: str) -> None:
+def _check_studies(pairs: Sequence[tuple[Run, Run]], system: str) -> None:
     first = pairs[0][0]
     expected, _ = first.statistics(HOME)
     for run, name in [(a, "model") for a, _ in pairs] + [(b, system) for _, b in pairs]:
@@ -168,9 +194,9 @@ def _check_studies(pairs: Sequence[tuple[Run, Run]], asked: Asked, system: str) 
             )
 
 
-def _columns(run: Run, asked: Asked, system: str = "model") -> dict[str, StudyStatistics]:
+def _columns(run: Run, asked: Asked, system: str = "model", adapter: str | None = None) -> dict[str, StudyStatistics]:
     """The columns that a run's stored answers give, over the same studies; nothing without them."""
-    stored = run.statistics(HOME, system)
+    stored = run.statistics(HOME, system, adapter)
     if stored is None or asked.measure not in stored[1]:
         return {}
     studies, measures = stored
@@ -251,8 +277,8 @@ def write_gain(
         ]
     below = [
         *data_notes(runs.settings),
-        "Means over seeds. The first row is the floor: what every method started from. Between clients: standard "
-        "deviation of the clients' means.",
+        "Means over seeds. The first row is the floor: what every method started from. A method with several adapters "
+        "has a row for each. Between clients: standard deviation of the clients' means.",
         f"Differences: the row minus what it is held against, on the same studies and seeds, with a paired "
         f"{CONFIDENCE:.0%} interval over both; above zero, the row is ahead.",
         f"*: paired exchange test, p < {SIGNIFICANT:.2f} after Holm's correction for the number of rows. Call a "

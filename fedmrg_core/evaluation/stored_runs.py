@@ -86,16 +86,20 @@ class Run:
         rows = self.metrics[(self.metrics["scope"] == role) & (self.metrics["system"] == "model")]
         return self.measures.counting_answer(role, set(rows["adapter"]), self.configuration.method)
 
-    def values(self, role: str, system: str = "model") -> pandas.DataFrame:
-        """Metrics of what counts in a role, indexed by metric: value, low, high and studies."""
-        adapter = self.answer(role) if system == "model" else "none"
-        table = self.metrics
+    def answers(self, role: str) -> list[str]:
+        """Every adapter that answered there, in the alphabet, as metrics.csv has them."""
+        rows = self.metrics[(self.metrics["scope"] == role) & (self.metrics["system"] == "model")]
+        return sorted(set(rows["adapter"]))
+
+    def values(self, role: str, system: str = "model", adapter: str | None = None) -> pandas.DataFrame:
+        """Metrics of what counts in a role, or of one adapter, by metric: value, low, high and studies."""
+        adapter, table = (adapter or self.answer(role)) if system == "model" else "none", self.metrics
         chosen = (table["scope"] == role) & (table["system"] == system) & (table["adapter"] == adapter)
         return table[chosen].set_index("metric")[["value", "low", "high", "studies"]]
 
-    def values_by_client(self, key: str, system: str = "model") -> pandas.Series:
-        """A measure of what counts at home, by client."""
-        adapter, table = self.answer("home") if system == "model" else "none", self.metrics
+    def values_by_client(self, key: str, system: str = "model", adapter: str | None = None) -> pandas.Series:
+        """A measure of what counts at home, or of one adapter, by client."""
+        adapter, table = (adapter or self.answer("home")) if system == "model" else "none", self.metrics
         chosen = (table["metric"] == key) & (table["system"] == system) & (table["adapter"] == adapter)
         return table[chosen & ~table["scope"].isin(["home", "unseen"])].set_index("scope")["value"].dropna()
 
@@ -117,7 +121,9 @@ class Run:
     def _statistics(self) -> dict[tuple[str, str], tuple[tuple[str, ...], dict[str, StudyStatistics]]]:
         return {}
 
-    def statistics(self, role: str, system: str = "model") -> tuple[tuple[str, ...], dict[str, StudyStatistics]] | None:
+    def statistics(
+        self, role: str, system: str = "model", adapter: str | None = None
+    ) -> tuple[tuple[str, ...], dict[str, StudyStatistics]] | None:
         """Its studies as the scores call them, sorted, and the measures in that order; computed once.
 
         None without answers there, or where the folder holds only numbers of whole test sets.
@@ -125,8 +131,9 @@ class Run:
         Args:
             role: home or unseen.
             system: the model, or a floor whose answers are stored under its name.
+            adapter: of the model; None: the one that counts.
         """
-        answer = self.answer(role) if system == "model" else system
+        answer = (adapter or self.answer(role)) if system == "model" else system
         if answer is None or self.scores is None:
             return None
         if (role, answer) not in self._statistics:

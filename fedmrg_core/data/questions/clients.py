@@ -15,6 +15,9 @@ def joined_clients(loaded: LoadedQuestions, smallest: int, name: str) -> LoadedQ
     """Clients with fewer than `smallest` questions as one, called `name`; left out if they are fewer together, too.
 
     A note says which they were, with their counts.
+
+    Raises:
+        InputError: no client is left.
     """
     counts = collections.Counter(question.client for question in loaded.questions)
     small = {client: count for client, count in sorted(counts.items()) if count < smallest}

@@ -1,14 +1,18 @@
 """Questions that are equal, or near to it, in whatever client they stand.
 
-Two questions are compared by their text, and choices by their options as well, in any order. They are near-equal if the
-cosine of their character n-grams is at least a threshold, both with and without TF-IDF weights, and their numbers are
-the same, Roman ones as well. Weights tell one disease from another, and without them "What causes it?" differs from
-"Is it inherited?". All pairs are compared exactly, but most are never computed: frequent n-grams are left to an upper
-bound.
+Two questions are compared by their text, and choices in two ways: with their options, in any order, and by their stem
+alone, so that one other wrong option does not part them. A stem that more than `GENERAL` choices share, such as "Which
+of the following is true?", says nothing by itself; it is compared with its right answer [ours].
+
+They are near-equal if the cosine of their character n-grams is at least a threshold, both with and without TF-IDF
+weights, and their numbers are the same, Roman ones as well. Weights tell one disease from another, and without them
+"What causes it?" differs from "Is it inherited?". All pairs are compared exactly, but most are never computed: frequent
+n-grams are left to an upper bound.
 """
 
 from __future__ import annotations
 
+import collections
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -23,6 +27,7 @@ from fedmrg_core.data.questions.question import Question
 from fedmrg_core.errors import InputError
 
 THRESHOLD = 0.9  # of the cosine
+GENERAL = 10  # choices with one stem; in MedMCQA's development file no stem stands more than twice
 _SIZES = (3, 4)  # of n-grams, within words
 _CELLS = 8_000_000  # products of two questions held at once: about 100 MB
 _CHECKED = 8192  # pairs computed in full at once
@@ -33,7 +38,7 @@ _SLACK = 1e-6  # of sums of products
 
 
 def normalised(question: Question) -> str:
-    """A question as it is compared: case, punctuation and blanks make no difference, nor does the order of options."""
+    """A question with its options as it is compared: case, punctuation, blanks and their order make no difference."""
     options = sorted(_words(text) for text in question.options.values())
     return " | ".join([_words(question.text), *options])
 
@@ -53,14 +58,34 @@ def near_equal_groups(questions: Sequence[Question], threshold: float = THRESHOL
     """
     if not 0 < threshold <= 1:
         raise InputError(f"threshold is {threshold}; expected more than 0 and at most 1.")
-    texts = [normalised(question) for question in questions]
-    distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    links = numpy.array(list(near_equal_pairs(list(distinct), threshold)) if threshold < 1 else [], dtype=int)
-    links = links.reshape(-1, 2)
-    graph = scipy.sparse.coo_matrix((numpy.ones(len(links)), links.T), shape=(len(distinct), len(distinct)))
-    _, labels = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    links = _links([normalised(question) for question in questions], range(len(questions)), threshold)
+    choices = [place for place, question in enumerate(questions) if question.options]
+    links += _links(_stems([questions[place] for place in choices]), choices, threshold)
+    pairs = numpy.array(links, dtype=int).reshape(-1, 2)
+    graph = scipy.sparse.coo_matrix((numpy.ones(len(pairs)), pairs.T), shape=(len(questions), len(questions)))
+    labels = scipy.sparse.csgraph.connected_components(graph, directed=False)[1] if len(questions) else []
     numbers: dict[int, int] = {}
-    return numpy.array([numbers.setdefault(int(labels[distinct[text]]), len(numbers)) for text in texts], dtype=int)
+    return numpy.array([numbers.setdefault(int(label), len(numbers)) for label in labels], dtype=int)
+
+
+def _links(texts: Sequence[str], places: Sequence[int], threshold: float) -> list[tuple[int, int]]:
+    """Pairs of places that reach from each text to every equal or near-equal one, if by way of others."""
+    first: dict[str, int] = {}
+    links = [(first.setdefault(text, place), place) for text, place in zip(texts, places, strict=True)]
+    if threshold < 1:
+        where = list(first.values())
+        links += [(where[i], where[j]) for i, j in near_equal_pairs(list(first), threshold)]
+    return links
+
+
+def _stems(choices: Sequence[Question]) -> list[str]:
+    """The text of each without options, a general one with its right answer."""
+    stems = [_words(question.text) for question in choices]
+    counts = collections.Counter(stems)
+    return [
+        f"{stem} | {_words(question.answer_text)}" if counts[stem] > GENERAL else stem
+        for question, stem in zip(choices, stems, strict=True)
+    ]
 
 
 def near_equal_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, int]]:

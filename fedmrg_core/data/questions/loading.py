@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 
@@ -27,6 +28,7 @@ MEDQA_FILES = {
     "validation": "phrases_no_exclude_dev.jsonl",
     "test": "phrases_no_exclude_test.jsonl",
 }
+FILES = {"medquad": MEDQUAD_FILES, "medmcqa": MEDMCQA_FILES, "pubmedqa": PUBMEDQA_FILES, "medqa": MEDQA_FILES}
 
 
 def load_medquad(
@@ -50,9 +52,8 @@ def load_medquad(
     Raises:
         InputError: a file is missing or of another layout, or a client's part would be empty.
     """
-    loaded = _read_files(read_medquad, root, files)
-    held = limited_clients(joined_clients(loaded, smallest, OTHERS), largest, seed)
-    return _split(held, seed, "MedQuAD", threshold)
+    loaded = joined_clients(_read_files(read_medquad, root, files), smallest, OTHERS)
+    return _limited_and_split(loaded, largest, seed, "MedQuAD", threshold)
 
 
 def load_medmcqa(
@@ -64,9 +65,8 @@ def load_medmcqa(
     threshold: float = THRESHOLD,
 ) -> LoadedQuestions:
     """MedMCQA; its subjects are the clients. Arguments and errors as `load_medquad`."""
-    loaded = _read_files(read_medmcqa, root, files)
-    held = limited_clients(joined_clients(loaded, smallest, OTHERS), largest, seed)
-    return _split(held, seed, "MedMCQA", threshold)
+    loaded = joined_clients(_read_files(read_medmcqa, root, files), smallest, OTHERS)
+    return _limited_and_split(loaded, largest, seed, "MedMCQA", threshold)
 
 
 def load_medqa(
@@ -78,9 +78,8 @@ def load_medqa(
     threshold: float = THRESHOLD,
 ) -> LoadedQuestions:
     """MedQA with four options; the steps of the examination are the clients. Arguments and errors as `load_medquad`."""
-    loaded = _read_files(read_medqa, root, files)
-    held = limited_clients(joined_clients(loaded, smallest, OTHERS), largest, seed)
-    return _split(held, seed, "MedQA", threshold)
+    loaded = joined_clients(_read_files(read_medqa, root, files), smallest, OTHERS)
+    return _limited_and_split(loaded, largest, seed, "MedQA", threshold)
 
 
 def load_pubmedqa(
@@ -93,33 +92,60 @@ def load_pubmedqa(
 ) -> LoadedQuestions:
     """PubMedQA, dealt at random to so many clients: it names none. Arguments and errors as `load_medquad`."""
     loaded = _read_files(read_pubmedqa, root, files)
-    dealt = dealt_at_random(loaded.questions, clients, seed)
-    held = limited_clients(LoadedQuestions(dealt, loaded.left_out, loaded.notes), largest, seed)
-    return _split(held, seed, "PubMedQA", threshold)
+    loaded.questions = dealt_at_random(loaded.questions, clients, seed)
+    return _limited_and_split(loaded, largest, seed, "PubMedQA", threshold)
 
 
-def _read_files(
-    read: Callable[[pathlib.Path, str], LoadedQuestions], root: pathlib.Path, files: Mapping[str, str]
-) -> LoadedQuestions:
-    """All files of a set, one after the other."""
+def files_read(root: pathlib.Path, files: Mapping[str, str]) -> dict[str, pathlib.Path]:
+    """The files of a set below a folder, by part; a compressed one where the plain one is not there.
+
+    Args:
+        root: the folder.
+        files: names by part.
+
+    Raises:
+        InputError: `root` is no folder, or the parts do not go together.
+    """
     root = check_root(root, f"the one that holds {', '.join(files.values())}")
     if set(files) != {WHOLE} and not {"train", "test"} <= set(files) <= set(SPLITS):
         raise InputError(
             f"files has the parts {', '.join(files) or 'none'}; "
             f"expected {WHOLE} alone, or train and test, with or without validation."
         )
-    loaded = LoadedQuestions([])
-    for part, name in files.items():
-        path = root / name
-        packed = path.with_name(f"{path.name}.gz")
-        one = read(packed if packed.is_file() and not path.is_file() else path, "" if part == WHOLE else part)
+    paths = {part: root / name for part, name in files.items()}
+    packed = {part: path.with_name(f"{path.name}.gz") for part, path in paths.items()}
+    return {
+        part: packed[part] if packed[part].is_file() and not path.is_file() else path for part, path in paths.items()
+    }
+
+
+def _read_files(
+    read: Callable[[pathlib.Path, str], LoadedQuestions], root: pathlib.Path, files: Mapping[str, str]
+) -> LoadedQuestions:
+    """All files of a set, one after the other.
+
+    Raises:
+        InputError: as `files_read` and `read`; or an id stands in two files.
+    """
+    loaded, first = LoadedQuestions([]), {}
+    for part, path in files_read(root, files).items():
+        one = read(path, "" if part == WHOLE else part)
+        for question in one.questions:
+            if (other := first.setdefault(question.question_id, path)) != path:
+                raise InputError(
+                    f"{path}: question_id {question.question_id!r} stands in {other.name} already; take the question "
+                    "out of one of them, or give it an id of its own."
+                )
         loaded.questions += one.questions
         loaded.left_out += one.left_out
     return loaded
 
 
-def _split(loaded: LoadedQuestions, seed: int, source: str, threshold: float) -> LoadedQuestions:
-    """Parts drawn or cleaned, and what was left out before kept in the list."""
-    split = split_questions(loaded.questions, seed, source, threshold)
+def _limited_and_split(
+    loaded: LoadedQuestions, largest: int | None, seed: int, source: str, threshold: float
+) -> LoadedQuestions:
+    """Clients limited, parts drawn or cleaned; what was left out before stays in the list."""
+    held = limited_clients(loaded, largest, seed)
+    split = split_questions(held.questions, seed, source, threshold)
     check_questions(split.questions, source)
-    return LoadedQuestions(split.questions, loaded.left_out + split.left_out, loaded.notes + split.notes, split.parts)
+    return dataclasses.replace(split, left_out=held.left_out + split.left_out, notes=held.notes + split.notes)

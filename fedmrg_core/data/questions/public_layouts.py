@@ -34,6 +34,8 @@ Row = dict[str, Any]
 def read_medquad(path: pathlib.Path, split: str = "") -> LoadedQuestions:
     """MedQuAD as JSON Lines: source, focus, qtype, question, answer. The sources are the clients; kind open.
 
+    A question's id is its row, with the part in front where there is one.
+
     Args:
         path: of the file; compressed if its name ends in .gz.
         split: of all questions; "" if the file is not one part.
@@ -47,7 +49,8 @@ def read_medquad(path: pathlib.Path, split: str = "") -> LoadedQuestions:
             _text(content, key, place) for key in ("question", "answer", "source", "focus", "qtype")
         )
         fact = f"{plain(focus)}: {plain(kind)}"
-        return Question(f"medquad-{row:06d}", source, split, "open", text, answer, fact=fact)
+        name = "-".join(filter(None, ("medquad", split, f"{row:06d}")))
+        return Question(name, source, split, "open", text, answer, fact=fact)
 
     return _read(path, json_lines(path), question_of)
 

@@ -7,7 +7,6 @@ clients' own set is read, and texts that are near-equal to a question, an answer
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from fedmrg_core.data.questions.duplicates import THRESHOLD, near_equal_to
 from fedmrg_core.data.questions.question import LETTERS, Question
 from fedmrg_core.data.questions.question_files import json_lines, json_text
 from fedmrg_core.errors import InputError
+from fedmrg_core.files.digests import file_digest
 from fedmrg_core.seeds import numpy_stream
 
 _LEAST_WORDS = 4  # of a text that is held against the clients'; a drug's name stands in many sets
@@ -99,6 +99,11 @@ def public_sets(root: pathlib.Path, apart_from: str) -> dict[pathlib.Path, str]:
     return found
 
 
+def short_digest(path: pathlib.Path) -> str:
+    """The beginning of a file's SHA-256, as `PublicTexts.sources` has it."""
+    return file_digest(path)[:16]
+
+
 def kind_of(path: pathlib.Path) -> str:
     """Which public set a file is, by the keys of its first row; "" if none."""
     text = json_text(path)
@@ -139,8 +144,7 @@ def public_texts(
     sources: dict[str, dict[str, object]] = {}
     for path, name in public_sets(root, data).items():
         own = list(_pairs_of(path, KINDS[name]))
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        sources[path.name] = {"set": name, "sha256": digest, "texts": len(own)}
+        sources[path.name] = {"set": name, "sha256": short_digest(path), "texts": len(own)}
         pairs += own
     kept = _apart(pairs, questions, threshold)
     pieces = [piece for pair in kept for piece in pieces_of(*pair)]

@@ -84,6 +84,16 @@ class PartRow:
     left_out: int
 
 
+@dataclasses.dataclass(frozen=True)
+class MovedQuestion:
+    """One question that is in another part than was drawn for it, to be with near-equal ones."""
+
+    question_id: str
+    client: str
+    drawn: str
+    split: str  # where it is
+
+
 @dataclasses.dataclass
 class LoadedQuestions:
     """What a data set of questions hands back.
@@ -93,12 +103,14 @@ class LoadedQuestions:
         left_out: every one left out.
         notes: sentences that a person should read, such as which clients were joined.
         parts: a row for each client and part, if parts were drawn or cleaned.
+        moved: every one that was moved when parts were drawn.
     """
 
     questions: list[Question]
     left_out: list[LeftOutQuestion] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     parts: list[PartRow] = dataclasses.field(default_factory=list)
+    moved: list[MovedQuestion] = dataclasses.field(default_factory=list)
 
 
 def plain(text: str) -> str:
@@ -242,7 +254,8 @@ def check_splits(questions: Sequence[Question], source: str, rows: Sequence[int]
     for client in counts:
         if not counts[client]["test"]:
             raise InputError(
-                f"{source}: client {client!r} has no test question; give it one, or join it with another client."
+                f"{source}: client {client!r} has no test question; give it one, or join it with another client "
+                "(option smallest of public sets)."
             )
 
 

@@ -7,7 +7,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from fedmrg_core.data.questions.duplicates import THRESHOLD, near_equal_groups
-from fedmrg_core.data.questions.question import LeftOutQuestion, LoadedQuestions, PartRow, Question, check_splits
+from fedmrg_core.data.questions.question import (
+    LeftOutQuestion,
+    LoadedQuestions,
+    MovedQuestion,
+    PartRow,
+    Question,
+    check_splits,
+)
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
 from fedmrg_core.seeds import numpy_stream
@@ -36,7 +43,8 @@ def split_questions(
         threshold: see `near_equal_groups`.
 
     Returns:
-        Questions with their parts, what was left out, a row for each client and part, and a note with the sums.
+        Questions with their parts, what was left out and moved, a row for each client and part, and a note with the
+        sums.
 
     Raises:
         InputError: a client has too few questions, or one of its parts would be empty.
@@ -46,21 +54,27 @@ def split_questions(
     clients = {question.client for question in questions}
     if not any(question.split for question in questions):
         _check_sizes(questions, source)
-        done, moved = _drawn(questions, groups, seed, SHARES)
+        done, drawn = _drawn(questions, groups, seed, SHARES)
         left_out, gone = [], []
     else:
         places, left_out = _cleaned(questions, groups, source)
-        done, moved = [questions[place] for place in places], [False] * len(places)
+        done = [questions[place] for place in places]
+        drawn = [question.split for question in done]
         staying = set(places)
         gone = [question for place, question in enumerate(questions) if place not in staying]
         if all(question.split != "validation" for question in questions):
-            done, moved = _with_validation(done, [groups[place] for place in places], seed)
+            done, drawn = _with_validation(done, [groups[place] for place in places], seed)
     _check_parts(done, clients, source)
+    moved = [
+        MovedQuestion(question.question_id, question.client, part, question.split)
+        for question, part in zip(done, drawn, strict=True)
+        if question.split != part
+    ]
     note = (
         f"{source}: {len(questions)} questions, {len(questions) - len(set(groups))} of them near-equal to an earlier "
-        f"one; {sum(moved)} were moved to be with those, {len(gone)} left out."
+        f"one; {len(moved)} were moved to be with those, {len(gone)} left out."
     )
-    return LoadedQuestions(done, left_out, [note], _table(done, moved, gone))
+    return LoadedQuestions(done, left_out, [note], _table(done, drawn, gone), moved)
 
 
 def _check_sizes(questions: Sequence[Question], source: str) -> None:
@@ -74,13 +88,13 @@ def _check_sizes(questions: Sequence[Question], source: str) -> None:
 
 def _drawn(
     questions: Sequence[Question], groups: Sequence[int], seed: int, shares: Mapping[str, float]
-) -> tuple[list[Question], list[bool]]:
-    """Questions with a part, and whether it is another than the one that was drawn for the question alone."""
+) -> tuple[list[Question], list[str]]:
+    """Questions with a part, and the part that was drawn for each alone."""
     drawn = _draw(questions, seed, shares)
     first: dict[int, str] = {}
     final = [first.setdefault(group, part) for group, part in zip(groups, drawn, strict=True)]
     done = [dataclasses.replace(question, split=part) for question, part in zip(questions, final, strict=True)]
-    return done, [before != after for before, after in zip(drawn, final, strict=True)]
+    return done, drawn
 
 
 def _draw(questions: Sequence[Question], seed: int, shares: Mapping[str, float]) -> list[str]:
@@ -103,14 +117,14 @@ def _draw(questions: Sequence[Question], seed: int, shares: Mapping[str, float])
 
 def _with_validation(
     questions: Sequence[Question], groups: Sequence[int], seed: int
-) -> tuple[list[Question], list[bool]]:
-    """A validation part drawn from training; the test part stays."""
+) -> tuple[list[Question], list[str]]:
+    """A validation part drawn from training; the test part stays. As `_drawn`."""
     places = [place for place, question in enumerate(questions) if question.split == "train"]
-    drawn, away = _drawn([questions[i] for i in places], [groups[i] for i in places], seed, OF_TRAINING)
-    done, moved = list(questions), [False] * len(questions)
-    for place, question, other in zip(places, drawn, away, strict=True):
-        done[place], moved[place] = question, other
-    return done, moved
+    parted, parts = _drawn([questions[i] for i in places], [groups[i] for i in places], seed, OF_TRAINING)
+    done, drawn = list(questions), [question.split for question in questions]
+    for place, question, part in zip(places, parted, parts, strict=True):
+        done[place], drawn[place] = question, part
+    return done, drawn
 
 
 def _cleaned(
@@ -132,10 +146,10 @@ def _cleaned(
     return kept, left_out
 
 
-def _table(questions: Sequence[Question], moved: Sequence[bool], gone: Sequence[Question]) -> list[PartRow]:
+def _table(questions: Sequence[Question], drawn: Sequence[str], gone: Sequence[Question]) -> list[PartRow]:
     counts: dict[tuple[str, str], list[int]] = collections.defaultdict(lambda: [0, 0, 0])
-    for question, away in zip(questions, moved, strict=True):
-        counts[question.client, question.split][1 if away else 0] += 1
+    for question, part in zip(questions, drawn, strict=True):
+        counts[question.client, question.split][1 if question.split != part else 0] += 1
     for question in gone:
         counts[question.client, question.split][2] += 1
     order = sorted(counts, key=lambda key: (key[0], SPLITS.index(key[1])))
@@ -150,5 +164,5 @@ def _check_parts(questions: Sequence[Question], clients: set[str], source: str) 
             if (client, part) not in there:
                 raise InputError(
                     f"{source}: client {client!r} has no {part} question, as near-equal ones do not "
-                    "stand in two parts; give it more, or join it with another client."
+                    "stand in two parts; give it more, or join it with another client (option smallest of public sets)."
                 )

@@ -17,7 +17,7 @@ from fedmrg_core.data.questions.question import Question
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.model_files import check_model
 from fedmrg_core.federation.model_task import load_chosen
-from fedmrg_core.federation.roster import read_client
+from fedmrg_core.federation.roster import read_client, read_roster
 from fedmrg_core.federation.task import load_task
 from fedmrg_core.federation.workers import side_by_side, worker_count
 from fedmrg_core.files.stored_tables import table_text
@@ -30,7 +30,7 @@ from fedmrg_core.tasks.medical_qa.answering import PROBABILITY, answers_to
 from fedmrg_core.tasks.medical_qa.floors import floor_answers
 from fedmrg_core.tasks.medical_qa.kept_adapters import load_kept
 from fedmrg_core.tasks.medical_qa.measures import BASE_FLOOR, DECLARED, MAIN, MATRIX, MATRIX_BY_ROUND, with_places
-from fedmrg_core.tasks.medical_qa.question_folders import open_questions
+from fedmrg_core.tasks.medical_qa.question_folders import open_questions, used_questions
 from fedmrg_core.tasks.medical_qa.readings import possible_answers
 from fedmrg_core.tasks.medical_qa.task import QuestionTask
 from fedmrg_core.training.adapter_names import BASE, GENERIC, answer_label
@@ -93,12 +93,20 @@ def _write_matrices(run_folder: pathlib.Path, matrix: pandas.DataFrame) -> None:
 
 
 def test_sets(run_folder: pathlib.Path) -> Iterator[TestSet]:
-    """Every client's test questions, in the order of their names."""
-    task = load_task(run_folder)
-    folder = (run_folder / task.configuration.dealt).resolve()
-    places = {read_client(path, folder).name: path for path in folder.iterdir() if (path / "client.json").is_file()}
+    """The test questions of every client of the run, in the order of their names.
+
+    A centralised run's one client has the folders of all, and each is a client here. Other folders may lie beside
+    them, of clients that have gone since.
+
+    Raises:
+        InputError: the run has no list of clients, or a folder of it is missing, damaged or without questions.
+    """
+    settings = load_task(run_folder).configuration
+    folders = [run_folder / folder for client in read_roster(run_folder).clients for folder in client.folders]
+    places = {read_client(path, run_folder).name: path for path in folders}
     for client, path in sorted(places.items()):
-        yield TestSet(client, tuple(open_questions(path, "test")), tuple(open_questions(path, "train")))
+        trained = used_questions(path, "train", settings.profile.training.study_share, settings.seed)
+        yield TestSet(client, tuple(open_questions(path, "test")), tuple(trained))
 
 
 def _finished(run_folder: pathlib.Path) -> QuestionTask:
@@ -120,6 +128,9 @@ CHOSEN = 0  # in place of a round: the one that validation chose
 def _own_jobs(task: QuestionTask, places: Sequence[TestSet]) -> list[Job]:
     """For each client what its own model, the untouched base model and the floors say of its own test questions."""
 
+    def cut(text: str) -> str:
+        return task.reader.cut(text, task.numbers.new_tokens)
+
     def answers(place: TestSet) -> pandas.DataFrame:
         load_chosen(task.model, task.run_folder, place.client)
         parts = []
@@ -127,7 +138,7 @@ def _own_jobs(task: QuestionTask, places: Sequence[TestSet]) -> list[Job]:
             name, system = (BASE_FLOOR, BASE_FLOOR) if adapter == BASE else (answer_label(adapter), MODEL)
             rows = with_places(_answers(task, adapter, place.questions, task.numbers.new_tokens))
             parts.append(rows.assign(adapter=name, system=system))
-        for name, rows in floor_answers(place.questions, place.trained):
+        for name, rows in floor_answers(place.questions, place.trained, cut):
             parts.append(with_places(rows).assign(adapter=name, system=name))
         return pandas.concat(parts, ignore_index=True).assign(site=place.client, role="home")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pandas
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -16,16 +16,21 @@ from fedmrg_core.tasks.medical_qa.readings import possible_answers
 CHANCE = "floor_chance"  # what drawing an option at random has on average
 LETTER = "floor_letter"  # the letter, or verdict, that is right most often in the client's training questions
 LONGEST = "floor_longest"  # the longest option, the first of several
-NEAREST = "floor_nearest"  # the answer of the client's training question that is most like the open question
+NEAREST = (
+    "floor_nearest"  # the answer of the client's training question that is most like the open one, cut as models are
+)
 FLOORS = (CHANCE, LETTER, LONGEST, NEAREST)
 
 
-def floor_answers(questions: Sequence[Question], trained: Sequence[Question]) -> Iterator[tuple[str, pandas.DataFrame]]:
+def floor_answers(
+    questions: Sequence[Question], trained: Sequence[Question], cut: Callable[[str], str]
+) -> Iterator[tuple[str, pandas.DataFrame]]:
     """Each floor that there is, with its answers to the questions it is for.
 
     Args:
         questions: the test questions of a client.
         trained: its training questions.
+        cut: a text to the length that a model may write, so that nothing is gained by length.
 
     Returns:
         Floors, and the columns of `answering.COLUMNS` as a model's answers have them.
@@ -39,7 +44,7 @@ def floor_answers(questions: Sequence[Question], trained: Sequence[Question]) ->
         yield LONGEST, _table(_chosen(question, _longest(question)) for question in choices)
     opened, known = ([q for q in part if not possible_answers(q)] for part in (questions, trained))
     if opened and known:
-        yield NEAREST, _table(_nearest(opened, known))
+        yield NEAREST, _table(_nearest(opened, known, cut))
 
 
 def _most_frequent(trained: Sequence[Question], kind: str) -> str:
@@ -52,11 +57,13 @@ def _longest(question: Question) -> str:
     return max(question.options, key=lambda letter: len(question.options[letter]))
 
 
-def _nearest(opened: Sequence[Question], known: Sequence[Question]) -> Iterator[dict[str, object]]:
+def _nearest(
+    opened: Sequence[Question], known: Sequence[Question], cut: Callable[[str], str]
+) -> Iterator[dict[str, object]]:
     vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 4)).fit([question.text for question in known])
     ours, theirs = (vectors.transform([question.text for question in part]) for part in (opened, known))
     places = (ours @ theirs.T).toarray().argmax(axis=1).tolist()
-    texts = [known[place].answer for place in places]
+    texts = [cut(known[place].answer) for place in places]
     for question, scores in zip(opened, written_scores(opened, texts), strict=True):
         yield {**_row(question, "", math.nan), **scores}
 

@@ -6,18 +6,21 @@ import dataclasses
 import json
 import pathlib
 import pkgutil
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas
 
-from fedmrg_core.data.questions.public_texts import public_sets
-from fedmrg_core.data.questions.question import LoadedQuestions, Question
+from fedmrg_core.data.questions.loading import FILES, files_read
+from fedmrg_core.data.questions.public_texts import public_sets, short_digest
+from fedmrg_core.data.questions.question import LeftOutQuestion, LoadedQuestions, MovedQuestion, PartRow, Question
 from fedmrg_core.data.questions.question_files import fingerprint, read_questions, write_questions
 from fedmrg_core.data.questions.world import SIZES
 from fedmrg_core.data.sources import MEDICAL_QA, check_data_parameters, data_source
 from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
 from fedmrg_core.files.described_folders import copy_described, read_description
+from fedmrg_core.files.digests import file_digest
 from fedmrg_core.files.stored_tables import table_text
 from fedmrg_core.files.whole_files import partial_folder, replace_folder, write_text
 from fedmrg_core.paths import REPOSITORY
@@ -27,7 +30,9 @@ from fedmrg_core.tasks.medical_qa.question_folders import PREPARED
 
 DATA_SEED = 0  # one world, and one way to split, for all seeds of a run: they differ in training alone
 STORED = REPOSITORY / "profiles" / "base_models"
-SUMMARY, LEFT_OUT = "summary.json", "left_out.csv"
+SUMMARY = "summary.json"
+# What became of questions, as tables beside them: a column a field.
+TABLES = {"left_out": LeftOutQuestion, "moved": MovedQuestion, "parts": PartRow}
 
 
 def prepare_questions(
@@ -35,8 +40,11 @@ def prepare_questions(
 ) -> dict[str, Any]:
     """Read or make a data set's questions and write them with their splits, unless the folder holds these.
 
+    A folder that holds them stays as it is, as other runs may be reading it.
+
     Args:
-        folder: becomes the prepared folder: questions, summary.json, and left_out.csv with a reason for each.
+        folder: becomes the prepared folder: questions, summary.json, left_out.csv with a reason for each, moved.csv,
+            and parts.csv with the counts of each client and part.
         data: a data set of this task.
         profile: the size of the embedded world; of a public set the most questions of a client.
         data_root: the folder of a public set.
@@ -53,24 +61,34 @@ def prepare_questions(
     if data_root and numbers.largest_client is not None:
         given = {"largest": numbers.largest_client, **given}
     request = {"data": data, "version": source.version, "options": given}
-    request |= {"root": pathlib.Path(data_root).name} if data_root else {"world": numbers.world}
+    root = pathlib.Path(data_root)
+    request |= {"root": root.name, "files": _digests(data, root, given)} if data_root else {"world": numbers.world}
     there = _stored(folder)
-    if there is not None and not data_root and {key: there.get(key) for key in request} == request:
+    if there is not None and {key: there.get(key) for key in request} == request:
         return there
     load = pkgutil.resolve_name(source.loader)
-    where = {"root": pathlib.Path(data_root)} if data_root else {"size": numbers.world}
+    where = {"root": root} if data_root else {"size": numbers.world}
     loaded: LoadedQuestions = load(**where, seed=DATA_SEED, **given)
     summary = {**request, "synthetic": source.synthetic, **_summary(loaded)}
-    partial = partial_folder(folder)
-    write_questions(partial / PREPARED, loaded.questions)
-    left_out = pandas.DataFrame([dataclasses.asdict(row) for row in loaded.left_out], columns=_LEFT_OUT_COLUMNS)
-    write_text(partial / LEFT_OUT, table_text(left_out))
-    write_text(partial / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-    replace_folder(partial, folder)
+    _write(folder, loaded, summary)
     return summary
 
 
-_LEFT_OUT_COLUMNS = ["question_id", "item", "reason"]
+def _digests(data: str, root: pathlib.Path, options: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of the files that are read, by part; one that is missing has none, and its loader says so."""
+    paths = files_read(root, options.get("files", FILES[data]))
+    return {part: file_digest(path) for part, path in paths.items() if path.is_file()}
+
+
+def _write(folder: pathlib.Path, loaded: LoadedQuestions, summary: Mapping[str, Any]) -> None:
+    partial = partial_folder(folder)
+    write_questions(partial / PREPARED, loaded.questions)
+    for name, kind in TABLES.items():
+        columns = [field.name for field in dataclasses.fields(kind)]
+        rows = [dataclasses.asdict(row) for row in getattr(loaded, name)]
+        write_text(partial / f"{name}.csv", table_text(pandas.DataFrame(rows, columns=columns)))
+    write_text(partial / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    replace_folder(partial, folder)
 
 
 def prepared_questions(folder: pathlib.Path) -> list[Question]:
@@ -116,23 +134,23 @@ def prepare_base_model(
     if sizes.llm is not None:
         return {"llm": sizes.llm}
     wanted = {"sizes": sizes.model_dump(mode="json"), "version": source.version}
+    digests, beside = {}, ()
     if source.corpus_needs_root:
         root, questions = _beside(data, data_root, prepared)
-        files = {path.name: name for path, name in public_sets(root, data).items()}
-        wanted |= {"sets": files, "apart_from": fingerprint(questions)}
+        sets = public_sets(root, data)
+        wanted |= {"sets": {path.name: name for path, name in sets.items()}, "apart_from": fingerprint(questions)}
+        digests, beside = {path.name: short_digest(path) for path in sets}, (root, data, questions)
     else:
         wanted["world"] = numbers.world
-    there = read_description(folder)
-    if there is not None and {key: there.get(key) for key in wanted} == wanted:
+    if (there := _made_from(folder, wanted, digests)) is not None:
         return there
     stored = STORED / profile.name / data
-    made_from = read_description(stored) or {}
-    if choice == "stored" and {key: made_from.get(key) for key in wanted} == wanted:
+    if choice == "stored" and (there := _made_from(stored, wanted, digests)) is not None:
         copy_described(stored, folder)
-        return made_from
+        return there
     corpus, about = pkgutil.resolve_name(source.public_corpus), {}
-    if source.corpus_needs_root:
-        found = corpus(sizes.public_studies, DATA_SEED, root, data, questions)
+    if beside:
+        found = corpus(sizes.public_studies, DATA_SEED, *beside)
         texts, about = found.texts, {"sources": found.sources, "left_out": found.left_out}
     else:
         texts = corpus(sizes.public_studies, DATA_SEED, SIZES[numbers.world])
@@ -141,6 +159,15 @@ def prepare_base_model(
     description = {**wanted, **about, "texts": len(texts), "loss": round(sum(last) / len(last), 4)}
     save_base_model(folder, llm, tokenizer, description)
     return description
+
+
+def _made_from(folder: pathlib.Path, wanted: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, Any] | None:
+    """The description of a base model if it was made from just this, and from files with these digests; else None."""
+    there = read_description(folder)
+    if there is None or {key: there.get(key) for key in wanted} != wanted:
+        return None
+    read = {name: about["sha256"] for name, about in there.get("sources", {}).items()}
+    return there if read == digests else None
 
 
 def _beside(data: str, data_root: str, prepared: pathlib.Path | None) -> tuple[pathlib.Path, list[Question]]:
@@ -164,9 +191,19 @@ def _summary(loaded: LoadedQuestions) -> dict[str, Any]:
     return {
         "fingerprint": fingerprint(loaded.questions),
         "left_out": len(loaded.left_out),
+        "moved": len(loaded.moved),
+        "open_test_answers": _open_answers(loaded.questions),
         "notes": loaded.notes,
         "questions": {client: {split: int(count) for split, count in row.items()} for client, row in counts.iterrows()},
     }
+
+
+def _open_answers(questions: Sequence[Question]) -> dict[str, int]:
+    """How many open test questions there are, and how many of their answers stand in training, word for word."""
+    opened = [question for question in questions if question.kind == "open"]
+    known = {question.answer for question in opened if question.split == "train"}
+    answers = [question.answer for question in opened if question.split == "test"]
+    return {"all": len(answers), "in_training": sum(answer in known for answer in answers)}
 
 
 def _stored(folder: pathlib.Path) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import filelock
 
+from fedmrg_core.data.client_folders import drawn_share
 from fedmrg_core.data.partition_rules import CLIENTS
 from fedmrg_core.data.questions.clients import dealt_anew
 from fedmrg_core.data.questions.question import Question
@@ -121,3 +122,14 @@ def open_questions(folder: pathlib.Path, split: str) -> list[Question]:
     if not questions:
         raise InputError(f"{path}: there is no {split} question; put some into that split.")
     return questions
+
+
+def used_questions(folder: pathlib.Path, split: str, share: float, seed: int) -> list[Question]:
+    """As `open_questions`; of the training questions a share, see `drawn_share`.
+
+    A centralised run draws it in each client's folder, as the clients themselves do.
+    """
+    questions = open_questions(folder, split)
+    if split != "train" or share == 1:
+        return questions
+    return [questions[index] for index in drawn_share(len(questions), share, seed, read_client(folder, folder).name)]

@@ -1,6 +1,6 @@
 """A causal LM that answers medical questions under LoRA adapters, and its loss.
 
-    L = L_LM(generic) + L_LM(specialised) + lambda_kd (L_g2s + L_s2g)
+    L = L_LM(generic) + L_LM(specialised) + lambda_kd (L_g2l + L_l2g)
 
 on the tokens of the right answer. One adapter is the method of Flow of Knowledge [paper]; two that teach
 each other are FedMRG's, here on text [ours].
@@ -15,13 +15,14 @@ import transformers
 from torch import Tensor, nn
 
 from fedmrg_core.adapters import AdaptedLLM, mutual_boosting
-from fedmrg_core.runs.configuration import Profile
+from fedmrg_core.errors import InputError
+from fedmrg_core.runs.configuration import Profile, Questions
 from fedmrg_core.runs.methods import Ownership
 from fedmrg_core.seeds import stream_seed
 from fedmrg_core.tasks.medical_qa.methods import QuestionMethod
 from fedmrg_core.tasks.medical_qa.scoring import Padded, answer_logits, answer_loss
 from fedmrg_core.training.adapter_names import adapter_owner, adapters_made_of
-from fedmrg_core.training.language_models import load_language_model
+from fedmrg_core.training.language_models import free_positions, load_language_model
 from fedmrg_core.training.trained_model import TrainedModel
 
 
@@ -96,10 +97,22 @@ def build_question_model(
         seed: root seed.
 
     Raises:
-        InputError: the row does not fit the profile, or the LLM cannot be used.
+        InputError: the row does not fit the profile, or the LLM cannot be used or has too few positions.
     """
     method.check(profile)
     llm, tokenizer = load_language_model(base_model, getattr(torch, profile.base_models.precision))
+    _check_positions(llm.config, profile.questions or Questions())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "initialisation"))
         return QuestionModel(llm, tokenizer, method, profile)
+
+
+def _check_positions(llm: transformers.PretrainedConfig, numbers: Questions) -> None:
+    """Whether the LLM has a position for every token of a question with its answer, given or written."""
+    wanted = max(numbers.longest, numbers.new_tokens + 1)
+    if (free := free_positions(llm, 1, wanted)) < 0:
+        raise InputError(
+            f"LLM: it has {wanted + free:.0f} positions (max_position_embeddings) and this profile reads {wanted} "
+            f"tokens of a question with its answer; make questions.longest ({numbers.longest}) or questions.new_tokens "
+            f"({numbers.new_tokens}) smaller, or name another LLM."
+        )

@@ -29,7 +29,8 @@ class Reader:
         tokenizer: the LLM's.
         layout: how a question is laid out.
         chat: wrap each question in the tokenizer's chat template.
-        longest: tokens a question may have with its answer; a longer context loses its beginning.
+        longest: tokens a question may have with its answer. An answer keeps its first half of them, an option too, and
+            the question loses the beginning of its context or text.
 
     Raises:
         InputError: a chat template is asked for and the tokenizer has none.
@@ -38,8 +39,8 @@ class Reader:
     def __init__(self, tokenizer: Tokenizer, layout: Layout, chat: bool = False, longest: int = 512) -> None:
         if chat and not getattr(tokenizer, "chat_template", None):
             raise InputError(
-                "questions.chat asks for a chat template and the model's tokenizer has none; expected chat: false, or "
-                "a model trained for chats."
+                "questions.chat asks for a chat template and the model's tokenizer has none "
+                f"({tokenizer.name_or_path}); expected chat: false, or a model trained for chats."
             )
         self.tokenizer, self.layout, self.chat, self.longest = tokenizer, layout, chat, longest
 
@@ -73,14 +74,20 @@ class Reader:
         ids = self.tokenizer(text.lstrip() if self.chat else text, add_special_tokens=False).input_ids
         return [*ids, self.tokenizer.eos_token_id] if ended else list(ids)
 
+    def cut(self, text: str, tokens: int) -> str:
+        """An open answer as far as a model that writes so many tokens comes."""
+        ids = self.answer(f" {text}")
+        return text if len(ids) <= tokens else " ".join(self.tokenizer.decode(ids[:tokens]).split())
+
     def right(self, question: Question, ended: bool = True) -> Reading:
         """The question with the first `longest` / 2 tokens of its right answer; `ended` as it is trained on."""
         answer = self.answer(answer_text(question, question.answer, self.layout), ended)[: self.longest // 2]
         return Reading(self.question(question, len(answer)), answer)
 
     def options(self, question: Question) -> dict[str, Reading]:
-        """The question with each answer it can have; nothing for an open one."""
-        answers = {key: self.answer(answer_text(question, key, self.layout)) for key in possible_answers(question)}
+        """The question with the first `longest` / 2 tokens of each answer it can have; nothing for an open one."""
+        texts = {key: answer_text(question, key, self.layout) for key in possible_answers(question)}
+        answers = {key: self.answer(text)[: self.longest // 2] for key, text in texts.items()}
         asked = self.question(question, max(map(len, answers.values()), default=0))
         return {key: Reading(asked, answer) for key, answer in answers.items()}
 

@@ -97,12 +97,25 @@ def answer_logits(llm: AdaptedLLM, batch: Padded, names: Sequence[str]) -> list[
 
 
 def answer_loss(logits: Tensor, batch: Padded) -> Tensor:
-    """Mean cross-entropy over the answers' tokens."""
+    """Mean cross-entropy over the answers' tokens.
+
+    Args:
+        logits: (B, T, vocabulary), see `answer_logits`.
+        batch: of B readings.
+    """
     return functional.cross_entropy(logits[batch.answer_mask], batch.answers[batch.answer_mask])
 
 
 def log_likelihoods(logits: Tensor, batch: Padded) -> Tensor:
-    """Log p(answer | question), (B,)."""
+    """Log p(answer | question).
+
+    Args:
+        logits: (B, T, vocabulary), see `answer_logits`.
+        batch: of B readings.
+
+    Returns:
+        (B,)
+    """
     chosen = functional.log_softmax(logits, dim=-1).gather(-1, batch.answers[..., None])[..., 0]
     return (chosen * batch.answer_mask).sum(dim=1)
 
@@ -120,6 +133,9 @@ def score_readings(llm: AdaptedLLM, readings: Sequence[Reading], name: str, padd
 
     Returns:
         (N,) float32 on the CPU, in the order of `readings`.
+
+    Raises:
+        InputError: a question or an answer has no token.
     """
     order = sorted(range(len(readings)), key=lambda row: len(readings[row].question) + len(readings[row].answer))
     scores = torch.empty(len(readings))

@@ -19,7 +19,7 @@ from fedmrg_core.runs.configuration import Questions
 from fedmrg_core.runs.run_configuration import RunConfiguration
 from fedmrg_core.tasks.medical_qa.answering import OPEN, RIGHT, answers_to
 from fedmrg_core.tasks.medical_qa.kept_adapters import keep_adapters
-from fedmrg_core.tasks.medical_qa.question_folders import deal_questions, open_questions
+from fedmrg_core.tasks.medical_qa.question_folders import deal_questions, used_questions
 from fedmrg_core.tasks.medical_qa.question_model import QuestionModel, build_question_model
 from fedmrg_core.tasks.medical_qa.readings import QuestionBatches, Reader, possible_answers
 from fedmrg_core.training.adapter_folders import AdapterSaver
@@ -104,9 +104,12 @@ class QuestionHospital(ModelHospital):
         self._batches: dict[str, QuestionBatches] = {}
 
     def questions(self, split: str) -> list[Question]:
-        """The client's questions of one split: "train", "validation" or "test"."""
+        """The client's questions of one split that the run uses: "train", "validation" or "test"."""
         if split not in self._questions:
-            self._questions[split] = [question for folder in self.paths for question in open_questions(folder, split)]
+            settings = self.task.configuration
+            share = settings.profile.training.study_share
+            parts = [used_questions(folder, split, share, settings.seed) for folder in self.paths]
+            self._questions[split] = [question for part in parts for question in part]
         return self._questions[split]
 
     def batches(self, split: str) -> QuestionBatches:
@@ -124,10 +127,10 @@ class QuestionHospital(ModelHospital):
         prototypes: dict[str, Tensor],
         progress: bool,
     ) -> LocalUpdate:
-        """One round's update; what the round before has left is kept where the profile asks for it."""
-        if round_number - 1 in self.task.numbers.kept_rounds:
-            own = state.part("personal") if state else {}
-            keep_adapters(self.task.run_folder, round_number - 1, self.client.name, shared, own)
+        """One round's update; what earlier rounds have left is kept where the profile asks for it."""
+        own = state.part("personal") if state else self.task.model.initial_personal
+        kept = self.task.numbers.kept_rounds
+        keep_adapters(self.task.run_folder, kept, round_number, self.client.name, shared, own)
         return super().train(round_number, shared, state, prototypes, progress)
 
     @torch.no_grad()
