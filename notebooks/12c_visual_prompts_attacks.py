@@ -89,7 +89,7 @@ table.pivot_table(index=["batch", "rebuilt_by"], columns="method", values="psnr"
 table.pivot_table(index=["batch", "rebuilt_by"], columns="method", values="ssim").round(2)
 
 # %% [markdown]
-# And the perceptual distance: 1 - cosine of what the frozen base model sees in both. 0 is the same.
+# And the perceptual distance: 1 - cosine of what the small ResNet of the reports sees in both, which is not attacked. 0 is the same.
 
 # %%
 table.pivot_table(index=["batch", "rebuilt_by"], columns="method", values="perceptual").round(3)

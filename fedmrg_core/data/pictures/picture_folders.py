@@ -163,8 +163,6 @@ def _row(content: Mapping[str, str], root: pathlib.Path, place: str, **truth: tu
         if not content[column]:
             raise InputError(f"{place} has an empty {column}; every picture needs one.")
     for column in truth:
-        if not truth[column] and column == "masks":
-            raise InputError(f"{place} has no mask; give its path.")
         if "" in truth[column]:
             raise InputError(f"{place} has an empty {column.removesuffix('s')}; give it or remove the row.")
     paths = {"image": (content["image"],), "mask": truth.get("masks", ())}

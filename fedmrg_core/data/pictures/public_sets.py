@@ -49,8 +49,8 @@ def load_polyps(
 def load_chest_normal(root: pathlib.Path, image_size: int, seed: int) -> LoadedPictures:
     """NIH ChestX-ray14 and Kermany's paediatric set as two centres; labels become normal or not.
 
-    Each folder has images/ and labels.csv: "Finding Labels" and "Patient ID", or "label" and "split". Kermany's
-    patients are told from the names of files.
+    Each folder has images/ and labels.csv: "Finding Labels" and "Patient ID", or "label". Kermany's patients are told
+    from the names of files. Both are split alike by patients; the split that Kermany's table names is not used [ours].
 
     Args:
         root: holds both folders.
