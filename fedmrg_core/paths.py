@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+STORED_BASE_MODELS = REPOSITORY / "profiles" / "base_models"  # small ones, by profile and data
 
 
 def workspace_folder(workspace: str = "") -> pathlib.Path:

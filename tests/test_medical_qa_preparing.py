@@ -18,9 +18,10 @@ from fedmrg_core.data.study import SPLITS
 from fedmrg_core.errors import InputError
 from fedmrg_core.files.described_folders import copy_described
 from fedmrg_core.files.digests import file_digest
+from fedmrg_core.paths import STORED_BASE_MODELS
 from fedmrg_core.runs.configuration import load_profile
 from fedmrg_core.tasks.medical_qa import question_folders
-from fedmrg_core.tasks.medical_qa.preparing import STORED, prepare_base_model, prepare_questions, prepared_questions
+from fedmrg_core.tasks.medical_qa.preparing import prepare_base_model, prepare_questions, prepared_questions
 from fedmrg_core.tasks.medical_qa.question_folders import open_questions, write_client_folder
 from fedmrg_core.training.language_models import load_language_model
 
@@ -155,7 +156,7 @@ def test_the_stored_base_model_is_the_profile_s_and_whole(tmp_path):
     )
     assert (tmp_path / "base" / "llm" / "model.safetensors").is_file()
     damaged = tmp_path / "damaged"
-    shutil.copytree(STORED / "smoke" / "medical_world", damaged)
+    shutil.copytree(STORED_BASE_MODELS / "smoke" / "medical_world", damaged)
     (damaged / "llm" / "config.json").write_text("{}")
     with pytest.raises(InputError, match=r"config.json is not the file that description.json names"):
         copy_described(damaged, tmp_path / "other")

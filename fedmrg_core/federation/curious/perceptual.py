@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedmrg_core.encoder import load_encoder
-from fedmrg_core.paths import REPOSITORY
+from fedmrg_core.paths import STORED_BASE_MODELS
 
-_STORED = REPOSITORY / "profiles" / "base_models" / "smoke"
+_STORED = STORED_BASE_MODELS / "smoke"
 # What looks, by what is attacked.
 NETWORKS = {"reports": _STORED / "phantom_findings" / "vit", "pictures": _STORED / "phantom" / "backbone"}
 

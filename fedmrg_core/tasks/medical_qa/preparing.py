@@ -23,13 +23,12 @@ from fedmrg_core.files.described_folders import copy_described, read_description
 from fedmrg_core.files.digests import file_digest
 from fedmrg_core.files.stored_tables import table_text
 from fedmrg_core.files.whole_files import partial_folder, replace_folder, write_text
-from fedmrg_core.paths import REPOSITORY
+from fedmrg_core.paths import STORED_BASE_MODELS
 from fedmrg_core.runs.configuration import Profile, Questions
 from fedmrg_core.tasks.medical_qa.base_model import pretrain, save_base_model
 from fedmrg_core.tasks.medical_qa.question_folders import PREPARED
 
 DATA_SEED = 0  # one world, and one way to split, for all seeds of a run: they differ in training alone
-STORED = REPOSITORY / "profiles" / "base_models"
 SUMMARY = "summary.json"
 # What became of questions, as tables beside them: a column a field.
 TABLES = {"left_out": LeftOutQuestion, "moved": MovedQuestion, "parts": PartRow}
@@ -144,7 +143,7 @@ def prepare_base_model(
         wanted["world"] = numbers.world
     if (there := _made_from(folder, wanted, digests)) is not None:
         return there
-    stored = STORED / profile.name / data
+    stored = STORED_BASE_MODELS / profile.name / data
     if choice == "stored" and (there := _made_from(stored, wanted, digests)) is not None:
         copy_described(stored, folder)
         return there

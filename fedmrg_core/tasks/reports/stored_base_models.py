@@ -18,12 +18,11 @@ from fedmrg_core.data.sources import DATA_SOURCES, corpus_name, data_source
 from fedmrg_core.errors import InputError
 from fedmrg_core.files.code_state import source_state
 from fedmrg_core.files.whole_files import partial_folder, remove_partial, replace_folder, write_text
-from fedmrg_core.paths import REPOSITORY
+from fedmrg_core.paths import STORED_BASE_MODELS
 from fedmrg_core.runs.arithmetic import arithmetic_of
 from fedmrg_core.runs.configuration import BaseModels
 from fedmrg_core.runs.run_folder import installed_packages
 
-STORED = REPOSITORY / "profiles" / "base_models"
 MANIFEST, DESCRIPTION = "manifest.json", "description.json"
 FORMAT = 1  # raise it whenever the layout of a stored folder or the meaning of an entry changes
 CHOICES = ("stored", "fresh")
@@ -31,7 +30,7 @@ FRESH = "build them with BASE_MODELS=fresh (of notebook 05: -p base_models=fresh
 _PACKAGES = ("numpy", "tokenizers", "torch", "transformers")
 
 
-def stored_models(profile: str, data: str, root: pathlib.Path = STORED) -> pathlib.Path | None:
+def stored_models(profile: str, data: str, root: pathlib.Path = STORED_BASE_MODELS) -> pathlib.Path | None:
     """The stored base models of a profile for a data set; None if there are none.
 
     Args:
@@ -43,7 +42,7 @@ def stored_models(profile: str, data: str, root: pathlib.Path = STORED) -> pathl
     return folder if folder.is_dir() else None
 
 
-def choose_models(choice: str, profile: str, data: str, root: pathlib.Path = STORED) -> pathlib.Path | None:
+def choose_models(choice: str, profile: str, data: str, root: pathlib.Path = STORED_BASE_MODELS) -> pathlib.Path | None:
     """The stored base models to take, or None: build them.
 
     Raises:
@@ -163,7 +162,9 @@ def write_making(folder: pathlib.Path, data: str, command: str, **further: Any) 
     _write_manifest(folder, manifest)
 
 
-def store_base_models(built: pathlib.Path, profile: str, data: str, root: pathlib.Path = STORED) -> pathlib.Path:
+def store_base_models(
+    built: pathlib.Path, profile: str, data: str, root: pathlib.Path = STORED_BASE_MODELS
+) -> pathlib.Path:
     """Keep base models that notebook 05 has built in the repository.
 
     Args:

@@ -18,7 +18,7 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.files.described_folders import copy_described, read_description
 from fedmrg_core.files.stored_tables import table_text
 from fedmrg_core.files.whole_files import partial_folder, read_json, replace_folder, write_text
-from fedmrg_core.paths import REPOSITORY
+from fedmrg_core.paths import STORED_BASE_MODELS
 from fedmrg_core.runs.configuration import Pictures, Profile
 from fedmrg_core.tasks.visual_prompts.base_model import (
     SAM_TASK,
@@ -31,7 +31,6 @@ from fedmrg_core.tasks.visual_prompts.client_pictures import ABOUT, SUMMARY, rea
 from fedmrg_core.tasks.visual_prompts.task import built_name
 
 DATA_SEED = 0  # the same pictures, and one way to split, for all seeds of a run: they differ in training alone
-STORED = REPOSITORY / "profiles" / "base_models"
 LEFT_OUT = "left_out.csv"
 # The numbers of the profile that a small frozen model is made of.
 SIZES = {"vit": ("width", "layers", "patch"), "sam": ("width", "layers", "patch", "window", "decoder_width")}
@@ -132,7 +131,7 @@ def prepare_base_model(
         return {"backbone": sizes.backbone}
     name = built_name(Subject.read(read_summary(prepared)["subject"]))
     wanted = _wanted(name, profile, data)
-    for place in (folder, STORED / profile.name / data):
+    for place in (folder, STORED_BASE_MODELS / profile.name / data):
         made_from = read_description(place) or {}
         if {key: made_from.get(key) for key in wanted} == wanted and (place == folder or choice == "stored"):
             if place != folder:
