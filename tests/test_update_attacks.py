@@ -107,8 +107,8 @@ def stored(name: str, wanted: dict[str, object], column: str, **case: object) ->
     return table[column].item()
 
 
-def cells_of_the_page(row: str) -> list[str]:
-    lines = (REPOSITORY / "docs" / "what_updates_give_away.md").read_text(encoding="utf-8").splitlines()
+def cells_of_the_page(row: str, page: str = "what_updates_give_away.md") -> list[str]:
+    lines = (REPOSITORY / "docs" / page).read_text(encoding="utf-8").splitlines()
     (line,) = (line for line in lines if line.startswith(f"| {row} |"))
     return [cell.strip(" *") for cell in line.strip("|").split("|")[1:]]
 
@@ -129,3 +129,34 @@ def test_the_page_shows_the_stored_table_of_defences(row):
     expected = [stored(name, wanted, column, batch=1, steps=steps, defence=defence) for defence in defences]
     expected.append(stored(name, floor, column, batch=1, steps=1, defence="none"))
     assert [float(cell) for cell in cells_of_the_page(row)] == pytest.approx(expected, abs=0.00501)
+
+
+PICTURES = "visual_prompts.md"
+LIKENESS = {"PSNR": ("psnr", 0.0501), "SSIM": ("ssim", 0.00501), "perceptual": ("perceptual", 0.000501)}
+FLOORS = ("mean image", "random training image")
+
+
+@pytest.mark.parametrize("measure", LIKENESS)
+@pytest.mark.parametrize(("attack", "batch"), [("closed form", 1), ("matching", 1), ("matching", 4), ("matching", 16)])
+def test_the_page_shows_the_stored_table_of_pictures(measure, attack, batch):
+    column, near = LIKENESS[measure]
+    count = "one picture" if batch == 1 else f"{batch} pictures"
+    found = cells_of_the_page(f"{measure}: {attack}, {count}", PICTURES)
+    methods = ("full", "generator", "static", "head", "lora")
+    wanted = [{"method": name, "rebuilt_by": attack} for name in methods]
+    wanted += [{"method": "full", "rebuilt_by": name} for name in FLOORS]
+    shown = [(float(cell), each) for cell, each in zip(found, wanted, strict=True) if cell]
+    assert len(shown) == (3 if attack == "closed form" else 7)
+    for value, each in shown:
+        assert value == pytest.approx(stored("pictures", each, column, batch=batch, defence="none"), abs=near)
+
+
+@pytest.mark.parametrize("measure", LIKENESS)
+def test_the_page_shows_the_stored_table_of_defended_pictures(measure):
+    column, near = LIKENESS[measure]
+    solved, mean = ({"method": "full", "rebuilt_by": name} for name in ("closed form", "mean image"))
+    defences = ("none", "8 bits", "rank 8, 8 bits", "noise .0001", "noise .001", "noise .01")
+    expected = [stored("pictures", solved, column, batch=1, defence=defence) for defence in defences]
+    expected.append(stored("pictures", mean, column, batch=1, defence="none"))
+    found = cells_of_the_page(f"{measure} of `full`", PICTURES)
+    assert [float(cell) for cell in found] == pytest.approx(expected, abs=near)
