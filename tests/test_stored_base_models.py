@@ -10,10 +10,10 @@ from small_model import PROFILE, small_base_models
 
 from fedmrg_core.data.sources import DATA_SOURCES
 from fedmrg_core.errors import InputError
+from fedmrg_core.paths import STORED_BASE_MODELS
 from fedmrg_core.runs.configuration import load_profile
 from fedmrg_core.tasks.reports.base_models import LOSS_STEPS, save_base_models
 from fedmrg_core.tasks.reports.stored_base_models import (
-    STORED,
     choose_models,
     is_built_here,
     store_base_models,
@@ -152,7 +152,7 @@ def test_loss_curves_are_kept(tmp_path):
 def test_the_models_of_profile_smoke_fit_it(tmp_path):
     """What the repository holds is what profile smoke asks for, whole and unchanged, and small."""
     stored, sizes = stored_models("smoke", "phantom"), load_profile("smoke").base_models
-    assert stored is not None and stored.is_relative_to(STORED)
+    assert stored is not None and stored.is_relative_to(STORED_BASE_MODELS)
     take_stored_models(stored, tmp_path / "models", sizes, "phantom", 0)
     assert sum(path.stat().st_size for path in stored.rglob("*") if path.is_file()) < 8 * 2**20
     manifest = json.loads((stored / "manifest.json").read_text())
