@@ -60,6 +60,9 @@ def errors(update: Mapping[str, Tensor], sent: Mapping[str, Tensor]) -> dict[str
     Args:
         update: as it was before a defence.
         sent: as the server sees it.
+
+    Returns:
+        By key, in the units of the update.
     """
     return {key: (sent[key] - change).square().mean().sqrt().item() for key, change in update.items()}
 

@@ -51,7 +51,12 @@ class Inverted:
 
 
 def attack_draws(seed: int, *stream: str) -> torch.Generator:
-    """The random numbers of one part of an attack, such as "floors" and the number of images."""
+    """The random numbers of one part of an attack.
+
+    Args:
+        seed: of the attack.
+        stream: names the part, such as "floors" and the number of images.
+    """
     return torch.Generator().manual_seed(stream_seed(seed, "attack", *stream))
 
 

@@ -165,7 +165,12 @@ def load_sam(name: str | pathlib.Path, regions: int) -> tuple[SamBackbone, MaskH
 
 
 def leave_out_unread(decoder: nn.Module, regions: int) -> None:
-    """Take out of a mask decoder its guess of how good a mask is, and what makes the masks of no region; in place."""
+    """Take out of a mask decoder its guess of how good a mask is, and what makes the masks of no region; in place.
+
+    Args:
+        decoder: of Hugging Face's SAM; its first mask is the one for a place with a single answer, and no region's.
+        regions: K, whose masks are the next ones.
+    """
     decoder.iou_prediction_head = _Unread(decoder.num_mask_tokens)
     networks = decoder.output_hypernetworks_mlps
     for index in {*range(len(networks))} - {*range(1, 1 + regions)}:
