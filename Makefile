@@ -139,13 +139,15 @@ deployment: environment  ## Run the tests of a real federation on loopback
 	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal -q -m deployment tests
 
 # Instruction sets of older processors; each library reads its own variable when Python starts.
-OLDER := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 NPY_DISABLE_CPU_FEATURES=X86_V4 OPENBLAS_CORETYPE=Haswell
-OLDEST := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \
+older := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 NPY_DISABLE_CPU_FEATURES=X86_V4 OPENBLAS_CORETYPE=Haswell
+oldest := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \
 	NPY_DISABLE_CPU_FEATURES='X86_V3 X86_V4' OPENBLAS_CORETYPE=Sandybridge
+PROCESSORS ?= older oldest
 
-numerical: environment  ## Run the tests that compute with floats as on two older processors
-	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 $(OLDER) python -m pytest -n 2 --dist worksteal -q -m numerical tests
-	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 $(OLDEST) python -m pytest -n 2 --dist worksteal -q -m numerical tests
+numerical: $(addprefix numerical-,$(PROCESSORS))  ## Run the tests that compute with floats as on two older processors
+
+numerical-%: environment
+	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 $($*) python -m pytest -n 2 --dist worksteal -q -m numerical tests
 
 lint: environment  ## Check style and the notebooks' .ipynb copies
 	$(BIN)/ruff check .

@@ -7,14 +7,18 @@ import subprocess
 
 import pytest
 
-STEPS = [
-    *("environment", "lint", "docs", "browser", "test", "numerical", "deployment", "figures", "verify"),
-    *["run"] * 6,
-]
+# In their order, but for the browser: it comes beside the first ones.
+STEPS = ["environment", "lint", "docs", "test", "numerical", "deployment", "runs"]
+NOTEBOOKS = ("11_", "12_", "12c_", "12d_report", "13_", "14_")
+RUNS = ("figures", "--only fed-lora", "--only phantom")
 
 PROGRAM = """#!/bin/sh
+echo "$*" >> commands
 for step; do
-    case "$step" in --*) continue ;; esac
+    case "$step" in
+        --file=*runs.mk) step=runs ;;
+        --* | *=*) continue ;;
+    esac
     echo "$step" >> called
     if [ "$step" = "$FAILS" ]; then exit 3; fi
     echo "the last words of $step"
@@ -23,41 +27,72 @@ done
 """
 
 
+@pytest.fixture
+def programs(tmp_path):
+    """`make` and `fedmrg` that only write down what they are asked for."""
+    for name in ("bin/make", ".venv/bin/fedmrg", ".venv/bin/python"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(PROGRAM)
+        (tmp_path / name).chmod(0o755)
+    return tmp_path
+
+
 def run(folder: pathlib.Path, repository: pathlib.Path, fails: str) -> tuple[subprocess.CompletedProcess, list[str]]:
-    """Run it where `make` and `fedmrg` only write down what they are asked for."""
     (folder / ".ci").mkdir()
     shutil.copy(repository / ".ci" / "run", folder / ".ci" / "run")
-    for name in ("bin/make", ".venv/bin/fedmrg"):
-        (folder / name).parent.mkdir(parents=True)
-        (folder / name).write_text(PROGRAM)
-        (folder / name).chmod(0o755)
     variables = os.environ | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}", "FAILS": fails}
     done = subprocess.run(["bash", folder / ".ci" / "run"], env=variables, capture_output=True, text=True, check=False)
     return done, (folder / "called").read_text().split()
 
 
-def test_every_step_runs_once_and_the_tests_have_the_last_word(tmp_path, repository):
-    done, called = run(tmp_path, repository, fails="")
+def test_every_step_runs_once_and_the_tests_have_the_last_word(programs, repository):
+    done, called = run(programs, repository, fails="")
     assert done.returncode == 0, done.stderr
-    assert called == STEPS
+    assert [step for step in called if step in STEPS] == STEPS and called.count("browser") == 1
     assert done.stdout.splitlines()[-1] == "the last words of test"
-    assert "CI: make figures took" in done.stdout
+    assert "CI: make deployment took" in done.stdout and "without a browser" not in done.stdout
 
 
-@pytest.mark.parametrize("step", [step for step in dict.fromkeys(STEPS) if step != "browser"])
-def test_a_step_that_fails_ends_it_and_is_named(step, tmp_path, repository):
-    code, reached = (3, STEPS[: STEPS.index(step) + 1]) if step != "run" else (123, STEPS)  # notebooks run side by side
-    done, called = run(tmp_path, repository, fails=step)
-    assert done.returncode == code and called == reached
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_fails_ends_it_and_is_named(step, programs, repository):
+    done, called = run(programs, repository, fails=step)
+    assert done.returncode == 3
+    assert [name for name in called if name in STEPS] == STEPS[: STEPS.index(step) + 1]
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("CI stopped in ") and step in last and last.endswith(f"(exit code {code}).")
+    assert last.startswith("CI stopped in ") and step in last and last.endswith("(exit code 3).")
 
 
-def test_without_a_browser_it_goes_on(tmp_path, repository):
-    done, called = run(tmp_path, repository, fails="browser")
-    assert done.returncode == 0 and called == STEPS and "CI: without a browser" in done.stdout
+def test_without_a_browser_it_goes_on(programs, repository):
+    done, called = run(programs, repository, fails="browser")
+    assert done.returncode == 0 and [step for step in called if step in STEPS] == STEPS
+    assert "CI: without a browser" in done.stdout
+
+
+def made(folder: pathlib.Path, repository: pathlib.Path, fails: str) -> tuple[subprocess.CompletedProcess, list[str]]:
+    """The runs, by programs that only write down what they are asked for, and their command lines."""
+    command = ["make", f"--file={repository / '.ci' / 'runs.mk'}", f"MAKE={folder / 'bin' / 'make'}", "--keep-going"]
+    variables = os.environ | {"FAILS": fails}
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    return done, (folder / "commands").read_text().splitlines()
+
+
+def test_every_notebook_runs_after_what_it_reads(programs, repository):
+    done, commands = made(programs, repository, fails="")
+    assert done.returncode == 0 and "CI: figures took 0 s" in done.stdout
+    place = {name: [n for n, line in enumerate(commands) if name in line] for name in (*NOTEBOOKS, *RUNS)}
+    assert {len(lines) for lines in place.values()} == {1} and len(commands) == len(place)
+    assert all(place[RUNS[0]] < place[name] for name in ("12d_report", "--only phantom"))
+    assert all(place[RUNS[1]] < place[name] for name in ("11_", "12_", "12c_"))
+
+
+@pytest.mark.parametrize(("fails", "left"), [("figures", ("12d_", "phantom ")), ("verify", ("11_", "12_", "12c_"))])
+def test_where_a_run_fails_nothing_reads_it(fails, left, programs, repository):
+    done, commands = made(programs, repository, fails)
+    assert done.returncode == 2 and "Error 3" in done.stderr
+    assert not [line for line in commands if any(name in f"{line} " for name in left)]
+    assert any("14_" in line for line in commands)
 
 
 def test_every_step_of_make_is_a_target(repository):
     makefile = (repository / "Makefile").read_text(encoding="utf-8")
-    assert all(f"\n{step}: " in makefile for step in STEPS if step not in ("verify", "run"))
+    assert all(f"\n{step}: " in makefile for step in STEPS if step != "runs")
