@@ -1,4 +1,4 @@
-"""What updates give away, over seeds: the tables of words, findings, images and pictures, and their figure.
+"""What updates give away, over seeds: tables of words, findings, images, pictures and longer searches, and a figure.
 
 Embedded synthetic data. Runs that are missing are made first, one after another; a killed one goes on from its last
 round, and a seed whose tables are there is not attacked again. From the repository, where `make figures` has prepared
@@ -11,6 +11,7 @@ reports and base models:
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 import time
@@ -40,6 +41,11 @@ PICTURES = ("full", "head", "lora", "generator", "static")
 ROUNDS = {"phantom": 2, "phantom_findings": 1}  # of training before the attack [ours]
 BATCHES, STEPS, DRAWS = (1, 4, 16), (1, 8), 4
 SEARCH = Attack(iterations=100, restarts=1)
+# Of one picture: is it the budget that matching lacks, and what do more local steps change.
+SEARCHES = {
+    "ten times as long, four restarts": Attack(iterations=1000, restarts=4),
+    "of four local steps": dataclasses.replace(SEARCH, steps=4),
+}
 CASE = ("defence", "batch", "steps", "rebuilt_by")
 LIKENESS = ("psnr", "ssim", "perceptual")
 
@@ -135,12 +141,22 @@ def _pictures(root: pathlib.Path, profile: str, seed: int) -> pandas.DataFrame:
     return pandas.concat(found, ignore_index=True)
 
 
+def _searches(root: pathlib.Path, profile: str, seed: int) -> pandas.DataFrame:
+    found = []
+    for method in tqdm((*PICTURES, "fedmrg"), desc=f"searches, seed {seed}"):
+        folder = _run(root, profile, "phantom" if method == "fedmrg" else "phantom_findings", method, seed)
+        attacked = attack_images if method == "fedmrg" else attack_run
+        found += [attacked(folder, attack, (1,), seed).assign(search=name) for name, attack in SEARCHES.items()]
+    return pandas.concat(found, ignore_index=True)
+
+
 # How a table is made, what tells its rows apart beside `CASE`, and its measures.
 TABLES: dict[str, tuple[Callable[[pathlib.Path, str, int], pandas.DataFrame], tuple[str, ...], tuple[str, ...]]] = {
     "words": (_words, ("method", "server", "sent"), ("tokens", "findings")),
     "findings": (_findings, ("method",), ("occurring", "counted")),
     "images": (_images, ("method",), LIKENESS),
     "pictures": (_pictures, ("method",), LIKENESS),
+    "searches": (_searches, ("method", "search"), (*LIKENESS, "distance")),
 }
 
 

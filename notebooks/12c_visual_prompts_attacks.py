@@ -30,6 +30,7 @@ batches = "1,4"  # pictures of an update, joined by commas
 iterations = 100  # of a restart
 restarts = 1
 steps = 1  # local steps of the client
+lpips = ""  # a file with the weights of LPIPS, for a column more; empty: none
 seed = 0
 base_models = "stored"  # of the repository, where it has one of the profile; fresh: built here
 workers = 0  # hospitals at the same time; 0: one a core, one on a GPU
@@ -79,7 +80,8 @@ for name, run in runs.items():
 # %%
 attack = Attack(iterations=iterations, restarts=restarts, steps=steps)
 sizes = [int(part) for part in batches.split(",")]
-table = pandas.concat([attack_run(run.folder(root), attack, sizes, seed) for run in runs.values()], ignore_index=True)
+tables = [attack_run(run.folder(root), attack, sizes, seed, lpips=lpips) for run in runs.values()]
+table = pandas.concat(tables, ignore_index=True)
 table.pivot_table(index=["batch", "rebuilt_by"], columns="method", values="psnr").round(1)
 
 # %% [markdown]
@@ -90,9 +92,10 @@ table.pivot_table(index=["batch", "rebuilt_by"], columns="method", values="ssim"
 
 # %% [markdown]
 # And the perceptual distance: 1 - cosine of what the small ResNet of the reports sees in both, which is not attacked. 0 is the same.
+# With `lpips`, LPIPS stands here in its place.
 
 # %%
-table.pivot_table(index=["batch", "rebuilt_by"], columns="method", values="perceptual").round(3)
+table.pivot_table(index=["batch", "rebuilt_by"], columns="method", values="lpips" if lpips else "perceptual").round(3)
 
 # %% [markdown]
 # ## What a hospital may do first

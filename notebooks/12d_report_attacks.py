@@ -27,6 +27,7 @@ batches = "1,4,16"  # reports of an update, joined by commas
 steps = "1,4"  # local steps of the hospital, joined by commas
 draws = 2  # different batches of each size
 iterations = 30  # of the search for images
+lpips = ""  # a file with the weights of LPIPS, for a column more; empty: none
 seed = 0
 workers = 0  # hospitals at the same time; 0: one a core, one on a GPU
 workspace = ""  # where results are kept; the repository if empty
@@ -142,8 +143,9 @@ adapters.pivot_table(index="defence", columns="method", values="tokens", sort=Fa
 
 # %%
 attack = Attack(iterations=iterations, restarts=1)
-images = pandas.concat([attack_images(run.folder(root), attack, [1], seed) for run in runs.values()], ignore_index=True)
-images.set_index(["method", "rebuilt_by"])[["psnr", "ssim", "perceptual"]].round(2)
+tables = [attack_images(run.folder(root), attack, [1], seed, lpips=lpips) for run in runs.values()]
+images = pandas.concat(tables, ignore_index=True)
+images.set_index(["method", "rebuilt_by"])[["psnr", "ssim", "perceptual", *(["lpips"] if lpips else [])]].round(2)
 
 # %% [markdown]
 # The image, where the search begins, and what came back.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pandas
 import pytest
+import scipy.stats
 
+from fedmrg_core.federation.curious.defences import DEFENCES, Defence
 from fedmrg_core.files.digests import check_index
 from fedmrg_core.paths import REPOSITORY, reference_folder
 from figures import update_attacks
@@ -160,3 +163,20 @@ def test_the_page_shows_the_stored_table_of_defended_pictures(measure):
     expected.append(stored("pictures", mean, column, batch=1, defence="none"))
     found = cells_of_the_page(f"{measure} of `full`", PICTURES)
     assert [float(cell) for cell in found] == pytest.approx(expected, abs=near)
+
+
+@pytest.mark.parametrize("page", ["what_updates_give_away.md", PICTURES])
+def test_the_page_says_what_each_defence_promises(page):
+    found = cells_of_the_page("epsilon of one update, delta .01", page)
+    promised = {name: each.epsilon(0.01) for name, each in DEFENCES.items()}
+    assert [float(cell) if cell != "none" else math.inf for cell in found[:-1]] == pytest.approx(
+        list(promised.values()), rel=0.05
+    )
+
+
+@pytest.mark.parametrize("noise", [0.5, 2.0, 10.0])
+def test_epsilon_is_above_the_exact_curve_of_gaussian_noise(noise):
+    """delta of epsilon, two lengths apart [related: Balle and Wang 2018]; it is no more than what was asked."""
+    epsilon, apart = Defence(noise=noise).epsilon(0.01), 2 / noise
+    below = scipy.stats.norm.cdf(apart / 2 - epsilon / apart)
+    assert below - math.exp(epsilon) * scipy.stats.norm.cdf(-apart / 2 - epsilon / apart) <= 0.01

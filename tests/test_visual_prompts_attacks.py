@@ -296,8 +296,8 @@ def test_a_closed_form_is_asked_only_of_what_has_one(family, tmp_path):
     assert has_closed_form(model, 32) == (family != "siglip_vision_model")
     assert not has_closed_form(model, 64)  # there positions are interpolated
     attacked = {"pixels": torch.rand(1, 1, 32, 32), "truth": torch.tensor([[1.0, 0.0]])}
-    frozen, attack = unattacked_network("pictures"), Attack(iterations=1, restarts=1)
-    rows = list(_rows(model, frozen, attacked, torch.rand(2, 1, 32, 32), 1, attack, 0, Defence()))
+    attack = Attack(iterations=1, restarts=1)
+    rows = list(_rows(model, likeness, attacked, torch.rand(2, 1, 32, 32), 1, attack, 0, Defence()))
     assert (SOLVED in [each["rebuilt_by"] for each in rows]) == (family != "siglip_vision_model")
 
 

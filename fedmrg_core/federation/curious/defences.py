@@ -7,6 +7,7 @@ Flower's `LocalDpMod`]. The rule `private` of the server is another thing: there
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -49,6 +50,21 @@ class Defence:
                 for key, change in update.items()
             }
         return update
+
+    def epsilon(self, delta: float = 0.01) -> float:
+        """Of one update under local differential privacy; infinite without noise.
+
+            rho + 2 sqrt(rho ln 1/delta),  rho = 2 / noise^2        [related: Bun and Steinke 2016]
+
+        Two updates of one length are at most two lengths apart. Each further update costs as much again.
+
+        Args:
+            delta: the probability that epsilon does not cover, between 0 and 1.
+        """
+        if not self.noise:
+            return math.inf
+        rho = 2 / self.noise**2
+        return rho + 2 * math.sqrt(rho * math.log(1 / delta))
 
 
 def errors(update: Mapping[str, Tensor], sent: Mapping[str, Tensor]) -> dict[str, float]:

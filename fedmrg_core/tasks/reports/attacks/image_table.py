@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from fedmrg_core.federation.curious.defences import DEFENCES, check_defences
 from fedmrg_core.federation.curious.image_scores import floors, likeness, matched
 from fedmrg_core.federation.curious.inversion import Attack, Inverted, Prior, attack_draws, invert_update
+from fedmrg_core.federation.curious.lpips import Lpips
 from fedmrg_core.federation.curious.perceptual import unattacked_network
 from fedmrg_core.federation.curious.recomputed import recomputed_update, sent_by
 from fedmrg_core.tasks.reports.attacks.attacked import KNOWN_STUDIES, Attacked, BatchLoss, open_attacked
@@ -38,6 +40,7 @@ def attack_images(
     batches: Sequence[int] = (1, 4),
     seed: int = 0,
     defences: Sequence[str] = ("none",),
+    lpips: pathlib.Path | str = "",
 ) -> pandas.DataFrame:
     """Attack the first hospital of a run, whose model is the chosen one.
 
@@ -47,9 +50,10 @@ def attack_images(
         batches: numbers of studies of an update.
         seed: draws studies, noise and floors.
         defences: names in `DEFENCES`: what the hospital does to its update. Its statistics stay as they are.
+        lpips: a file with LPIPS's weights, for a column more; empty: none.
 
     Returns:
-        `COLUMNS`: means over a batch's images; distance is blank but for matching.
+        `COLUMNS`, and `lpips` where it is asked for: means over a batch's images; distance is blank but for matching.
 
     Raises:
         InputError: see `open_attacked`; a defence is unknown, a batch is larger than a hospital, or nothing travels.
@@ -57,19 +61,27 @@ def attack_images(
     check_defences(defences)
     attacked = open_attacked(run_folder)
     attacked.check_batches(batches)
-    frozen = unattacked_network("reports", attacked.own.batch([0]).images.device)
+    device = attacked.own.batch([0]).images.device
+    distance = Lpips(lpips, device) if lpips else None
+    scored = functools.partial(likeness, frozen=unattacked_network("reports", device), lpips=distance)
     rows = [
         {"defence": name, "batch": count, **row}
         for count in batches
         for name in defences
-        for row in _rows(attacked, frozen, count, attack, seed, name)
+        for row in _rows(attacked, scored, count, attack, seed, name)
     ]
     method = attacked.task.configuration.method.name
-    return pandas.DataFrame(rows).assign(method=method, steps=attack.steps).reindex(columns=list(COLUMNS))
+    table = pandas.DataFrame(rows).assign(method=method, steps=attack.steps)
+    return table.reindex(columns=[*COLUMNS, *(["lpips"] if lpips else [])])
 
 
 def _rows(
-    attacked: Attacked, frozen: Callable[[Tensor], Tensor], count: int, attack: Attack, seed: int, defence: str
+    attacked: Attacked,
+    scored: Callable[[Tensor, Tensor], pandas.DataFrame],
+    count: int,
+    attack: Attack,
+    seed: int,
+    defence: str,
 ) -> Iterator[dict[str, object]]:
     known = attacked.known.batch(range(min(KNOWN_STUDIES, len(attacked.known)))).images
     batch = attacked_batch(attacked, count, seed)
@@ -78,7 +90,7 @@ def _rows(
         rebuilt[name], distances[name] = matched(found.pixels, batch.images), {"distance": found.distance}
     rebuilt |= floors(known, batch.images, attack_draws(seed, "floors", str(count)))
     for name, images in rebuilt.items():
-        yield {"rebuilt_by": name, **likeness(images, batch.images, frozen).mean().to_dict(), **distances.get(name, {})}
+        yield {"rebuilt_by": name, **scored(images, batch.images).mean().to_dict(), **distances.get(name, {})}
 
 
 def attacked_batch(attacked: Attacked, count: int, seed: int) -> Batch:

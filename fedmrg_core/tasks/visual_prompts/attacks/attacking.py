@@ -6,6 +6,7 @@ where the search begins, and they are the floors [ours].
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -17,6 +18,7 @@ from fedmrg_core.errors import InputError
 from fedmrg_core.federation.curious.defences import DEFENCES, Defence, check_defences, errors
 from fedmrg_core.federation.curious.image_scores import floors, likeness, matched
 from fedmrg_core.federation.curious.inversion import Attack, Inverted, attack_draws, invert_update
+from fedmrg_core.federation.curious.lpips import Lpips
 from fedmrg_core.federation.curious.perceptual import unattacked_network
 from fedmrg_core.federation.model_task import load_chosen
 from fedmrg_core.federation.roster import read_roster
@@ -37,6 +39,7 @@ def attack_run(
     batches: Sequence[int] = (1, 4, 16),
     seed: int = 0,
     defences: Sequence[str] = ("none",),
+    lpips: pathlib.Path | str = "",
 ) -> pandas.DataFrame:
     """Attack the first client of a run, whose model is the chosen one.
 
@@ -46,19 +49,20 @@ def attack_run(
         batches: numbers of pictures of an update.
         seed: draws pictures, noise and floors.
         defences: names in `DEFENCES`: what the client does to its update.
+        lpips: a file with LPIPS's weights, for a column more; empty: none.
 
     Returns:
-        `COLUMNS`: means over a batch's pictures; distance is blank but for matching.
+        `COLUMNS`, and `lpips` where it is asked for: means over a batch's pictures; distance is blank but for matching.
 
     Raises:
         InputError: its task has no pictures, a defence is unknown, there is no second client whose pictures the
-            attacker has, a batch is larger than a client, or the row shares nothing.
+            attacker has, a batch is larger than a client, the row shares nothing, or there are no such weights.
     """
     task = load_task(run_folder.resolve())
     if not isinstance(task, PictureTask):
         raise InputError(f"{run_folder}: its task has no pictures; expected a run of notebook 12b.")
     check_defences(defences)
-    frozen = unattacked_network("pictures", next(task.model.parameters()).device)
+    scored = _scores(next(task.model.parameters()).device, lpips)
     load_chosen(task.model, task.run_folder)
     attacked, known = attacked_pictures(task, max(batches), seed)
     model = task.model.eval()
@@ -66,10 +70,15 @@ def attack_run(
         {"defence": name, **row}
         for batch in batches
         for name in defences
-        for row in _rows(model, frozen, attacked, known, batch, attack, seed, DEFENCES[name])
+        for row in _rows(model, scored, attacked, known, batch, attack, seed, DEFENCES[name])
     ]
     table = pandas.DataFrame(rows).assign(method=task.configuration.method.name, steps=attack.steps)
-    return table.reindex(columns=list(COLUMNS))
+    return table.reindex(columns=[*COLUMNS, *(["lpips"] if lpips else [])])
+
+
+def _scores(device: torch.device, lpips: pathlib.Path | str) -> Callable[[Tensor, Tensor], pandas.DataFrame]:
+    distance = Lpips(lpips, device) if lpips else None
+    return functools.partial(likeness, frozen=unattacked_network("pictures", device), lpips=distance)
 
 
 def attacked_pictures(task: PictureTask, largest: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
@@ -127,7 +136,7 @@ def match_pictures(
 
 def _rows(
     model: PromptedModel,
-    frozen: Callable[[Tensor], Tensor],
+    scored: Callable[[Tensor, Tensor], pandas.DataFrame],
     attacked: dict[str, Tensor],
     known: Tensor,
     batch: int,
@@ -147,4 +156,4 @@ def _rows(
     rebuilt |= floors(known, pixels, attack_draws(seed, "floors", str(batch)))
     for name, images in rebuilt.items():
         distance = {"distance": found.distance} if name == MATCHED else {}
-        yield {"batch": batch, "rebuilt_by": name, **likeness(images, pixels, frozen).mean().to_dict(), **distance}
+        yield {"batch": batch, "rebuilt_by": name, **scored(images, pixels).mean().to_dict(), **distance}
