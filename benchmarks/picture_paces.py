@@ -56,18 +56,20 @@ def main() -> None:
 
 
 def runs_of_paces(given: argparse.Namespace) -> list[tuple[RunSettings, float]]:
-    """Every row at every pace; a variant of the row as it is stored, so that the paces do not follow its own."""
+    """Every row at every pace."""
     return [
-        (
-            RunSettings(
-                profile=given.profile, data=data, method=row, variant=f"pace={pace},federation.rounds={given.rounds}"
-            ),
-            pace,
-        )
+        (at_pace(RunSettings(profile=given.profile, data=data, method=row), pace, given.rounds), pace)
         for data in given.data
         for row in given.rows
         for pace in PACES
     ]
+
+
+def at_pace(run: RunSettings, pace: float, rounds: int) -> RunSettings:
+    """A short run whose modules learn at a share of the profile's rate, in place of the share its row has."""
+    profile, row = run.load()
+    rate = profile.training.learning_rate * pace / row.pace
+    return run.model_copy(update={"variant": f"training.learning_rate={rate:.6g},federation.rounds={rounds}"})
 
 
 def judged(run: RunSettings, pace: float, root: pathlib.Path) -> dict[str, object]:
