@@ -143,6 +143,9 @@ older := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 NPY_DISABLE_CPU_FEATUR
 oldest := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \
 	NPY_DISABLE_CPU_FEATURES='X86_V3 X86_V4' OPENBLAS_CORETYPE=Sandybridge
 PROCESSORS ?= older oldest
+ifneq ($(filter-out older oldest,$(PROCESSORS)),)
+$(error PROCESSORS is '$(PROCESSORS)'; expected older, oldest or both)
+endif
 
 numerical: $(addprefix numerical-,$(PROCESSORS))  ## Run the tests that compute with floats as on two older processors
 

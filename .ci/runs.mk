@@ -1,5 +1,5 @@
-# The runs and notebooks of `.ci/run`: each begins when what it reads is there, three at a time on two cores, as a
-# notebook has one core busy at most. What a step says is shown when it has ended, with its seconds.
+# The runs and notebooks of `.ci/run`: each begins when what it reads is there, three at a time on two cores, as no
+# notebook keeps both busy from its beginning to its end. What a step says is shown when it has ended, with its seconds.
 
 FEDMRG := .venv/bin/fedmrg
 notebook = $(FEDMRG) run notebooks/$(1).py $(3) --output results/$(2)/notebooks/$(1).ipynb
@@ -14,9 +14,9 @@ runs: figures other-tasks verify questions pictures picture-attacks report-attac
 figures:
 	$(call timed,$(MAKE) --file=Makefile --jobs=1 figures)
 
-# Of each task one run again, held against its reference. Other seeds of it are stored for the variance alone.
+# Of the other tasks a run each, held against its reference. Other seeds are stored for the variance alone.
 other-tasks:
-	$(call timed,$(FEDMRG) verify --only fed-lora --only smoke/phantom_findings/generator/seed-0)
+	$(call timed,$(FEDMRG) verify --only smoke/medical_world/fed-lora/seed-0 --only smoke/phantom_findings/generator/seed-0)
 
 real-federation:
 	$(call timed,$(call notebook,14_real_federation,real_federation))
@@ -26,7 +26,7 @@ identity:
 
 # The run that was just made, and customised prompts.
 verify: figures
-	$(call timed,$(FEDMRG) verify --only phantom)
+	$(call timed,$(FEDMRG) verify --only fedmrg --only mrg-llm-prompt-wise)
 
 report-attacks: figures
 	$(call timed,$(call notebook,12d_report_attacks,smoke/phantom,-p batches=1 -p steps=1 -p draws=1 -p iterations=10))

@@ -57,7 +57,7 @@ class Lpips:
         self._weights = {name: tensors[name].float().to(device) for name in wanted}
 
     def __call__(self, found: Tensor, truth: Tensor) -> Tensor:
-        """The distance (B,) of images (B, 1 or 3, H, W) in [0, 1], at least 63 pixels wide; 0 is the same."""
+        """The distance (B,) of images (B, 1 or 3, H, W) in [0, 1], at least 31 pixels on each edge; 0 is the same."""
         with torch.no_grad():
             pairs = zip(self._features(found), self._features(truth), strict=True)
             return sum(

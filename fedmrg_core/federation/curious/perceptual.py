@@ -7,18 +7,39 @@ ViT by the small ResNet of the reports. The repository holds both [ours].
 
 from __future__ import annotations
 
+import functools
+import pathlib
 from collections.abc import Callable
 
+import pandas
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from fedmrg_core.encoder import load_encoder
+from fedmrg_core.federation.curious.image_scores import likeness
+from fedmrg_core.federation.curious.lpips import Lpips
 from fedmrg_core.paths import STORED_BASE_MODELS
 
+Scores = Callable[[Tensor, Tensor], pandas.DataFrame]  # of found and true images, see `likeness`
 _STORED = STORED_BASE_MODELS / "smoke"
 # What looks, by what is attacked.
 NETWORKS = {"reports": _STORED / "phantom_findings" / "vit", "pictures": _STORED / "phantom" / "backbone"}
+
+
+def scores_of(attacked: str, device: torch.device | str = "cpu", lpips: pathlib.Path | str = "") -> Scores:
+    """`likeness` by the network that is not attacked.
+
+    Args:
+        attacked: a key of `NETWORKS`.
+        device: where the images are.
+        lpips: a file with LPIPS's weights, for a column more; empty: none.
+
+    Raises:
+        InputError: it holds no such weights.
+    """
+    distance = Lpips(lpips, device) if lpips else None
+    return functools.partial(likeness, frozen=unattacked_network(attacked, device), lpips=distance)
 
 
 def unattacked_network(attacked: str, device: torch.device | str = "cpu") -> Callable[[Tensor], Tensor]:

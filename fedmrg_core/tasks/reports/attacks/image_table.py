@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas
 import torch
 from torch import Tensor, nn
 
 from fedmrg_core.federation.curious.defences import DEFENCES, check_defences
-from fedmrg_core.federation.curious.image_scores import floors, likeness, matched
+from fedmrg_core.federation.curious.image_scores import floors, matched
 from fedmrg_core.federation.curious.inversion import Attack, Inverted, Prior, attack_draws, invert_update
-from fedmrg_core.federation.curious.lpips import Lpips
-from fedmrg_core.federation.curious.perceptual import unattacked_network
+from fedmrg_core.federation.curious.perceptual import Scores, scores_of
 from fedmrg_core.federation.curious.recomputed import recomputed_update, sent_by
 from fedmrg_core.tasks.reports.attacks.attacked import KNOWN_STUDIES, Attacked, BatchLoss, open_attacked
 from fedmrg_core.tasks.reports.batch import Batch
@@ -61,9 +59,7 @@ def attack_images(
     check_defences(defences)
     attacked = open_attacked(run_folder)
     attacked.check_batches(batches)
-    device = attacked.own.batch([0]).images.device
-    distance = Lpips(lpips, device) if lpips else None
-    scored = functools.partial(likeness, frozen=unattacked_network("reports", device), lpips=distance)
+    scored = scores_of("reports", attacked.own.batch([0]).images.device, lpips)
     rows = [
         {"defence": name, "batch": count, **row}
         for count in batches
@@ -76,12 +72,7 @@ def attack_images(
 
 
 def _rows(
-    attacked: Attacked,
-    scored: Callable[[Tensor, Tensor], pandas.DataFrame],
-    count: int,
-    attack: Attack,
-    seed: int,
-    defence: str,
+    attacked: Attacked, scored: Scores, count: int, attack: Attack, seed: int, defence: str
 ) -> Iterator[dict[str, object]]:
     known = attacked.known.batch(range(min(KNOWN_STUDIES, len(attacked.known)))).images
     batch = attacked_batch(attacked, count, seed)

@@ -6,9 +6,8 @@ where the search begins, and they are the floors [ours].
 
 from __future__ import annotations
 
-import functools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas
 import torch
@@ -16,10 +15,9 @@ from torch import Tensor
 
 from fedmrg_core.errors import InputError
 from fedmrg_core.federation.curious.defences import DEFENCES, Defence, check_defences, errors
-from fedmrg_core.federation.curious.image_scores import floors, likeness, matched
+from fedmrg_core.federation.curious.image_scores import floors, matched
 from fedmrg_core.federation.curious.inversion import Attack, Inverted, attack_draws, invert_update
-from fedmrg_core.federation.curious.lpips import Lpips
-from fedmrg_core.federation.curious.perceptual import unattacked_network
+from fedmrg_core.federation.curious.perceptual import Scores, scores_of
 from fedmrg_core.federation.model_task import load_chosen
 from fedmrg_core.federation.roster import read_roster
 from fedmrg_core.federation.task import load_task
@@ -62,7 +60,7 @@ def attack_run(
     if not isinstance(task, PictureTask):
         raise InputError(f"{run_folder}: its task has no pictures; expected a run of notebook 12b.")
     check_defences(defences)
-    scored = _scores(next(task.model.parameters()).device, lpips)
+    scored = scores_of("pictures", next(task.model.parameters()).device, lpips)
     load_chosen(task.model, task.run_folder)
     attacked, known = attacked_pictures(task, max(batches), seed)
     model = task.model.eval()
@@ -74,11 +72,6 @@ def attack_run(
     ]
     table = pandas.DataFrame(rows).assign(method=task.configuration.method.name, steps=attack.steps)
     return table.reindex(columns=[*COLUMNS, *(["lpips"] if lpips else [])])
-
-
-def _scores(device: torch.device, lpips: pathlib.Path | str) -> Callable[[Tensor, Tensor], pandas.DataFrame]:
-    distance = Lpips(lpips, device) if lpips else None
-    return functools.partial(likeness, frozen=unattacked_network("pictures", device), lpips=distance)
 
 
 def attacked_pictures(task: PictureTask, largest: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
@@ -136,7 +129,7 @@ def match_pictures(
 
 def _rows(
     model: PromptedModel,
-    scored: Callable[[Tensor, Tensor], pandas.DataFrame],
+    scored: Scores,
     attacked: dict[str, Tensor],
     known: Tensor,
     batch: int,
