@@ -2,6 +2,7 @@
 
 import gzip
 import random
+from unittest import mock
 
 import huggingface_hub
 import numpy
@@ -51,12 +52,17 @@ WORD = st.sampled_from([b"a", b"b", b"c", b"d"])
 PHRASE = st.lists(WORD, min_size=1, max_size=3).map(b" ".join)
 
 
-@given(pairs=st.lists(st.tuples(PHRASE, PHRASE), max_size=12), words=st.sets(WORD | st.just(b"e")))
-def test_it_keeps_what_a_look_at_every_pair_keeps(pairs, words, tmp_path_factory):
+@given(
+    pairs=st.lists(st.tuples(PHRASE, PHRASE), max_size=12),
+    words=st.sets(WORD | st.just(b"e")),
+    block=st.sampled_from([2, 6, paraphrases._PHRASES_OF_A_BLOCK]),
+)
+def test_it_keeps_what_a_look_at_every_pair_keeps(pairs, words, block, tmp_path_factory):
     path = tmp_path_factory.mktemp("table") / "table.gz"
     path.write_bytes(gzipped(pairs))
     expected = [pair for pair in pairs if words.issuperset(b" ".join(pair).split())]
-    assert paraphrases.read_phrase_table(path).pairs_within(words) == expected
+    with mock.patch.object(paraphrases, "_PHRASES_OF_A_BLOCK", block):
+        assert paraphrases.read_phrase_table(path).pairs_within(words) == expected
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 1 << 24])

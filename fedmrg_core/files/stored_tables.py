@@ -46,8 +46,9 @@ def _each_text(table: pandas.DataFrame, change: Callable[[str], str]) -> pandas.
     """The table with every cell of text changed; numbers stay."""
     changed = {}
     for name in table.columns[[not pandas.api.types.is_numeric_dtype(kind) for kind in table.dtypes]]:
-        cells = [change(cell) if isinstance(cell, str) else cell for cell in table[name]]
-        if any(isinstance(old, str) and old != new for old, new in zip(table[name], cells, strict=True)):
+        before = table[name].tolist()  # three times as fast to go through as the column
+        cells = [change(cell) if isinstance(cell, str) else cell for cell in before]
+        if any(isinstance(old, str) and old != new for old, new in zip(before, cells, strict=True)):
             changed[name] = cells
     return table.assign(**changed) if changed else table
 

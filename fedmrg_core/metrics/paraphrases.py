@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 WHOLE_TABLE = pathlib.Path(meteor.__file__).parent / "data" / "paraphrase-en.gz"
 _LINES_OF_A_PAIR = 3  # probability, phrase, phrase
 _CHUNK = 1 << 24
+_PHRASES_OF_A_BLOCK = 1 << 16  # even, for the two phrases of a pair follow each other
 # METEOR's matcher does not look at the probability; the parity test holds it.
 _PROBABILITY = b"0"
 
@@ -57,8 +58,21 @@ class PhraseTable:
         numbers = {word: number for number, word in enumerate(self.vocabulary)}
         among = numpy.zeros(len(self.vocabulary), dtype=bool)
         among[[numbers[word] for word in words if word in numbers]] = True
+        return [pair for block in self._blocks() for pair in block._pairs_among(among)]
+
+    def _blocks(self) -> Iterator[PhraseTable]:
+        """The table part by part: arrays over the whole of it cost a second, for memory that is touched once."""
+        start = 0
+        for first in range(0, len(self.lengths), _PHRASES_OF_A_BLOCK):
+            lengths = self.lengths[first : first + _PHRASES_OF_A_BLOCK]
+            end = start + int(lengths.sum())
+            yield PhraseTable(self.vocabulary, self.words[start:end], lengths)
+            start = end
+
+    def _pairs_among(self, among: numpy.ndarray) -> list[Phrases]:
+        """:meth:`pairs_within` of this part, with the words marked by their numbers."""
         starts = numpy.cumsum(self.lengths, dtype=numpy.int64) - self.lengths
-        within = numpy.logical_and.reduceat(among[self.words], starts) if len(starts) else among[:0]
+        within = numpy.logical_and.reduceat(among[self.words], starts)
         found = numpy.flatnonzero(within[0::2] & within[1::2])
         ends = starts + self.lengths
         return [
