@@ -1,22 +1,18 @@
-# The tests of a real federation, the runs and the notebooks of `.ci/run`: each begins when what it reads is there, three
-# at a time on two cores, as none keeps both busy from its beginning to its end. What a step says is shown when it has
-# ended, with its seconds.
+# The runs and notebooks of `.ci/run`: each begins when what it reads is there, three at a time on two cores, as no
+# notebook keeps both busy from its beginning to its end. What a step says is shown when it has ended, with its seconds.
 
 FEDMRG := .venv/bin/fedmrg
 notebook = $(FEDMRG) run notebooks/$(1).py $(3) --output results/$(2)/notebooks/$(1).ipynb
 timed = @echo "CI: $@"; start=$$SECONDS; $(1) </dev/null && echo "CI: $@ took $$((SECONDS - start)) s"
 
 SHELL := /bin/bash
-.PHONY: runs figures deployment other-tasks verify questions pictures picture-attacks report-attacks identity real-federation
+.PHONY: runs figures other-tasks verify questions pictures picture-attacks report-attacks identity real-federation
 
-runs: figures deployment other-tasks verify questions pictures picture-attacks report-attacks identity real-federation
+runs: figures other-tasks verify questions pictures picture-attacks report-attacks identity real-federation
 
 # The long ones stand first.
 figures:
 	$(call timed,$(MAKE) --file=Makefile --jobs=1 figures)
-
-deployment:
-	$(call timed,$(MAKE) --file=Makefile --jobs=1 deployment)
 
 # Of the other tasks a run each, held against its reference. Other seeds are stored for the variance alone.
 other-tasks:
