@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 
 import pandas
+import torch
 from attack_tolerance import keep
 from tqdm.auto import tqdm
 
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--keep", action="store_true", help="keep tables and figure below figures/reference/")
     given = parser.parse_args()
+    torch.set_num_threads(1)  # of models this small, several take longer than one
     try:
         root = workspace_folder(given.workspace)
         out = root / "report" / f"update-attacks-{given.profile}"

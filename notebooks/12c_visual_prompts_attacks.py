@@ -61,6 +61,7 @@ from figures.common import mark_synthetic
 # One short run of each method. A finished one is not trained again.
 
 # %%
+torch.set_num_threads(1)  # of models this small, several take longer than one
 root = workspace_folder(workspace)
 settings = {"profile": profile, "data": data, "variant": f"federation.rounds={rounds}", "seed": seed}
 runs = {name: RunSettings(method=name, **settings) for name in methods.split(",")}

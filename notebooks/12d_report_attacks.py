@@ -56,6 +56,7 @@ from figures.common import mark_synthetic
 # A run that is finished is not trained again.
 
 # %%
+torch.set_num_threads(1)  # of models this small, several take longer than one
 root = workspace_folder(workspace)
 runs = {name: RunSettings(profile=profile, data=data, method=name, seed=seed) for name in methods.split(",")}
 for name, run in runs.items():

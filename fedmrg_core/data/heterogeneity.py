@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy
+import threadpoolctl
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
@@ -21,6 +22,8 @@ from fedmrg_core.errors import InputError
 WORKING_SIZE = 128  # images are reduced to this many pixels before they are filtered
 POOLS = 8  # responses are pooled over a POOLS x POOLS raster
 SCALES = (1.0, 1.8, 3.2, 5.6)  # standard deviations of the filters in pixels at the working size
+# Of matrices this small several threads take three times as much processor time as one.
+_ONE_THREAD = threadpoolctl.threadpool_limits.wrap(limits=1)
 
 
 def _blur_matrix(sigma: float) -> numpy.ndarray:
@@ -30,6 +33,7 @@ def _blur_matrix(sigma: float) -> numpy.ndarray:
     return (weights / weights.sum(axis=1, keepdims=True)).astype(numpy.float32)
 
 
+@_ONE_THREAD
 def image_features(images: Sequence, progress: bool = False) -> numpy.ndarray:
     """Fixed features of grey images: a coarse copy, and pooled differences of Gaussians and gradients at four scales.
 
@@ -79,6 +83,7 @@ def _linear_probe(strength: float = 0.003) -> object:
     return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=400, class_weight="balanced"))
 
 
+@_ONE_THREAD
 def site_from_image(
     train_features: numpy.ndarray, train_sites: Sequence[str], test_features: numpy.ndarray, test_sites: Sequence[str]
 ) -> float:
@@ -92,6 +97,7 @@ def site_from_image(
     return float(balanced_accuracy_score(list(test_sites), probe.predict(test_features)))
 
 
+@_ONE_THREAD
 def site_from_text(
     train_texts: Sequence[str], train_sites: Sequence[str], test_texts: Sequence[str], test_sites: Sequence[str]
 ) -> float:
@@ -113,6 +119,7 @@ def _check_sites(sites: Sequence[str]) -> None:
         raise InputError(f"heterogeneity: the studies come from {len(set(sites))} site; a probe needs two or more.")
 
 
+@_ONE_THREAD
 def finding_scores(
     train_features: numpy.ndarray, train_labels: numpy.ndarray, test_features: numpy.ndarray
 ) -> numpy.ndarray:
