@@ -134,6 +134,7 @@ def draw_matrices(run_folders: Sequence[pathlib.Path | str], out_folder: pathlib
         seaborn.heatmap(table, vmin=0, vmax=top or mean["value"].max(), ax=axis, **shown)
         axis.set(title=method, xlabel="test questions of", ylabel="")
         axis.tick_params(axis="y", rotation=0)
+        axis.tick_params(axis="x", rotation=90)  # names of hospitals are wider than cells
     for axis in axes[len(methods) :]:
         axis.set_visible(False)
     text = f"{name}, under the adapter that validation chose; mean over seeds."
