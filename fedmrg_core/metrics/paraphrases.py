@@ -61,7 +61,7 @@ class PhraseTable:
         return [pair for block in self._blocks() for pair in block._pairs_among(among)]
 
     def _blocks(self) -> Iterator[PhraseTable]:
-        """The table part by part: arrays over the whole of it cost a second, for memory that is touched once."""
+        """The table in parts of whole pairs: arrays over all of it cost a second, for memory that is touched once."""
         start = 0
         for first in range(0, len(self.lengths), _PHRASES_OF_A_BLOCK):
             lengths = self.lengths[first : first + _PHRASES_OF_A_BLOCK]
@@ -70,7 +70,7 @@ class PhraseTable:
             start = end
 
     def _pairs_among(self, among: numpy.ndarray) -> list[Phrases]:
-        """:meth:`pairs_within` of this part, with the words marked by their numbers."""
+        """The pairs of this part whose words are all marked in `among`, a boolean for each of the vocabulary."""
         starts = numpy.cumsum(self.lengths, dtype=numpy.int64) - self.lengths
         within = numpy.logical_and.reduceat(among[self.words], starts)
         found = numpy.flatnonzero(within[0::2] & within[1::2])
